@@ -1,0 +1,124 @@
+//! `AlignedBuf`: zeroed memory on a cache-line boundary, the one allocator of numeric memory.
+
+use std::{
+    alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error},
+    fmt,
+    ops::{Deref, DerefMut},
+    ptr::NonNull,
+    slice,
+};
+
+use bytemuck::Zeroable;
+
+use crate::error::{Error, Result};
+
+/// Bytes of a cache line, and the alignment of every [`AlignedBuf`].
+pub const ALIGNMENT: usize = 64;
+
+/// A fixed number of zeroed elements that start on a 64-byte boundary; it reads as a slice.
+pub struct AlignedBuf<T: Copy + Zeroable> {
+    ptr: NonNull<T>,
+    len: usize,
+}
+
+// SAFETY: the buffer owns its elements as a `Vec` would; `T` is plain data behind `Copy`.
+unsafe impl<T: Copy + Zeroable + Send> Send for AlignedBuf<T> {}
+// SAFETY: as above; a shared buffer only hands out `&[T]`.
+unsafe impl<T: Copy + Zeroable + Sync> Sync for AlignedBuf<T> {}
+
+impl<T: Copy + Zeroable> AlignedBuf<T> {
+    /// `len` elements, all zero.
+    ///
+    /// # Errors
+    /// [`Error::SizeOverflow`] if their bytes exceed the address space.
+    pub fn zeroed(len: usize) -> Result<Self> {
+        let layout = Self::layout(len)?;
+        if layout.size() == 0 {
+            return Ok(Self { ptr: NonNull::dangling(), len });
+        }
+        // SAFETY: the layout's size is not zero.
+        let ptr = unsafe { alloc_zeroed(layout) };
+        match NonNull::new(ptr.cast::<T>()) {
+            Some(ptr) => Ok(Self { ptr, len }),
+            None => handle_alloc_error(layout),
+        }
+    }
+
+    fn layout(len: usize) -> Result<Layout> {
+        let too_large = Error::SizeOverflow { what: "aligned buffer", rows: 1, cols: len };
+        let array = Layout::array::<T>(len).and_then(|l| l.align_to(ALIGNMENT));
+        array.map_err(|_| too_large)
+    }
+}
+
+impl<T: Copy + Zeroable> Drop for AlignedBuf<T> {
+    fn drop(&mut self) {
+        if let Ok(layout) = Self::layout(self.len)
+            && layout.size() != 0
+        {
+            // SAFETY: the pointer came from `alloc_zeroed` with this very layout.
+            unsafe { dealloc(self.ptr.as_ptr().cast(), layout) }
+        }
+    }
+}
+
+impl<T: Copy + Zeroable> Deref for AlignedBuf<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        // SAFETY: `ptr` holds `len` elements, zeroed at the start and initialised ever since;
+        // when `len` is 0 or `T` has no size it is dangling and aligned, as slices allow.
+        unsafe { slice::from_raw_parts(self.ptr.as_ptr(), self.len) }
+    }
+}
+
+impl<T: Copy + Zeroable> DerefMut for AlignedBuf<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as for `deref`; `&mut self` makes the access exclusive.
+        unsafe { slice::from_raw_parts_mut(self.ptr.as_ptr(), self.len) }
+    }
+}
+
+impl<T: Copy + Zeroable> Clone for AlignedBuf<T> {
+    fn clone(&self) -> Self {
+        let mut copy = Self::zeroed(self.len).expect("a length that was allocated before");
+        copy.copy_from_slice(self);
+        copy
+    }
+}
+
+impl<T: Copy + Zeroable> fmt::Debug for AlignedBuf<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AlignedBuf").field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_aligned_and_zeroed() {
+        for len in [0, 1, 7, 1000] {
+            let buf = AlignedBuf::<f32>::zeroed(len).unwrap();
+            assert_eq!(buf.len(), len);
+            assert!(buf.iter().all(|&x| x == 0.0));
+            assert!(len == 0 || buf.as_ptr().addr().is_multiple_of(ALIGNMENT));
+        }
+    }
+
+    #[test]
+    fn a_clone_is_a_copy_of_its_own() {
+        let mut a = AlignedBuf::<f64>::zeroed(3).unwrap();
+        a[1] = 2.0;
+        let b = a.clone();
+        a[1] = 3.0;
+        assert_eq!(&b[..], &[0.0, 2.0, 0.0]);
+    }
+
+    #[test]
+    fn a_size_beyond_the_address_space_is_an_error() {
+        let error = AlignedBuf::<f64>::zeroed(usize::MAX / 4).unwrap_err();
+        assert!(matches!(error, Error::SizeOverflow { cols, .. } if cols == usize::MAX / 4));
+    }
+}

@@ -1,0 +1,182 @@
+//! The one error type: every variant carries the sizes, the path or the setting that a person
+//! needs to put things right.
+
+use std::{io, path::PathBuf};
+
+/// `Result` with tilewise's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can go wrong through an argument, a file or a setting.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A matrix has other dimensions than the operation needs.
+    #[error(
+        "{what}: expected {} x {}, found {} x {}",
+        expected.0, expected.1, found.0, found.1
+    )]
+    Shape {
+        /// Which operand.
+        what: &'static str,
+        /// Rows and columns that fit.
+        expected: (usize, usize),
+        /// Rows and columns that came.
+        found: (usize, usize),
+    },
+    /// A slice has another length than the operation needs.
+    #[error("{what}: expected {expected} elements, found {found}")]
+    Length {
+        /// Which slice.
+        what: &'static str,
+        /// The length that fits.
+        expected: usize,
+        /// The length that came.
+        found: usize,
+    },
+    /// A size computed from the arguments does not fit the address space.
+    #[error("{what}: {rows} x {cols} elements exceed the address space; use smaller sizes")]
+    SizeOverflow {
+        /// What was to be that large.
+        what: &'static str,
+        /// Its rows.
+        rows: usize,
+        /// Its columns.
+        cols: usize,
+    },
+    /// A strided view reaches outside of its slice.
+    #[error(
+        "a {rows} x {cols} view with strides ({row_stride}, {col_stride}) from offset {offset} \
+         reaches outside of its {len} elements"
+    )]
+    OutOfBounds {
+        /// Rows of the view.
+        rows: usize,
+        /// Columns of the view.
+        cols: usize,
+        /// Elements from one row to the next.
+        row_stride: isize,
+        /// Elements from one column to the next.
+        col_stride: isize,
+        /// Index of the element (0, 0).
+        offset: usize,
+        /// Length of the slice.
+        len: usize,
+    },
+    /// Two positions of a mutable view name the same element.
+    #[error(
+        "a mutable {rows} x {cols} view with strides ({row_stride}, {col_stride}) overlaps itself"
+    )]
+    Overlap {
+        /// Rows of the view.
+        rows: usize,
+        /// Columns of the view.
+        cols: usize,
+        /// Elements from one row to the next.
+        row_stride: isize,
+        /// Elements from one column to the next.
+        col_stride: isize,
+    },
+    /// A setting has a value that makes no sense.
+    #[error("{name} = {value}: expected {expected}")]
+    Setting {
+        /// Name of the setting, as the user spells it.
+        name: &'static str,
+        /// The value that came.
+        value: String,
+        /// What would be right.
+        expected: String,
+    },
+    /// An instruction set was asked for that the CPU or the build lacks.
+    #[error("instruction set {wanted:?} is not available here; available: {available}")]
+    IsaUnavailable {
+        /// The name asked for.
+        wanted: String,
+        /// The names that would work, separated by commas.
+        available: String,
+    },
+    /// A batch is larger than the workspace was planned for.
+    #[error("a batch of {batch} rows does not fit a workspace planned for {capacity}")]
+    BatchTooLarge {
+        /// Rows that came.
+        batch: usize,
+        /// Rows planned for.
+        capacity: usize,
+    },
+    /// A label names no class.
+    #[error("label {label} in row {row}: expected a class from 0 to {}", classes - 1)]
+    Label {
+        /// The label.
+        label: u8,
+        /// Its row in the batch.
+        row: usize,
+        /// Number of classes.
+        classes: usize,
+    },
+    /// A file's content is not what it should be.
+    #[error("{}: {detail}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What was expected and what was found, and where.
+        detail: String,
+    },
+    /// The operating system refused.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What was tried: "read", "create", …
+        action: &'static str,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// A transfer from the network failed for good.
+    #[error("cannot fetch {url}: {detail}")]
+    Download {
+        /// The address.
+        url: String,
+        /// What happened, and what to do next.
+        detail: String,
+    },
+    /// Training left the finite numbers; histories and best parameters up to here are kept.
+    #[error(
+        "the loss became {loss} in epoch {epoch}, iteration {iteration}, at learning rate \
+         {learning_rate}; try a smaller learning rate or weight scale"
+    )]
+    Diverged {
+        /// Epoch, from 1.
+        epoch: usize,
+        /// Iteration since the start of training, from 1.
+        iteration: usize,
+        /// Learning rate of that iteration.
+        learning_rate: f64,
+        /// The loss: NaN or infinite.
+        loss: f64,
+    },
+    /// A pool of worker threads could not be started.
+    #[error("cannot start {threads} worker threads: {detail}")]
+    ThreadPool {
+        /// Threads asked for.
+        threads: usize,
+        /// The system's answer.
+        detail: String,
+    },
+}
+
+impl Error {
+    /// An [`Error::Io`] for `path`, to be used with `map_err`.
+    pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Error {
+        let path = path.into();
+        move |source| Error::Io { path, action, source }
+    }
+
+    /// An [`Error::File`] for `path`.
+    pub fn file(path: impl Into<PathBuf>, detail: impl Into<String>) -> Error {
+        Error::File { path: path.into(), detail: detail.into() }
+    }
+
+    /// An [`Error::Setting`]: `name = value` is not `expected`.
+    pub fn setting(name: &'static str, value: impl ToString, expected: impl Into<String>) -> Error {
+        Error::Setting { name, value: value.to_string(), expected: expected.into() }
+    }
+}

@@ -1,0 +1,11 @@
+//! Fast neural-network training and inference on CPUs.
+
+#![deny(unsafe_op_in_unsafe_fn)]
+#![warn(missing_docs, clippy::undocumented_unsafe_blocks)]
+
+pub mod aligned;
+pub mod error;
+pub mod float;
+pub mod matrix;
+
+pub use error::{Error, Result};

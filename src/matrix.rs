@@ -1,0 +1,443 @@
+//! `MatRef` and `MatMut`: checked strided views of matrices in slices, and `Matrix`, which owns
+//! its elements.
+//!
+//! Element (i, j) of a view stands at `offset + i * row_stride + j * col_stride` of its slice.
+//! Strides count elements and may be negative. Every constructor checks that no element can lie
+//! outside of the slice, and for `MatMut` that no two positions share an element; the kernels
+//! rely on it.
+
+use std::{fmt, ops::Range};
+
+use crate::{
+    aligned::{ALIGNMENT, AlignedBuf},
+    error::{Error, Result},
+    float::Float,
+};
+
+/// Where the elements of a view stand in its slice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Layout {
+    offset: usize,
+    rows: usize,
+    cols: usize,
+    row_stride: isize,
+    col_stride: isize,
+}
+
+impl Layout {
+    fn checked(self, len: usize) -> Result<Self> {
+        if self.rows == 0 || self.cols == 0 {
+            return Ok(Self { offset: 0, ..self });
+        }
+        let last_row = (self.rows - 1) as i128 * self.row_stride as i128;
+        let last_col = (self.cols - 1) as i128 * self.col_stride as i128;
+        let lowest = self.offset as i128 + last_row.min(0) + last_col.min(0);
+        let highest = self.offset as i128 + last_row.max(0) + last_col.max(0);
+        if lowest < 0 || highest >= len as i128 {
+            let Layout { offset, rows, cols, row_stride, col_stride } = self;
+            return Err(Error::OutOfBounds { rows, cols, row_stride, col_stride, offset, len });
+        }
+        Ok(self)
+    }
+
+    /// Row-major without gaps.
+    fn dense(what: &'static str, rows: usize, cols: usize, len: usize) -> Result<Self> {
+        let expected = rows.checked_mul(cols).ok_or(Error::SizeOverflow { what, rows, cols })?;
+        if len != expected {
+            return Err(Error::Length { what, expected, found: len });
+        }
+        Ok(Self { offset: 0, rows, cols, row_stride: cols as isize, col_stride: 1 })
+    }
+
+    /// Two positions are the same element exactly if some step (di, dj) other than (0, 0) inside
+    /// the view satisfies `di * row_stride + dj * col_stride == 0`; the smallest such step is
+    /// (col_stride, -row_stride) divided by their greatest common divisor.
+    fn overlaps(&self) -> bool {
+        let (row, col) = (self.row_stride.unsigned_abs(), self.col_stride.unsigned_abs());
+        if self.rows == 0 || self.cols == 0 {
+            return false;
+        }
+        match (row, col) {
+            (0, 0) => self.rows > 1 || self.cols > 1,
+            (0, _) => self.rows > 1,
+            (_, 0) => self.cols > 1,
+            _ => {
+                let divisor = greatest_common_divisor(row, col);
+                col / divisor < self.rows && row / divisor < self.cols
+            }
+        }
+    }
+
+    fn without_overlap(self) -> Result<Self> {
+        if self.overlaps() {
+            let Layout { rows, cols, row_stride, col_stride, .. } = self;
+            return Err(Error::Overlap { rows, cols, row_stride, col_stride });
+        }
+        Ok(self)
+    }
+
+    fn transposed(self) -> Self {
+        Self {
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+            ..self
+        }
+    }
+
+    fn part(self, what: &'static str, rows: Range<usize>, cols: Range<usize>) -> Result<Self> {
+        if rows.start > rows.end
+            || cols.start > cols.end
+            || rows.end > self.rows
+            || cols.end > self.cols
+        {
+            return Err(Error::Shape {
+                what,
+                expected: (self.rows, self.cols),
+                found: (rows.end, cols.end),
+            });
+        }
+        let empty = rows.is_empty() || cols.is_empty();
+        let offset = if empty { 0 } else { self.index(rows.start, cols.start) };
+        Ok(Self { offset, rows: rows.len(), cols: cols.len(), ..self })
+    }
+
+    fn index(&self, row: usize, col: usize) -> usize {
+        let step = row as isize * self.row_stride + col as isize * self.col_stride;
+        self.offset.wrapping_add_signed(step)
+    }
+}
+
+fn greatest_common_divisor(mut a: usize, mut b: usize) -> usize {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
+}
+
+/// A shared view of a `rows x cols` matrix.
+#[derive(Clone, Copy)]
+pub struct MatRef<'a, T> {
+    data: &'a [T],
+    layout: Layout,
+}
+
+/// An exclusive view of a `rows x cols` matrix; no two of its positions share an element.
+pub struct MatMut<'a, T> {
+    data: &'a mut [T],
+    layout: Layout,
+}
+
+impl<'a, T: Copy> MatRef<'a, T> {
+    /// A row-major matrix without gaps.
+    ///
+    /// # Errors
+    /// [`Error::Length`] unless `data` holds exactly `rows * cols` elements.
+    pub fn new(data: &'a [T], rows: usize, cols: usize) -> Result<Self> {
+        Ok(Self { data, layout: Layout::dense("matrix", rows, cols, data.len())? })
+    }
+
+    /// A view whose element (0, 0) is `data[offset]`.
+    ///
+    /// # Errors
+    /// [`Error::OutOfBounds`] if an element would lie outside of `data`.
+    pub fn strided(
+        data: &'a [T],
+        offset: usize,
+        (rows, cols): (usize, usize),
+        (row_stride, col_stride): (isize, isize),
+    ) -> Result<Self> {
+        let layout = Layout { offset, rows, cols, row_stride, col_stride };
+        Ok(Self { data, layout: layout.checked(data.len())? })
+    }
+
+    /// The transposed matrix, without moving an element.
+    pub fn t(self) -> Self {
+        Self { data: self.data, layout: self.layout.transposed() }
+    }
+
+    /// The part in the given rows and columns.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the part reaches outside of the matrix.
+    pub fn part(self, rows: Range<usize>, cols: Range<usize>) -> Result<Self> {
+        Ok(Self { data: self.data, layout: self.layout.part("part of a matrix", rows, cols)? })
+    }
+
+    /// The elements of row `row` if they stand side by side, else `None`.
+    pub fn row(&self, row: usize) -> Option<&'a [T]> {
+        if row >= self.layout.rows || (self.layout.col_stride != 1 && self.layout.cols > 1) {
+            return None;
+        }
+        let start = self.layout.index(row, 0);
+        self.data.get(start..start + self.layout.cols)
+    }
+
+    /// Pointer to element (0, 0); dangling where the view is empty.
+    pub(crate) fn as_ptr(&self) -> *const T {
+        self.data.as_ptr().wrapping_add(self.layout.offset)
+    }
+}
+
+impl<'a, T: Copy> MatMut<'a, T> {
+    /// A row-major matrix without gaps.
+    ///
+    /// # Errors
+    /// [`Error::Length`] unless `data` holds exactly `rows * cols` elements.
+    pub fn new(data: &'a mut [T], rows: usize, cols: usize) -> Result<Self> {
+        let layout = Layout::dense("matrix", rows, cols, data.len())?;
+        Ok(Self { data, layout })
+    }
+
+    /// A view whose element (0, 0) is `data[offset]`.
+    ///
+    /// # Errors
+    /// [`Error::OutOfBounds`] if an element would lie outside of `data`, [`Error::Overlap`] if
+    /// two positions would share one.
+    pub fn strided(
+        data: &'a mut [T],
+        offset: usize,
+        (rows, cols): (usize, usize),
+        (row_stride, col_stride): (isize, isize),
+    ) -> Result<Self> {
+        let layout = Layout { offset, rows, cols, row_stride, col_stride };
+        let layout = layout.checked(data.len())?.without_overlap()?;
+        Ok(Self { data, layout })
+    }
+
+    /// The same elements as a shared view.
+    pub fn as_ref(&self) -> MatRef<'_, T> {
+        MatRef { data: self.data, layout: self.layout }
+    }
+
+    /// The same view again, for a shorter time.
+    pub fn reborrow(&mut self) -> MatMut<'_, T> {
+        MatMut { data: self.data, layout: self.layout }
+    }
+
+    /// The transposed matrix, without moving an element.
+    pub fn t(self) -> Self {
+        Self { data: self.data, layout: self.layout.transposed() }
+    }
+
+    /// The part in the given rows and columns.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the part reaches outside of the matrix.
+    pub fn part(self, rows: Range<usize>, cols: Range<usize>) -> Result<Self> {
+        let layout = self.layout.part("part of a matrix", rows, cols)?;
+        Ok(Self { data: self.data, layout })
+    }
+
+    /// The elements of row `row` if they stand side by side, else `None`.
+    pub fn row_mut(&mut self, row: usize) -> Option<&mut [T]> {
+        if row >= self.layout.rows || (self.layout.col_stride != 1 && self.layout.cols > 1) {
+            return None;
+        }
+        let start = self.layout.index(row, 0);
+        self.data.get_mut(start..start + self.layout.cols)
+    }
+
+    /// Sets element (`row`, `col`).
+    ///
+    /// # Panics
+    /// If the position lies outside of the matrix.
+    pub fn set(&mut self, row: usize, col: usize, value: T) {
+        assert!(row < self.rows() && col < self.cols(), "({row}, {col}) lies outside");
+        self.data[self.layout.index(row, col)] = value;
+    }
+
+    /// Pointer to element (0, 0); dangling where the view is empty.
+    pub(crate) fn as_mut_ptr(&mut self) -> *mut T {
+        self.data.as_mut_ptr().wrapping_add(self.layout.offset)
+    }
+}
+
+macro_rules! impl_common {
+    ($($view:ident),*) => {$(
+        impl<T: Copy> $view<'_, T> {
+            /// Number of rows.
+            pub fn rows(&self) -> usize {
+                self.layout.rows
+            }
+
+            /// Number of columns.
+            pub fn cols(&self) -> usize {
+                self.layout.cols
+            }
+
+            /// Rows and columns.
+            pub fn shape(&self) -> (usize, usize) {
+                (self.layout.rows, self.layout.cols)
+            }
+
+            /// Elements from one row to the next.
+            pub fn row_stride(&self) -> isize {
+                self.layout.row_stride
+            }
+
+            /// Elements from one column to the next.
+            pub fn col_stride(&self) -> isize {
+                self.layout.col_stride
+            }
+
+            /// Element (`row`, `col`).
+            ///
+            /// # Panics
+            /// If the position lies outside of the matrix.
+            pub fn get(&self, row: usize, col: usize) -> T {
+                assert!(row < self.rows() && col < self.cols(), "({row}, {col}) lies outside");
+                self.data[self.layout.index(row, col)]
+            }
+
+            /// An error that names `what` unless the shape is `expected`.
+            pub(crate) fn expect_shape(
+                &self,
+                what: &'static str,
+                expected: (usize, usize),
+            ) -> Result<()> {
+                let found = self.shape();
+                if found == expected {
+                    Ok(())
+                } else {
+                    Err(Error::Shape { what, expected, found })
+                }
+            }
+        }
+
+        impl<T: Copy> fmt::Debug for $view<'_, T> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($view)).field("layout", &self.layout).finish()
+            }
+        }
+    )*};
+}
+
+impl_common!(MatRef, MatMut);
+
+/// A `rows x cols` matrix that owns its elements: row-major, each row on a cache-line boundary.
+#[derive(Clone, Debug)]
+pub struct Matrix<T: Float> {
+    data: AlignedBuf<T>,
+    layout: Layout,
+}
+
+impl<T: Float> Matrix<T> {
+    /// A matrix of zeros.
+    ///
+    /// # Errors
+    /// [`Error::SizeOverflow`] if it exceeds the address space.
+    pub fn zeros(rows: usize, cols: usize) -> Result<Self> {
+        let overflow = || Error::SizeOverflow { what: "matrix", rows, cols };
+        let stride = row_stride::<T>(cols).ok_or_else(overflow)?;
+        let data = AlignedBuf::zeroed(rows.checked_mul(stride).ok_or_else(overflow)?)?;
+        let row_stride = isize::try_from(stride).map_err(|_| overflow())?;
+        Ok(Self { data, layout: Layout { offset: 0, rows, cols, row_stride, col_stride: 1 } })
+    }
+
+    /// A matrix with element (i, j) = `f(i, j)`.
+    ///
+    /// # Errors
+    /// [`Error::SizeOverflow`] if it exceeds the address space.
+    pub fn from_fn(rows: usize, cols: usize, mut f: impl FnMut(usize, usize) -> T) -> Result<Self> {
+        let mut matrix = Self::zeros(rows, cols)?;
+        for i in 0..rows {
+            for j in 0..cols {
+                matrix.view_mut().set(i, j, f(i, j));
+            }
+        }
+        Ok(matrix)
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.layout.rows
+    }
+
+    /// Number of columns.
+    pub fn cols(&self) -> usize {
+        self.layout.cols
+    }
+
+    /// A shared view of the whole matrix.
+    pub fn view(&self) -> MatRef<'_, T> {
+        MatRef { data: &self.data, layout: self.layout }
+    }
+
+    /// An exclusive view of the whole matrix.
+    pub fn view_mut(&mut self) -> MatMut<'_, T> {
+        MatMut { data: &mut self.data, layout: self.layout }
+    }
+}
+
+/// Elements from one row to the next for rows of `cols` elements: whole cache lines, and never a
+/// multiple of 4096 bytes, because rows that far apart compete for one set of an L1 cache.
+/// `None` where that exceeds the address space.
+pub(crate) fn row_stride<T>(cols: usize) -> Option<usize> {
+    let line = ALIGNMENT / size_of::<T>();
+    let page = 4096 / size_of::<T>();
+    let stride = cols.checked_next_multiple_of(line)?;
+    if stride != 0 && stride.is_multiple_of(page) { stride.checked_add(line) } else { Some(stride) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn overlap_is_found_exactly() {
+        for rows in 1..5 {
+            for cols in 1..5 {
+                for row_stride in -6..=6 {
+                    for col_stride in -6..=6 {
+                        let layout = Layout { offset: 100, rows, cols, row_stride, col_stride };
+                        let distinct: HashSet<usize> = (0..rows)
+                            .flat_map(|i| (0..cols).map(move |j| layout.index(i, j)))
+                            .collect();
+                        assert_eq!(
+                            layout.overlaps(),
+                            distinct.len() < rows * cols,
+                            "{rows} x {cols} ({row_stride}, {col_stride})"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn views_keep_inside_their_slice() {
+        let data = [0.0f32; 12];
+        assert!(MatRef::strided(&data, 0, (3, 4), (4, 1)).is_ok());
+        assert!(MatRef::strided(&data, 11, (3, 4), (-4, -1)).is_ok());
+        assert!(MatRef::strided(&data, 0, (3, 4), (isize::MAX, 1)).is_err());
+        assert!(MatRef::strided(&data, 10, (3, 4), (-4, -1)).is_err());
+        assert!(MatRef::strided(&data, 1, (3, 4), (4, 1)).is_err());
+        assert!(MatRef::strided(&data, usize::MAX, (0, 4), (4, 1)).is_ok());
+        assert!(MatRef::new(&data, 3, 3).is_err());
+        assert!(MatRef::new(&data, usize::MAX, 2).is_err());
+    }
+
+    #[test]
+    fn parts_and_transposes_name_the_same_elements() {
+        let data: Vec<f32> = (0..12).map(|x| x as f32).collect();
+        let whole = MatRef::new(&data, 3, 4).unwrap();
+        let part = whole.part(1..3, 2..4).unwrap();
+        assert_eq!(part.shape(), (2, 2));
+        assert_eq!(part.t().get(1, 0), 7.0);
+        assert_eq!(part.row(1), Some(&data[10..12]));
+        assert_eq!(part.t().row(0), None);
+        assert!(whole.part(0..4, 0..1).is_err());
+    }
+
+    #[test]
+    fn rows_do_not_fall_into_one_cache_set() {
+        assert_eq!(row_stride::<f32>(3072), Some(3088));
+        assert_eq!(row_stride::<f32>(10), Some(16));
+        assert_eq!(row_stride::<f64>(512), Some(520));
+        assert_eq!(row_stride::<f32>(usize::MAX), None);
+    }
+}
