@@ -48,10 +48,10 @@ pub trait Float:
     /// Absolute value.
     fn abs(self) -> Self;
 
-    /// `max(self, 0)` as every kernel computes it: `self` where `self > 0`, NaN where NaN, else 0.
+    /// 0 where `self < 0`, else `self`, as every kernel computes it: NaN stays NaN.
     #[inline(always)]
     fn relu(self) -> Self {
-        if self <= Self::ZERO { Self::ZERO } else { self }
+        if self < Self::ZERO { Self::ZERO } else { self }
     }
 }
 

@@ -6,6 +6,11 @@
 pub mod aligned;
 pub mod error;
 pub mod float;
+pub mod gemm;
+mod kernels;
 pub mod matrix;
+pub mod simd;
+pub mod threads;
 
 pub use error::{Error, Result};
+pub use kernels::Element;

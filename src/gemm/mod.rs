@@ -1,0 +1,243 @@
+//! General matrix multiplication: `C = finish(start + alpha A B)`.
+//!
+//! Shapes are those of BLAS: A is (m, k), B is (k, n), C is (m, n), f32 or f64, with any strides.
+//! Every element of C is one chain of multiply-adds over k, begun at its start value; so the
+//! bits of a result depend on the operands alone: not on blocking, threads, vector width, memory
+//! alignment, or the other rows of a batch. [`naive::gemm`] is that definition in five lines.
+
+pub mod backend;
+mod driver;
+pub mod epilogue;
+pub mod naive;
+mod plan;
+
+pub use backend::Backend;
+pub use epilogue::{Epilogue, Finish, Start};
+pub use plan::Blocking;
+
+use crate::{
+    aligned::AlignedBuf,
+    error::{Error, Result},
+    float::Float,
+    kernels::{Element, KernelSet},
+    matrix::{MatMut, MatRef},
+    simd::InstructionSet,
+    threads::Threads,
+};
+use driver::Product;
+use plan::Plan;
+
+/// Multiply-adds that are worth a task of their own: below, waking a thread costs more than it
+/// brings. About 10 microseconds of one core of a Zen 4 or Sapphire Rapids server.
+const MULTIPLY_ADDS_PER_TASK: usize = 1 << 20;
+
+/// How to multiply: instruction set, blocking, threads and backend, chosen once.
+///
+/// ```
+/// use tilewise::{gemm::{Epilogue, Gemm}, matrix::{MatMut, MatRef}};
+///
+/// let (a, b) = ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [1.0, 0.0, 0.0, 1.0, 1.0, 1.0]);
+/// let mut c = [0.0f32; 4];
+/// let gemm = Gemm::new()?;
+/// let mut scratch = gemm.scratch(2, 2, 3)?;
+/// gemm.run(
+///     1.0,
+///     MatRef::new(&a, 2, 3)?,
+///     MatRef::new(&b, 3, 2)?,
+///     MatMut::new(&mut c, 2, 2)?,
+///     Epilogue::bias_relu(&[0.0, -6.0]),
+///     &mut scratch,
+/// )?;
+/// assert_eq!(c, [4.0, 0.0, 10.0, 5.0]);
+/// # Ok::<(), tilewise::Error>(())
+/// ```
+pub struct Gemm<T: Element> {
+    kernels: &'static KernelSet<T>,
+    blocking: Blocking,
+    threads: Threads,
+    backend: Backend,
+}
+
+impl<T: Element> Clone for Gemm<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T: Element> Copy for Gemm<T> {}
+
+impl<T: Element> std::fmt::Debug for Gemm<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gemm")
+            .field("instruction_set", &self.instruction_set())
+            .field("tile", &self.tile())
+            .field("blocking", &self.blocking)
+            .field("threads", &self.threads)
+            .field("backend", &self.backend)
+            .finish()
+    }
+}
+
+impl<T: Element> Gemm<T> {
+    /// The best instruction set of this CPU (or the one that `TILEWISE_ISA` names), blocking for
+    /// its tiles, the calling thread alone.
+    ///
+    /// # Errors
+    /// [`Error::IsaUnavailable`] if `TILEWISE_ISA` names a set that is not available.
+    pub fn new() -> Result<Self> {
+        Self::with_instruction_set(InstructionSet::preferred()?)
+    }
+
+    /// As [`new`](Self::new), with a given instruction set.
+    ///
+    /// # Errors
+    /// [`Error::IsaUnavailable`] if the CPU or the build lacks it.
+    pub fn with_instruction_set(set: InstructionSet) -> Result<Self> {
+        let kernels = T::kernel_set(set)?;
+        let (rows, cols) = (kernels.tile_rows(), kernels.tile_cols());
+        Ok(Self {
+            kernels,
+            blocking: Blocking::for_tile(rows, cols, size_of::<T>()),
+            threads: Threads::Caller,
+            backend: Backend::Tilewise,
+        })
+    }
+
+    /// The same with other threads.
+    pub fn threads(self, threads: Threads) -> Self {
+        Self { threads, ..self }
+    }
+
+    /// The same with another blocking. Sizes are rounded up to whole tiles.
+    pub fn with_blocking(self, blocking: Blocking) -> Self {
+        Self { blocking, ..self }
+    }
+
+    /// The same with another backend.
+    pub fn with_backend(self, backend: Backend) -> Self {
+        Self { backend, ..self }
+    }
+
+    /// The instruction set in use.
+    pub fn instruction_set(&self) -> InstructionSet {
+        self.kernels.instruction_set()
+    }
+
+    /// Rows and columns of the tile that is computed in registers.
+    pub fn tile(&self) -> (usize, usize) {
+        (self.kernels.tile_rows(), self.kernels.tile_cols())
+    }
+
+    /// The blocking in use.
+    pub fn blocking(&self) -> Blocking {
+        self.blocking
+    }
+
+    /// Elements of scratch memory that a product of these sizes needs; smaller products need no
+    /// more.
+    ///
+    /// # Errors
+    /// [`Error::SizeOverflow`] if that exceeds the address space.
+    pub fn scratch_len(&self, m: usize, n: usize, k: usize) -> Result<usize> {
+        let plan = |m, n| Plan::new(self.kernels, self.blocking, self.threads.tasks(), (m, n, k));
+        // A C stored by columns is computed transposed.
+        Ok(plan(m, n)?.scratch_len.max(plan(n, m)?.scratch_len))
+    }
+
+    /// Scratch memory for products of up to these sizes.
+    ///
+    /// # Errors
+    /// [`Error::SizeOverflow`] if it exceeds the address space.
+    pub fn scratch(&self, m: usize, n: usize, k: usize) -> Result<AlignedBuf<T>> {
+        AlignedBuf::zeroed(self.scratch_len(m, n, k)?)
+    }
+
+    /// `C = finish(start + (alpha A) B)`, without allocating.
+    ///
+    /// A is (m, k), B (k, n), C (m, n). With `alpha == 0` neither A nor B is read. `scratch`
+    /// holds at least [`scratch_len`](Self::scratch_len) elements; 64-byte alignment is best.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] or [`Error::Length`] if an operand or the scratch memory does not fit;
+    /// [`Error::Setting`] if C has its columns apart and the epilogue a bias or an activation.
+    pub fn run(
+        &self,
+        alpha: T,
+        a: MatRef<'_, T>,
+        b: MatRef<'_, T>,
+        c: MatMut<'_, T>,
+        epilogue: Epilogue<'_, T>,
+        scratch: &mut [T],
+    ) -> Result<()> {
+        match self.backend {
+            Backend::Tilewise => {}
+            Backend::MatrixMultiply => {
+                return backend::matrixmultiply(alpha, a, b, c, epilogue);
+            }
+            Backend::Naive => return backend::naive(alpha, a, b, c, epilogue),
+        }
+        let (m, n, k) = check_shapes(a, b, &c)?;
+        epilogue.check((m, n), c.col_stride())?;
+        if m == 0 || n == 0 {
+            return Ok(());
+        }
+        // Without a factor there is nothing to add: the product has depth 0.
+        let k = if alpha == T::ZERO { 0 } else { k };
+        let (a, b) = (a.part(0..m, 0..k)?, b.part(0..k, 0..n)?);
+        // Tiles are written by rows; a C stored by columns is computed transposed.
+        let transposed = epilogue.is_symmetric() && c.col_stride() != 1 && c.row_stride() == 1;
+        let (a, b, c, m, n) = if transposed {
+            ((b.t(), T::ONE), (a.t(), alpha), c.t(), n, m)
+        } else {
+            ((a, alpha), (b, T::ONE), c, m, n)
+        };
+        let work = m.saturating_mul(n).saturating_mul(k);
+        let tasks = self.threads.tasks().min(work / MULTIPLY_ADDS_PER_TASK).max(1);
+        let plan = Plan::new(self.kernels, self.blocking, tasks, (m, n, k))?;
+        if scratch.len() < plan.scratch_len {
+            return Err(Error::Length {
+                what: "scratch memory of a product",
+                expected: plan.scratch_len,
+                found: scratch.len(),
+            });
+        }
+        let Epilogue { start, finish } = epilogue;
+        let product = Product { kernels: self.kernels, plan, tasks, a, b, start, finish };
+        product.run(c.into(), scratch);
+        Ok(())
+    }
+}
+
+/// `C = alpha A B + beta C` on the calling thread, with the best instruction set.
+///
+/// A is (m, k), B (k, n), C (m, n). With `beta == 0` C is not read, with `alpha == 0` neither A
+/// nor B. Scratch memory is allocated for the call; [`Gemm`] is the way to keep it, to use
+/// several threads, and to fuse an epilogue.
+///
+/// # Errors
+/// [`Error::Shape`] if the operands do not fit; [`Error::IsaUnavailable`] if `TILEWISE_ISA` names
+/// an instruction set that is not available.
+pub fn gemm<T: Element>(
+    alpha: T,
+    a: MatRef<'_, T>,
+    b: MatRef<'_, T>,
+    beta: T,
+    c: MatMut<'_, T>,
+) -> Result<()> {
+    let (m, n, k) = check_shapes(a, b, &c)?;
+    let gemm = Gemm::new()?;
+    let mut scratch = gemm.scratch(m, n, k)?;
+    gemm.run(alpha, a, b, c, Epilogue::scaled(beta), &mut scratch)
+}
+
+/// (m, n, k) if the operands fit.
+fn check_shapes<T: Float>(
+    a: MatRef<'_, T>,
+    b: MatRef<'_, T>,
+    c: &MatMut<'_, T>,
+) -> Result<(usize, usize, usize)> {
+    let ((m, k), n) = (a.shape(), b.cols());
+    b.expect_shape("B of a product with A", (k, n))?;
+    c.expect_shape("C of a product", (m, n))?;
+    Ok((m, n, k))
+}

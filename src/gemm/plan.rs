@@ -1,0 +1,86 @@
+//! Blocking: how a product is cut so that its pieces stay in the caches, and the scratch memory
+//! that takes.
+
+use crate::{
+    error::{Error, Result},
+    float::Float,
+    kernels::KernelSet,
+};
+
+/// Sizes, in elements, of the pieces that a product is cut into. They tune speed alone: the bits
+/// of a result do not depend on them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blocking {
+    /// Rows of a packed block of A: `mc * kc` elements stay in the L2 cache of a core.
+    pub mc: usize,
+    /// Depth of the packed blocks: a panel of B, `kc` times the tile's columns, stays in L1.
+    pub kc: usize,
+    /// Columns of B that are packed at a time, for all threads together.
+    pub nc: usize,
+    /// Rows of B that are packed at a time, for all threads together; a multiple of `kc`, so that
+    /// threads meet less often than once for each `kc`.
+    pub kb: usize,
+}
+
+impl Blocking {
+    /// Blocking for a kernel's tile and elements of `size` bytes.
+    ///
+    /// kc: a panel of B fills about half of a 48 KiB L1 cache; mc: a block of A fills about half
+    /// of a 1 MiB L2 cache; nc and kb: 16 MiB of packed B.
+    pub(super) fn for_tile(tile_rows: usize, tile_cols: usize, size: usize) -> Self {
+        let kc = (24 * 1024 / (tile_cols * size)).max(64);
+        let mc = (512 * 1024 / (kc * size)) / tile_rows * tile_rows;
+        let nc = 2048usize.next_multiple_of(tile_cols);
+        let kb = (16 * 1024 * 1024 / (nc * size) / kc).max(1) * kc;
+        Self { mc, kc, nc, kb }
+    }
+
+    /// The same, cut to whole tiles and to the sizes of one product.
+    fn clamped(self, tile: (usize, usize), (m, n, k): (usize, usize, usize)) -> Self {
+        let kc = self.kc.max(1);
+        let kb = (self.kb / kc).max(1) * kc;
+        Self {
+            mc: self.mc.min(m).max(1).next_multiple_of(tile.0),
+            kc: kc.min(k).max(1),
+            nc: self.nc.min(n).max(1).next_multiple_of(tile.1),
+            kb: kb.min(k),
+        }
+    }
+}
+
+/// Blocking of one product, and where its scratch memory is cut.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan {
+    pub(super) blocking: Blocking,
+    /// Elements of one task's packed block of A.
+    pub(super) a_len: usize,
+    /// Elements of the packed part of B.
+    pub(super) b_len: usize,
+    /// Elements in all.
+    pub(super) scratch_len: usize,
+}
+
+impl Plan {
+    /// # Errors
+    /// `Error::SizeOverflow` if the scratch memory exceeds the address space.
+    pub(super) fn new<T: Float>(
+        kernels: &KernelSet<T>,
+        blocking: Blocking,
+        tasks: usize,
+        (m, n, k): (usize, usize, usize),
+    ) -> Result<Self> {
+        let tile = (kernels.tile_rows(), kernels.tile_cols());
+        let blocking = blocking.clamped(tile, (m, n, k));
+        let checked = || {
+            let a_len = blocking.mc.checked_mul(blocking.kc)?;
+            let b_len = blocking.nc.checked_mul(blocking.kb)?;
+            let scratch_len = a_len.checked_mul(tasks)?.checked_add(b_len)?;
+            Some(Self { blocking, a_len, b_len, scratch_len })
+        };
+        checked().ok_or(Error::SizeOverflow {
+            what: "scratch memory of a product",
+            rows: blocking.mc,
+            cols: blocking.nc,
+        })
+    }
+}

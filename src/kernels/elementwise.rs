@@ -1,0 +1,243 @@
+//! Element-wise work, and the reductions, each with one fixed order of additions.
+
+use crate::{float::Float, kernels::output::Output, matrix::MatRef, simd::Isa};
+
+/// Partial sums of [`sum_of_squares`]: element i goes to sum i mod 16, whatever the vector width.
+const SUMS: usize = 16;
+
+/// `count` elements of `slice` from `at` on.
+///
+/// # Safety
+/// `count <= LANES` and `at + count <= slice.len()`.
+#[inline(always)]
+unsafe fn load<S: Isa<T>, T: Float>(isa: S, slice: &[T], at: usize, count: usize) -> S::Vector {
+    // SAFETY: the caller vouches for the elements.
+    unsafe {
+        let from = slice.as_ptr().add(at);
+        if count == S::LANES { isa.load(from) } else { isa.load_first(from, count) }
+    }
+}
+
+/// Stores the first `count` lanes to `slice` from `at` on.
+///
+/// # Safety
+/// `count <= LANES` and `at + count <= slice.len()`.
+#[inline(always)]
+unsafe fn store<S: Isa<T>, T: Float>(
+    isa: S,
+    slice: &mut [T],
+    at: usize,
+    count: usize,
+    vector: S::Vector,
+) {
+    // SAFETY: the caller vouches for the elements.
+    unsafe {
+        let to = slice.as_mut_ptr().add(at);
+        if count == S::LANES { isa.store(to, vector) } else { isa.store_first(to, vector, count) }
+    }
+}
+
+/// `out = max(x, 0)`.
+///
+/// # Safety
+/// `x` and `out` are equally long.
+#[inline(always)]
+pub(crate) unsafe fn relu<S: Isa<T>, T: Float>(isa: S, x: &[T], out: &mut [T]) {
+    let mut at = 0;
+    while at < x.len() {
+        let count = S::LANES.min(x.len() - at);
+        // SAFETY: `count` elements are left in both slices.
+        unsafe { store(isa, out, at, count, isa.relu(load(isa, x, at, count))) };
+        at += S::LANES;
+    }
+}
+
+/// `x` where `gate > 0`, else 0, in place.
+///
+/// # Safety
+/// `gate` and `x` are equally long.
+#[inline(always)]
+pub(crate) unsafe fn gate<S: Isa<T>, T: Float>(isa: S, gate: &[T], x: &mut [T]) {
+    let mut at = 0;
+    while at < x.len() {
+        let count = S::LANES.min(x.len() - at);
+        // SAFETY: `count` elements are left in both slices.
+        unsafe {
+            let passed = isa.gate(load(isa, x, at, count), load(isa, gate, at, count));
+            store(isa, x, at, count, passed);
+        }
+        at += S::LANES;
+    }
+}
+
+/// One step of gradient descent with L2 regularisation:
+/// `g = gradient + 2 l2 w`, `w = w - learning_rate g`, each rounded as one multiply-add.
+///
+/// # Safety
+/// `weights` and `gradient` are equally long.
+#[inline(always)]
+pub(crate) unsafe fn sgd<S: Isa<T>, T: Float>(
+    isa: S,
+    weights: &mut [T],
+    gradient: &[T],
+    learning_rate: T,
+    l2: T,
+) {
+    let (step, decay) = (isa.splat(-learning_rate), isa.splat(l2 + l2));
+    let mut at = 0;
+    while at < weights.len() {
+        let count = S::LANES.min(weights.len() - at);
+        // SAFETY: `count` elements are left in both slices.
+        unsafe {
+            let w = load(isa, weights, at, count);
+            let g = isa.mul_add(decay, w, load(isa, gradient, at, count));
+            store(isa, weights, at, count, isa.mul_add(step, g, w));
+        }
+        at += S::LANES;
+    }
+}
+
+/// Sum of squares in one fixed order: element i is added to partial sum i mod 16, then
+/// neighbouring partial sums are added pairwise until one is left.
+///
+/// # Safety
+/// None beyond the instruction set.
+#[inline(always)]
+pub(crate) unsafe fn sum_of_squares<S: Isa<T>, T: Float>(isa: S, x: &[T]) -> T {
+    let zero = isa.splat(T::ZERO);
+    // As many vectors as make up SUMS lanes; 4 is the number for the narrowest set.
+    let vectors = SUMS / S::LANES;
+    let mut sums = [zero; 4];
+    let mut at = 0;
+    while at < x.len() {
+        for sum in &mut sums[..vectors] {
+            if at < x.len() {
+                let count = S::LANES.min(x.len() - at);
+                // SAFETY: `count` elements are left; lanes beyond them are 0.
+                let value = unsafe { load(isa, x, at, count) };
+                *sum = isa.mul_add(value, value, *sum);
+                at += S::LANES;
+            }
+        }
+    }
+    let mut partial = [T::ZERO; SUMS];
+    for (v, &sum) in sums[..vectors].iter().enumerate() {
+        // SAFETY: `vectors * LANES == SUMS`.
+        unsafe { isa.store(partial.as_mut_ptr().add(v * S::LANES), sum) };
+    }
+    let mut len = SUMS;
+    while len > 1 {
+        len /= 2;
+        for i in 0..len {
+            partial[i] = partial[2 * i] + partial[2 * i + 1];
+        }
+    }
+    partial[0]
+}
+
+/// `sums[j]` = sum over the rows of column j, from the first row to the last.
+///
+/// # Safety
+/// `x` has `sums.len()` columns, side by side in memory.
+#[inline(always)]
+pub(crate) unsafe fn column_sums<S: Isa<T>, T: Float>(isa: S, x: &MatRef<'_, T>, sums: &mut [T]) {
+    /// Vectors summed at a time, so that their additions overlap.
+    const GROUP: usize = 4;
+    let (mut at, cols) = (0, sums.len());
+    while at < cols {
+        let mut group = [isa.splat(T::ZERO); GROUP];
+        let count = |v: usize| S::LANES.min(cols.saturating_sub(at + v * S::LANES));
+        for i in 0..x.rows() {
+            for (v, sum) in group.iter_mut().enumerate() {
+                if count(v) > 0 {
+                    // SAFETY: columns `at + v * LANES` and `count - 1` more are in the matrix.
+                    let row = unsafe {
+                        let row = x.as_ptr().offset(i as isize * x.row_stride());
+                        isa.load_first(row.add(at + v * S::LANES), count(v))
+                    };
+                    *sum = isa.add(*sum, row);
+                }
+            }
+        }
+        for (v, &sum) in group.iter().enumerate() {
+            let count = count(v);
+            if count > 0 {
+                // SAFETY: `count` elements are left from there on.
+                unsafe { store(isa, sums, at + v * S::LANES, count, sum) };
+            }
+        }
+        at += GROUP * S::LANES;
+    }
+}
+
+/// Which elements a dropout layer keeps: a pure function of key, row and column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DropoutMask {
+    key: u64,
+    /// Elements whose random 32-bit number is below it are dropped.
+    threshold: u64,
+}
+
+impl DropoutMask {
+    /// A mask that drops with `probability`, for one layer at one step.
+    pub(crate) fn new(probability: f64, seed: u64, step: u64, layer: u64) -> Self {
+        let key = mix64(mix64(mix64(seed).wrapping_add(step)).wrapping_add(layer));
+        let threshold = (probability * (1u64 << 32) as f64) as u64;
+        Self { key, threshold }
+    }
+
+    /// Keys of one row: the counter goes through both rounds of the generator.
+    #[inline(always)]
+    fn row_keys(self, row: usize) -> (u32, u32) {
+        let key = mix64(self.key.wrapping_add(row as u64));
+        (key as u32, (key >> 32) as u32)
+    }
+
+    #[inline(always)]
+    fn keeps(self, (first, second): (u32, u32), col: usize) -> bool {
+        u64::from(mix32(mix32(col as u32 ^ first).wrapping_add(second))) >= self.threshold
+    }
+}
+
+/// The finaliser of SplitMix64 (Steele, Lea, Flood 2014), on the next state.
+#[inline(always)]
+fn mix64(state: u64) -> u64 {
+    let mut z = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// A 32-bit permutation of low bias: "lowbias32" of Wellons, "Prospecting for hash functions".
+#[inline(always)]
+fn mix32(mut x: u32) -> u32 {
+    x = (x ^ (x >> 16)).wrapping_mul(0x7feb_352d);
+    x = (x ^ (x >> 15)).wrapping_mul(0x846c_a68b);
+    x ^ (x >> 16)
+}
+
+/// `x * scale` where the mask keeps an element, else 0, in place. The rows of `x` are rows
+/// `first_row` and following of the masked matrix.
+///
+/// # Safety
+/// The columns of `x` stand side by side in memory.
+#[inline(always)]
+pub(crate) unsafe fn dropout<T: Float>(
+    mask: DropoutMask,
+    first_row: usize,
+    scale: T,
+    x: &mut Output<'_, T>,
+) {
+    let (rows, cols, row_stride) = (x.rows(), x.cols(), x.row_stride());
+    for i in 0..rows {
+        let keys = mask.row_keys(first_row + i);
+        // SAFETY: row i of the matrix, whose columns stand side by side.
+        let row = unsafe {
+            let start = x.as_mut_ptr().offset(i as isize * row_stride);
+            std::slice::from_raw_parts_mut(start, cols)
+        };
+        for (j, value) in row.iter_mut().enumerate() {
+            *value = if mask.keeps(keys, j) { *value * scale } else { T::ZERO };
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Which instruction sets the CPU has, and which one to use.
+
+use std::{env, fmt, str::FromStr, sync::OnceLock};
+
+use crate::error::{Error, Result};
+
+/// The instruction sets that kernels exist for, best last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum InstructionSet {
+    /// Whatever the build's target offers, through the crate `wide`; present everywhere.
+    Portable,
+    /// AVX2 with fused multiply-add (`avx2`, `fma`).
+    Avx2,
+    /// AVX-512 (`avx512f`).
+    Avx512,
+}
+
+/// Name of the environment variable that forces an instruction set.
+const FORCE: &str = "TILEWISE_ISA";
+
+impl InstructionSet {
+    /// All sets, best last.
+    pub const ALL: [Self; 3] = [Self::Portable, Self::Avx2, Self::Avx512];
+
+    /// Whether this CPU and this build have the set.
+    pub fn is_available(self) -> bool {
+        match self {
+            Self::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => is_x86_feature_detected!("avx512f"),
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => false,
+        }
+    }
+
+    /// The sets that this CPU and this build have, best last.
+    pub fn available() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|set| set.is_available())
+    }
+
+    /// The set to use where none is asked for: the one that the environment variable
+    /// `TILEWISE_ISA` names, else the best available. The variable is read once per process.
+    ///
+    /// # Errors
+    /// [`Error::IsaUnavailable`] if the variable names a set that is unknown or not available.
+    pub fn preferred() -> Result<Self> {
+        static PREFERRED: OnceLock<std::result::Result<InstructionSet, String>> = OnceLock::new();
+        let preferred = PREFERRED.get_or_init(|| match env::var(FORCE) {
+            Ok(name) => name.parse().map_err(|_: Error| name),
+            Err(env::VarError::NotPresent) => {
+                Ok(Self::available().last().unwrap_or(Self::Portable))
+            }
+            Err(env::VarError::NotUnicode(name)) => Err(name.to_string_lossy().into_owned()),
+        });
+        preferred.clone().map_err(unavailable)
+    }
+
+    /// The set itself if it is available.
+    ///
+    /// # Errors
+    /// [`Error::IsaUnavailable`] if it is not.
+    pub fn require(self) -> Result<Self> {
+        if self.is_available() { Ok(self) } else { Err(unavailable(self.to_string())) }
+    }
+
+    /// Whether a multiply-add of this set rounds once. All such sets compute the same bits.
+    pub fn is_fused(self) -> bool {
+        match self {
+            Self::Portable => super::portable::FUSED,
+            Self::Avx2 | Self::Avx512 => true,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+        }
+    }
+}
+
+fn unavailable(wanted: String) -> Error {
+    let names: Vec<&str> = InstructionSet::available().map(InstructionSet::name).collect();
+    Error::IsaUnavailable { wanted, available: names.join(", ") }
+}
+
+impl fmt::Display for InstructionSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for InstructionSet {
+    type Err = Error;
+
+    /// Parses "portable", "avx2" or "avx512"; the set must be available.
+    fn from_str(name: &str) -> Result<Self> {
+        Self::available().find(|set| set.name() == name).ok_or_else(|| unavailable(name.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_parse_back_where_available() {
+        for set in InstructionSet::available() {
+            assert_eq!(set.to_string().parse::<InstructionSet>().unwrap(), set);
+        }
+        let error = "sse9".parse::<InstructionSet>().unwrap_err().to_string();
+        assert!(error.contains("sse9") && error.contains("portable"), "{error}");
+    }
+}

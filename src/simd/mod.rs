@@ -1,0 +1,64 @@
+//! Vectors: the trait [`Isa`] that every kernel is written against, and one implementation for
+//! each instruction set.
+//!
+//! A value of a token type (`Avx512`, `Avx2`, `Portable`) proves that the CPU has the instruction
+//! set, so the arithmetic below is safe to call; only memory access is `unsafe`. All methods are
+//! `#[inline(always)]`: they compile to the set's instructions once they are inlined into a
+//! function that carries the matching `#[target_feature]`, which `kernels::table` stamps out.
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+mod detect;
+pub(crate) mod portable;
+
+pub use detect::InstructionSet;
+
+use crate::float::Float;
+
+/// One instruction set's vectors of `T`.
+pub(crate) trait Isa<T: Float>: Copy + Send + Sync + 'static {
+    /// A vector of [`LANES`](Self::LANES) elements.
+    type Vector: Copy;
+    /// Elements in a vector.
+    const LANES: usize;
+
+    /// All lanes `value`.
+    fn splat(self, value: T) -> Self::Vector;
+
+    /// `LANES` elements from `from` on, at any alignment.
+    ///
+    /// # Safety
+    /// `from` is valid for reading `LANES` elements.
+    unsafe fn load(self, from: *const T) -> Self::Vector;
+
+    /// The first `count` lanes from `from` on; the others are 0 and their memory is not touched.
+    ///
+    /// # Safety
+    /// `count <= LANES`, and `from` is valid for reading `count` elements.
+    unsafe fn load_first(self, from: *const T, count: usize) -> Self::Vector;
+
+    /// Stores all lanes, at any alignment.
+    ///
+    /// # Safety
+    /// `to` is valid for writing `LANES` elements.
+    unsafe fn store(self, to: *mut T, vector: Self::Vector);
+
+    /// Stores the first `count` lanes and does not touch the memory of the others.
+    ///
+    /// # Safety
+    /// `count <= LANES`, and `to` is valid for writing `count` elements.
+    unsafe fn store_first(self, to: *mut T, vector: Self::Vector, count: usize);
+
+    /// `a + b`.
+    fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `a * b`.
+    fn mul(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `a * b + c`, rounded once (twice in a portable build without fused multiply-add).
+    fn mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+    /// 0 where `a < 0`, else `a`: NaN stays NaN.
+    fn relu(self, a: Self::Vector) -> Self::Vector;
+    /// `a` where `gate > 0`, else 0.
+    fn gate(self, a: Self::Vector, gate: Self::Vector) -> Self::Vector;
+}

@@ -1,0 +1,85 @@
+//! The portable set over `wide`: 32-byte vectors made of whatever the build's target offers.
+//!
+//! `wide` picks its instructions at compile time (SSE2, AVX, NEON, WebAssembly or plain scalars),
+//! so this set needs no detection and serves every CPU.
+
+use wide::{f32x8, f64x4};
+
+use super::Isa;
+
+/// Every CPU has this set.
+#[derive(Clone, Copy)]
+pub(crate) struct Portable(());
+
+impl Portable {
+    /// # Safety
+    /// None needed; the signature is that of the other sets.
+    #[inline(always)]
+    pub(crate) unsafe fn new() -> Self {
+        Self(())
+    }
+}
+
+/// Whether `mul_add` rounds once here; where the target has no fused multiply-add it rounds twice.
+pub(crate) const FUSED: bool =
+    cfg!(any(target_feature = "fma", all(target_arch = "aarch64", target_feature = "neon")));
+
+macro_rules! impl_portable {
+    ($t:ident, $vector:ident, $lanes:literal) => {
+        impl Isa<$t> for Portable {
+            type Vector = $vector;
+            const LANES: usize = $lanes;
+
+            #[inline(always)]
+            fn splat(self, value: $t) -> $vector {
+                $vector::splat(value)
+            }
+            #[inline(always)]
+            unsafe fn load(self, from: *const $t) -> $vector {
+                // SAFETY: the caller vouches for LANES elements; arrays of them need no more
+                // alignment than one.
+                $vector::new(unsafe { from.cast::<[$t; $lanes]>().read() })
+            }
+            #[inline(always)]
+            unsafe fn load_first(self, from: *const $t, count: usize) -> $vector {
+                let mut lanes = [0.0; $lanes];
+                // SAFETY: the caller vouches for the first `count <= LANES` elements.
+                unsafe { from.copy_to_nonoverlapping(lanes.as_mut_ptr(), count) };
+                $vector::new(lanes)
+            }
+            #[inline(always)]
+            unsafe fn store(self, to: *mut $t, vector: $vector) {
+                // SAFETY: as for `load`.
+                unsafe { to.cast::<[$t; $lanes]>().write(vector.to_array()) }
+            }
+            #[inline(always)]
+            unsafe fn store_first(self, to: *mut $t, vector: $vector, count: usize) {
+                // SAFETY: the caller vouches for the first `count <= LANES` elements.
+                unsafe { to.copy_from_nonoverlapping(vector.to_array().as_ptr(), count) }
+            }
+            #[inline(always)]
+            fn add(self, a: $vector, b: $vector) -> $vector {
+                a + b
+            }
+            #[inline(always)]
+            fn mul(self, a: $vector, b: $vector) -> $vector {
+                a * b
+            }
+            #[inline(always)]
+            fn mul_add(self, a: $vector, b: $vector, c: $vector) -> $vector {
+                a.mul_add(b, c)
+            }
+            #[inline(always)]
+            fn relu(self, a: $vector) -> $vector {
+                a.simd_lt($vector::ZERO).select($vector::ZERO, a)
+            }
+            #[inline(always)]
+            fn gate(self, a: $vector, gate: $vector) -> $vector {
+                gate.simd_gt($vector::ZERO).select(a, $vector::ZERO)
+            }
+        }
+    };
+}
+
+impl_portable!(f32, f32x8, 8);
+impl_portable!(f64, f64x4, 4);

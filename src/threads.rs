@@ -1,0 +1,78 @@
+//! How work is divided: a number of tasks on the caller's rayon pool, never a pool of our own.
+
+/// How many tasks an operation is divided into. The result's bits do not depend on it.
+///
+/// Tasks run on the rayon pool of the calling thread (see `rayon::ThreadPool::install`); a call
+/// from outside of any pool runs them on rayon's global one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Threads {
+    /// The calling thread alone; no pool is touched.
+    #[default]
+    Caller,
+    /// As many tasks as the calling thread's pool has threads.
+    Pool,
+    /// This many tasks; 0 counts as 1.
+    Count(usize),
+}
+
+impl Threads {
+    /// The number of tasks, at least 1.
+    pub fn tasks(self) -> usize {
+        match self {
+            Self::Caller => 1,
+            Self::Pool => rayon::current_num_threads(),
+            Self::Count(count) => count.max(1),
+        }
+    }
+}
+
+/// Divides `work` into `parts` and runs them all, in parallel; returns when all are done.
+///
+/// `split(work, left, parts)` cuts off the first `left` of `parts` parts. Nothing is allocated,
+/// as long as the caller is inside of a rayon pool.
+pub(crate) fn divide<W, S, R>(work: W, parts: usize, split: &S, run: &R)
+where
+    W: Send,
+    S: Fn(W, usize, usize) -> (W, W) + Sync,
+    R: Fn(W) + Sync,
+{
+    if parts <= 1 {
+        return run(work);
+    }
+    let left = parts / 2;
+    let (first, second) = split(work, left, parts);
+    rayon::join(|| divide(first, left, split, run), || divide(second, parts - left, split, run));
+}
+
+/// Where to cut `len` items of which parts begin at multiples of `step`, so that the first `left`
+/// of `parts` equal parts come before the cut.
+pub(crate) fn cut(len: usize, step: usize, left: usize, parts: usize) -> usize {
+    let steps = len.div_ceil(step);
+    (steps * left / parts * step).min(len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_cover_everything_once() {
+        for len in 0..40 {
+            for step in 1..5 {
+                for parts in 1..6 {
+                    let mut items = vec![0u8; len];
+                    divide(
+                        &mut items[..],
+                        parts,
+                        &|items: &mut [u8], left, parts| {
+                            let at = cut(items.len(), step, left, parts);
+                            items.split_at_mut(at)
+                        },
+                        &|items: &mut [u8]| items.iter_mut().for_each(|x| *x += 1),
+                    );
+                    assert!(items.iter().all(|&x| x == 1), "{len} {step} {parts}");
+                }
+            }
+        }
+    }
+}
