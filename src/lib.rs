@@ -9,6 +9,7 @@ pub mod float;
 pub mod gemm;
 mod kernels;
 pub mod matrix;
+pub mod nn;
 pub mod simd;
 pub mod threads;
 

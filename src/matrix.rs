@@ -230,6 +230,26 @@ impl<'a, T: Copy> MatMut<'a, T> {
         Ok(Self { data: self.data, layout })
     }
 
+    /// Rows `0..at` and rows `at..`, to be given to two threads; `at` is cut to the number of
+    /// rows. The elements of a row must stand between those of its neighbours, as in every
+    /// row-major matrix.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if rows interleave or run backwards.
+    pub fn split_rows(self, at: usize) -> Result<(Self, Self)> {
+        let Layout { offset, rows, cols, row_stride, col_stride } = self.layout;
+        let at = at.min(rows);
+        let row_span = cols.saturating_sub(1) as isize * col_stride;
+        if rows > 1 && cols > 0 && (col_stride < 0 || row_stride <= row_span) {
+            return Err(Error::setting("row stride", row_stride, "more than a row's elements"));
+        }
+        let upper = Layout { rows: at, ..self.layout };
+        let lower = Layout { offset: 0, rows: rows - at, ..self.layout };
+        let start = offset.saturating_add_signed(at as isize * row_stride).min(self.data.len());
+        let (first, second) = self.data.split_at_mut(start);
+        Ok((Self { data: first, layout: upper }, Self { data: second, layout: lower }))
+    }
+
     /// The elements of row `row` if they stand side by side, else `None`.
     pub fn row_mut(&mut self, row: usize) -> Option<&mut [T]> {
         if row >= self.layout.rows || (self.layout.col_stride != 1 && self.layout.cols > 1) {
@@ -431,6 +451,25 @@ mod tests {
         assert_eq!(part.row(1), Some(&data[10..12]));
         assert_eq!(part.t().row(0), None);
         assert!(whole.part(0..4, 0..1).is_err());
+    }
+
+    #[test]
+    fn halves_hold_the_same_rows() {
+        let mut data: Vec<f32> = (0..14).map(|x| x as f32).collect();
+        for at in 0..=5 {
+            let whole = MatMut::strided(&mut data, 1, (3, 4), (5, 1)).unwrap();
+            if at > 3 {
+                let (upper, lower) = whole.split_rows(at).unwrap();
+                assert_eq!((upper.rows(), lower.rows()), (3, 0));
+                continue;
+            }
+            let (upper, lower) = whole.split_rows(at).unwrap();
+            let rows =
+                (0..at).map(|i| upper.get(i, 2)).chain((at..3).map(|i| lower.get(i - at, 2)));
+            assert!(rows.eq([3.0, 8.0, 13.0]), "cut at {at}");
+        }
+        let columns = MatMut::strided(&mut data, 0, (3, 4), (1, 3)).unwrap();
+        assert!(columns.split_rows(1).is_err());
     }
 
     #[test]

@@ -31,6 +31,9 @@ use plan::Plan;
 /// brings. About 10 microseconds of one core of a Zen 4 or Sapphire Rapids server.
 const MULTIPLY_ADDS_PER_TASK: usize = 1 << 20;
 
+/// Elements of one pass through memory that are worth a task of their own; as above.
+const ELEMENTS_PER_TASK: usize = 1 << 15;
+
 /// How to multiply: instruction set, blocking, threads and backend, chosen once.
 ///
 /// ```
@@ -131,6 +134,16 @@ impl<T: Element> Gemm<T> {
     /// The blocking in use.
     pub fn blocking(&self) -> Blocking {
         self.blocking
+    }
+
+    /// The kernels in use.
+    pub(crate) fn kernels(&self) -> &'static KernelSet<T> {
+        self.kernels
+    }
+
+    /// Tasks for `elements` of element-wise work.
+    pub(crate) fn tasks_for(&self, elements: usize) -> usize {
+        self.threads.tasks().min(elements / ELEMENTS_PER_TASK).max(1)
     }
 
     /// Elements of scratch memory that a product of these sizes needs; smaller products need no

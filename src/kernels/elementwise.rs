@@ -70,28 +70,20 @@ pub(crate) unsafe fn gate<S: Isa<T>, T: Float>(isa: S, gate: &[T], x: &mut [T]) 
     }
 }
 
-/// One step of gradient descent with L2 regularisation:
-/// `g = gradient + 2 l2 w`, `w = w - learning_rate g`, each rounded as one multiply-add.
+/// `y = factor * x + y`, each element one multiply-add.
 ///
 /// # Safety
-/// `weights` and `gradient` are equally long.
+/// `x` and `y` are equally long.
 #[inline(always)]
-pub(crate) unsafe fn sgd<S: Isa<T>, T: Float>(
-    isa: S,
-    weights: &mut [T],
-    gradient: &[T],
-    learning_rate: T,
-    l2: T,
-) {
-    let (step, decay) = (isa.splat(-learning_rate), isa.splat(l2 + l2));
+pub(crate) unsafe fn add_scaled<S: Isa<T>, T: Float>(isa: S, factor: T, x: &[T], y: &mut [T]) {
+    let factor = isa.splat(factor);
     let mut at = 0;
-    while at < weights.len() {
-        let count = S::LANES.min(weights.len() - at);
+    while at < y.len() {
+        let count = S::LANES.min(y.len() - at);
         // SAFETY: `count` elements are left in both slices.
         unsafe {
-            let w = load(isa, weights, at, count);
-            let g = isa.mul_add(decay, w, load(isa, gradient, at, count));
-            store(isa, weights, at, count, isa.mul_add(step, g, w));
+            let sum = isa.mul_add(factor, load(isa, x, at, count), load(isa, y, at, count));
+            store(isa, y, at, count, sum);
         }
         at += S::LANES;
     }

@@ -51,7 +51,7 @@ pub struct KernelSet<T: 'static> {
     pack: unsafe fn(&Packing<T>),
     relu: unsafe fn(&[T], &mut [T]),
     gate: unsafe fn(&[T], &mut [T]),
-    sgd: unsafe fn(&mut [T], &[T], T, T),
+    add_scaled: unsafe fn(T, &[T], &mut [T]),
     sum_of_squares: unsafe fn(&[T]) -> T,
     column_sums: unsafe fn(&MatRef<'_, T>, &mut [T]),
     dropout: unsafe fn(DropoutMask, usize, T, &mut Output<'_, T>),
@@ -192,11 +192,11 @@ impl<T: Float> KernelSet<T> {
         unsafe { (self.gate)(gate, x) }
     }
 
-    /// `g = gradient + 2 l2 w; w = w - learning_rate g`.
-    pub(crate) fn sgd(&self, weights: &mut [T], gradient: &[T], learning_rate: T, l2: T) {
-        assert_eq!(weights.len(), gradient.len());
+    /// `y = factor * x + y`, each element one multiply-add.
+    pub(crate) fn add_scaled(&self, factor: T, x: &[T], y: &mut [T]) {
+        assert_eq!(x.len(), y.len());
         // SAFETY: equal lengths; the CPU has the set.
-        unsafe { (self.sgd)(weights, gradient, learning_rate, l2) }
+        unsafe { (self.add_scaled)(factor, x, y) }
     }
 
     /// Sum of squares in the order that `elementwise::sum_of_squares` fixes.
@@ -256,7 +256,7 @@ macro_rules! stamp {
                 pack,
                 relu,
                 gate,
-                sgd,
+                add_scaled,
                 sum_of_squares,
                 column_sums,
                 dropout,
@@ -288,9 +288,9 @@ macro_rules! stamp {
                 unsafe { elementwise::gate(Token::new(), gate, x) }
             }
             $(#[$feature])?
-            unsafe fn sgd(weights: &mut [$t], gradient: &[$t], learning_rate: $t, l2: $t) {
+            unsafe fn add_scaled(factor: $t, x: &[$t], y: &mut [$t]) {
                 // SAFETY: see above.
-                unsafe { elementwise::sgd(Token::new(), weights, gradient, learning_rate, l2) }
+                unsafe { elementwise::add_scaled(Token::new(), factor, x, y) }
             }
             $(#[$feature])?
             unsafe fn sum_of_squares(x: &[$t]) -> $t {

@@ -1,0 +1,104 @@
+//! Element-wise work and reductions on whole operands, divided among the tasks of a `Gemm`.
+
+use crate::{
+    error::Result,
+    gemm::Gemm,
+    kernels::{DropoutMask, Element},
+    matrix::{MatMut, MatRef},
+    threads::{cut, divide},
+};
+
+/// Parts begin at multiples of this many elements: whole cache lines for any element type.
+const LINE: usize = 16;
+
+/// Elements of one partial sum of [`sum_of_squares`].
+pub(super) const SQUARES_BLOCK: usize = 1 << 15;
+
+/// `y = factor * x + y`.
+pub(crate) fn add_scaled<T: Element>(gemm: &Gemm<T>, factor: T, x: &[T], y: &mut [T]) {
+    divide(
+        (x, y),
+        gemm.tasks_for(x.len()),
+        &|(x, y): (&[T], &mut [T]), left, parts| {
+            let at = cut(x.len(), LINE, left, parts);
+            let ((x1, x2), (y1, y2)) = (x.split_at(at), y.split_at_mut(at));
+            ((x1, y1), (x2, y2))
+        },
+        &|(x, y)| gemm.kernels().add_scaled(factor, x, y),
+    );
+}
+
+/// Sum of squares: blocks of a fixed size, added up in their order, so that the bits do not
+/// depend on the threads. `partial` holds one element for each block.
+pub(super) fn sum_of_squares<T: Element>(gemm: &Gemm<T>, x: &[T], partial: &mut [T]) -> f64 {
+    let blocks = x.len().div_ceil(SQUARES_BLOCK);
+    divide(
+        (x, &mut partial[..blocks]),
+        gemm.tasks_for(x.len()),
+        &|(x, partial): (&[T], &mut [T]), left, parts| {
+            let at = cut(x.len(), SQUARES_BLOCK, left, parts);
+            let (x1, x2) = x.split_at(at);
+            let (p1, p2) = partial.split_at_mut(at.div_ceil(SQUARES_BLOCK));
+            ((x1, p1), (x2, p2))
+        },
+        &|(x, partial)| {
+            for (block, sum) in x.chunks(SQUARES_BLOCK).zip(partial) {
+                *sum = gemm.kernels().sum_of_squares(block);
+            }
+        },
+    );
+    partial[..blocks].iter().map(|sum| sum.to_f64()).sum()
+}
+
+/// Sums of the columns of `x`, each from the first row to the last.
+pub(super) fn column_sums<T: Element>(gemm: &Gemm<T>, x: MatRef<'_, T>, sums: &mut [T]) {
+    divide(
+        (0, sums),
+        gemm.tasks_for(x.rows() * x.cols()),
+        &|(first, sums): (usize, &mut [T]), left, parts| {
+            let at = cut(sums.len(), LINE, left, parts);
+            let (s1, s2) = sums.split_at_mut(at);
+            ((first, s1), (first + at, s2))
+        },
+        &|(first, sums)| {
+            let part = x.part(0..x.rows(), first..first + sums.len()).expect("columns of x");
+            gemm.kernels().column_sums(part, sums);
+        },
+    );
+}
+
+/// `x * scale` where the mask keeps an element, else 0, in place.
+pub(super) fn dropout<T: Element>(
+    gemm: &Gemm<T>,
+    mask: DropoutMask,
+    scale: T,
+    x: MatMut<'_, T>,
+) -> Result<()> {
+    let tasks = gemm.tasks_for(x.rows() * x.cols());
+    for_row_bands((0, x), tasks, &|(first_row, x): (usize, MatMut<'_, T>)| {
+        gemm.kernels().dropout(mask, first_row, scale, &mut x.into());
+    })
+}
+
+/// Runs `run` on bands of rows, each with the number of its first row.
+///
+/// # Errors
+/// As [`MatMut::split_rows`].
+pub(crate) fn for_row_bands<'a, T: Element>(
+    (first_row, x): (usize, MatMut<'a, T>),
+    tasks: usize,
+    run: &(impl Fn((usize, MatMut<'_, T>)) + Sync),
+) -> Result<()> {
+    if tasks <= 1 {
+        run((first_row, x));
+        return Ok(());
+    }
+    let left = tasks / 2;
+    let at = cut(x.rows(), 1, left, tasks);
+    let (upper, lower) = x.split_rows(at)?;
+    let (first, second) = rayon::join(
+        || for_row_bands((first_row, upper), left, run),
+        || for_row_bands((first_row + at, lower), tasks - left, run),
+    );
+    first.and(second)
+}

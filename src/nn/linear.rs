@@ -1,0 +1,217 @@
+//! `Linear`, an affine map, and `LinearRelu`, the map and a rectifier in one pass.
+
+use crate::{
+    aligned::AlignedBuf,
+    error::{Error, Result},
+    gemm::{Epilogue, Finish, Gemm},
+    kernels::Element,
+    matrix::{MatMut, MatRef},
+    nn::{elementwise, init::Init, relu::Relu},
+};
+
+/// `out = x W + b`, with W (in_features, out_features) and b (out_features).
+#[derive(Clone, Debug)]
+pub struct Linear<T: Element> {
+    weight: AlignedBuf<T>,
+    bias: AlignedBuf<T>,
+    in_features: usize,
+    out_features: usize,
+}
+
+/// Where a backward pass puts the gradients of a layer's parameters.
+#[derive(Debug)]
+pub struct LinearGradient<'a, T: Element> {
+    /// Of W: (in_features, out_features).
+    pub weight: MatMut<'a, T>,
+    /// Of b: (out_features).
+    pub bias: &'a mut [T],
+}
+
+impl<T: Element> Linear<T> {
+    /// A layer of zeros.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if a size is 0, [`Error::SizeOverflow`] if the weights exceed the
+    /// address space.
+    pub fn zeros(in_features: usize, out_features: usize) -> Result<Self> {
+        for (name, size) in [("in_features", in_features), ("out_features", out_features)] {
+            if size == 0 {
+                return Err(Error::setting(name, size, "at least 1"));
+            }
+        }
+        let overflow =
+            Error::SizeOverflow { what: "weights", rows: in_features, cols: out_features };
+        let len = in_features.checked_mul(out_features).ok_or(overflow)?;
+        Ok(Self {
+            weight: AlignedBuf::zeroed(len)?,
+            bias: AlignedBuf::zeroed(out_features)?,
+            in_features,
+            out_features,
+        })
+    }
+
+    /// A layer with initial weights for place number `layer` of a network, and biases 0.
+    ///
+    /// # Errors
+    /// As [`zeros`](Self::zeros) and [`Init::fill`].
+    pub fn new(
+        in_features: usize,
+        out_features: usize,
+        init: Init,
+        seed: u64,
+        layer: u64,
+    ) -> Result<Self> {
+        let mut linear = Self::zeros(in_features, out_features)?;
+        init.fill(linear.weight_mut(), seed, layer)?;
+        Ok(linear)
+    }
+
+    /// Columns of the input.
+    pub fn in_features(&self) -> usize {
+        self.in_features
+    }
+
+    /// Columns of the output.
+    pub fn out_features(&self) -> usize {
+        self.out_features
+    }
+
+    /// W: (in_features, out_features).
+    pub fn weight(&self) -> MatRef<'_, T> {
+        MatRef::new(&self.weight, self.in_features, self.out_features).expect("dense weights")
+    }
+
+    /// W: (in_features, out_features).
+    pub fn weight_mut(&mut self) -> MatMut<'_, T> {
+        MatMut::new(&mut self.weight, self.in_features, self.out_features).expect("dense weights")
+    }
+
+    /// b: (out_features).
+    pub fn bias(&self) -> &[T] {
+        &self.bias
+    }
+
+    /// b: (out_features).
+    pub fn bias_mut(&mut self) -> &mut [T] {
+        &mut self.bias
+    }
+
+    /// W, row after row, and b.
+    pub(crate) fn parameters(&self) -> [&[T]; 2] {
+        [&self.weight, &self.bias]
+    }
+
+    /// W, row after row, and b.
+    pub(crate) fn parameters_mut(&mut self) -> [&mut [T]; 2] {
+        [&mut self.weight, &mut self.bias]
+    }
+
+    /// Elements of scratch memory that the passes over `batch` rows need.
+    ///
+    /// # Errors
+    /// [`Error::SizeOverflow`] if that exceeds the address space.
+    pub fn scratch_len(&self, gemm: &Gemm<T>, batch: usize) -> Result<usize> {
+        let (input, output) = (self.in_features, self.out_features);
+        let forward = gemm.scratch_len(batch, output, input)?;
+        let d_weight = gemm.scratch_len(input, output, batch)?;
+        let d_x = gemm.scratch_len(batch, input, output)?;
+        Ok(forward.max(d_weight).max(d_x))
+    }
+
+    /// `out = x W + b`. x is (batch, in), out is (batch, out).
+    ///
+    /// # Errors
+    /// [`Error::Shape`] or [`Error::Length`] if an operand or `scratch` does not fit.
+    pub fn forward(
+        &self,
+        gemm: &Gemm<T>,
+        x: MatRef<'_, T>,
+        out: MatMut<'_, T>,
+        scratch: &mut [T],
+    ) -> Result<()> {
+        gemm.run(T::ONE, x, self.weight(), out, Epilogue::bias(&self.bias), scratch)
+    }
+
+    /// `out = max(x W + b, 0)` in one pass.
+    pub(super) fn forward_relu(
+        &self,
+        gemm: &Gemm<T>,
+        x: MatRef<'_, T>,
+        out: MatMut<'_, T>,
+        scratch: &mut [T],
+    ) -> Result<()> {
+        gemm.run(T::ONE, x, self.weight(), out, Epilogue::bias_relu(&self.bias), scratch)
+    }
+
+    /// Gradients of the parameters, and of the input if `d_x` is given:
+    /// `dW = xᵀ d_out`, `db = ` column sums of `d_out`, `d_x = finish(d_out Wᵀ)`.
+    ///
+    /// x is (batch, in), d_out (batch, out) with its columns side by side, d_x (batch, in).
+    ///
+    /// # Errors
+    /// [`Error::Shape`] or [`Error::Length`] if an operand or `scratch` does not fit.
+    pub fn backward(
+        &self,
+        gemm: &Gemm<T>,
+        x: MatRef<'_, T>,
+        d_out: MatRef<'_, T>,
+        gradient: LinearGradient<'_, T>,
+        d_x: Option<(MatMut<'_, T>, Finish<'_, T>)>,
+        scratch: &mut [T],
+    ) -> Result<()> {
+        if gradient.bias.len() != self.out_features {
+            return Err(Error::Length {
+                what: "gradient of the bias",
+                expected: self.out_features,
+                found: gradient.bias.len(),
+            });
+        }
+        d_out.expect_shape("gradient of the output", (x.rows(), self.out_features))?;
+        elementwise::column_sums(gemm, d_out, gradient.bias);
+        gemm.run(T::ONE, x.t(), d_out, gradient.weight, Epilogue::default(), scratch)?;
+        if let Some((d_x, finish)) = d_x {
+            let epilogue = Epilogue { finish, ..Epilogue::default() };
+            gemm.run(T::ONE, d_out, self.weight().t(), d_x, epilogue, scratch)?;
+        }
+        Ok(())
+    }
+}
+
+/// `out = max(x W + b, 0)`: a [`Linear`] layer whose rectifier costs no pass of its own.
+#[derive(Clone, Debug)]
+pub struct LinearRelu<T: Element>(pub Linear<T>);
+
+impl<T: Element> LinearRelu<T> {
+    /// `out = max(x W + b, 0)`. x is (batch, in), out is (batch, out).
+    ///
+    /// # Errors
+    /// As [`Linear::forward`].
+    pub fn forward(
+        &self,
+        gemm: &Gemm<T>,
+        x: MatRef<'_, T>,
+        out: MatMut<'_, T>,
+        scratch: &mut [T],
+    ) -> Result<()> {
+        self.0.forward_relu(gemm, x, out, scratch)
+    }
+
+    /// As [`Linear::backward`], behind the rectifier: `d_out` is first set to 0, in place, where
+    /// `out`, the result of the forward pass, is not above 0.
+    ///
+    /// # Errors
+    /// As [`Linear::backward`].
+    pub fn backward(
+        &self,
+        gemm: &Gemm<T>,
+        x: MatRef<'_, T>,
+        out: MatRef<'_, T>,
+        mut d_out: MatMut<'_, T>,
+        gradient: LinearGradient<'_, T>,
+        d_x: Option<(MatMut<'_, T>, Finish<'_, T>)>,
+        scratch: &mut [T],
+    ) -> Result<()> {
+        Relu.backward(gemm, out, d_out.reborrow())?;
+        self.0.backward(gemm, x, d_out.as_ref(), gradient, d_x, scratch)
+    }
+}

@@ -1,0 +1,23 @@
+//! Layers, loss and fully connected networks, with forward and backward passes of their own.
+//!
+//! Shapes are written (rows, columns); a batch is a matrix of one row for each example. Nothing
+//! here allocates after construction: results go into the caller's matrices or into a planned
+//! [`Workspace`].
+
+mod dropout;
+mod elementwise;
+pub mod gradcheck;
+mod init;
+mod linear;
+mod loss;
+mod model;
+mod relu;
+mod workspace;
+
+pub use dropout::{Dropout, DropoutPosition};
+pub use init::Init;
+pub use linear::{Linear, LinearGradient, LinearRelu};
+pub use loss::softmax_cross_entropy;
+pub use model::{FullyConnectedNet, Mode, NetConfig, TwoLayerNet};
+pub use relu::Relu;
+pub use workspace::Workspace;

@@ -1,0 +1,255 @@
+//! `Workspace`: all memory that passes over a network need, planned once, in one aligned block.
+
+use std::ops::Range;
+
+use crate::{
+    aligned::{ALIGNMENT, AlignedBuf},
+    error::{Error, Result},
+    gemm::Gemm,
+    kernels::Element,
+    matrix::{MatMut, MatRef, row_stride},
+    nn::{
+        elementwise::SQUARES_BLOCK,
+        linear::{Linear, LinearGradient},
+    },
+};
+
+/// Input, activations, gradients and scratch memory for passes of up to `capacity` rows over one
+/// network. Smaller batches use the same memory; larger ones are errors.
+#[derive(Debug)]
+pub struct Workspace<T: Element> {
+    gemm: Gemm<T>,
+    capacity: usize,
+    block: AlignedBuf<T>,
+    parts: Parts,
+}
+
+/// A matrix in the block: as many rows as the batch has.
+#[derive(Clone, Debug)]
+struct Rows {
+    range: Range<usize>,
+    cols: usize,
+    stride: usize,
+}
+
+/// Where everything stands in the block.
+#[derive(Clone, Debug, Default)]
+struct Parts {
+    /// Input, then the output of every layer; the last are the logits.
+    values: Vec<Rows>,
+    /// Gradients of those outputs. Layers take turns with two of them.
+    gradients: Vec<Rows>,
+    /// Gradients of W, row after row, and of b, for every layer.
+    parameters: Vec<[Range<usize>; 2]>,
+    in_features: Vec<usize>,
+    row_losses: Range<usize>,
+    partial_sums: Range<usize>,
+    scratch: Range<usize>,
+}
+
+/// Cuts ranges off an imagined block, each on a cache line.
+struct Planner {
+    len: usize,
+    line: usize,
+}
+
+impl Planner {
+    fn take(&mut self, rows: usize, cols: usize) -> Result<Range<usize>> {
+        let overflow = || Error::SizeOverflow { what: "workspace", rows, cols };
+        let len = rows.checked_mul(cols).ok_or_else(overflow)?;
+        let start = self.len.checked_next_multiple_of(self.line).ok_or_else(overflow)?;
+        self.len = start.checked_add(len).ok_or_else(overflow)?;
+        Ok(start..self.len)
+    }
+
+    fn rows<T>(&mut self, rows: usize, cols: usize) -> Result<Rows> {
+        let stride =
+            row_stride::<T>(cols).ok_or(Error::SizeOverflow { what: "workspace", rows, cols })?;
+        Ok(Rows { range: self.take(rows, stride)?, cols, stride })
+    }
+}
+
+/// Everything a backward pass through one layer touches.
+pub(super) struct LayerParts<'a, T: Element> {
+    /// Input of the layer: (batch, in).
+    pub(super) x: MatRef<'a, T>,
+    /// Gradient of its output: (batch, out).
+    pub(super) d_out: MatRef<'a, T>,
+    /// Room for the gradient of its input: (batch, in); none for the first layer.
+    pub(super) d_x: Option<MatMut<'a, T>>,
+    pub(super) gradient: LinearGradient<'a, T>,
+    pub(super) scratch: &'a mut [T],
+}
+
+impl<T: Element> Workspace<T> {
+    /// Plans for `layers`, one after another, and batches of up to `capacity` rows.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if `capacity` is 0; [`Error::SizeOverflow`] if the memory exceeds the
+    /// address space.
+    pub(super) fn plan(gemm: Gemm<T>, layers: &[Linear<T>], capacity: usize) -> Result<Self> {
+        if capacity == 0 {
+            return Err(Error::setting("batch", capacity, "at least 1"));
+        }
+        let mut planner = Planner { len: 0, line: ALIGNMENT / size_of::<T>() };
+        let mut parts = Parts::default();
+        let mut scratch = 0;
+        let mut most_weights = 0;
+        parts.values.push(planner.rows::<T>(capacity, layers[0].in_features())?);
+        let widest = layers.iter().map(Linear::out_features).max().unwrap_or(0);
+        let shared = [planner.rows::<T>(capacity, widest)?, planner.rows::<T>(capacity, widest)?];
+        for (l, layer) in layers.iter().enumerate() {
+            let (input, output) = (layer.in_features(), layer.out_features());
+            let values = planner.rows::<T>(capacity, output)?;
+            parts.gradients.push(Rows { range: shared[l % 2].range.clone(), ..values.clone() });
+            parts.values.push(values);
+            parts.parameters.push([planner.take(input, output)?, planner.take(1, output)?]);
+            parts.in_features.push(input);
+            scratch = scratch.max(layer.scratch_len(&gemm, capacity)?);
+            most_weights = most_weights.max(input * output);
+        }
+        parts.row_losses = planner.take(1, capacity)?;
+        parts.partial_sums = planner.take(1, most_weights.div_ceil(SQUARES_BLOCK))?;
+        parts.scratch = planner.take(1, scratch)?;
+        Ok(Self { gemm, capacity, block: AlignedBuf::zeroed(planner.len)?, parts })
+    }
+
+    /// The largest batch.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Size of the memory.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&self.block[..])
+    }
+
+    /// How products are computed.
+    pub fn gemm(&self) -> &Gemm<T> {
+        &self.gemm
+    }
+
+    /// Where the first `batch` rows of input go: (batch, in_features).
+    ///
+    /// # Errors
+    /// [`Error::BatchTooLarge`] if there is no room for that many.
+    pub fn input_mut(&mut self, batch: usize) -> Result<MatMut<'_, T>> {
+        self.check(batch)?;
+        let rows = &self.parts.values[0];
+        Ok(rows.view_mut(&mut self.block[rows.range.clone()], batch))
+    }
+
+    /// The logits of the last forward pass: (batch, classes).
+    ///
+    /// # Errors
+    /// [`Error::BatchTooLarge`] if there is no room for that many rows.
+    pub fn logits(&self, batch: usize) -> Result<MatRef<'_, T>> {
+        self.check(batch)?;
+        let rows = self.parts.values.last().expect("at least the input");
+        Ok(rows.view(&self.block[rows.range.clone()], batch))
+    }
+
+    /// Gradients of layer `layer` after a backward pass: of W, (in, out), row after row, and of b.
+    ///
+    /// # Panics
+    /// If there is no such layer.
+    pub fn gradient(&self, layer: usize) -> [&[T]; 2] {
+        self.parts.parameters[layer].each_ref().map(|range| &self.block[range.clone()])
+    }
+
+    /// As [`gradient`](Self::gradient), to be changed.
+    pub(super) fn gradient_mut(&mut self, layer: usize, tensor: usize) -> &mut [T] {
+        &mut self.block[self.parts.parameters[layer][tensor].clone()]
+    }
+
+    fn check(&self, batch: usize) -> Result<()> {
+        if batch > self.capacity {
+            return Err(Error::BatchTooLarge { batch, capacity: self.capacity });
+        }
+        Ok(())
+    }
+
+    /// Input and output of layer `layer`, and scratch memory.
+    pub(super) fn forward_parts(
+        &mut self,
+        layer: usize,
+        batch: usize,
+    ) -> Result<(MatRef<'_, T>, MatMut<'_, T>, &mut [T])> {
+        self.check(batch)?;
+        let (x, out) = (&self.parts.values[layer], &self.parts.values[layer + 1]);
+        let [x_data, out_data, scratch] =
+            disjoint(&mut self.block, [&x.range, &out.range, &self.parts.scratch]);
+        Ok((x.view(x_data, batch), out.view_mut(out_data, batch), scratch))
+    }
+
+    /// Logits, room for their gradient, and for the losses of the rows.
+    #[allow(clippy::type_complexity, reason = "three views, named where they are taken apart")]
+    pub(super) fn loss_parts(
+        &mut self,
+        batch: usize,
+    ) -> Result<(MatRef<'_, T>, MatMut<'_, T>, &mut [T])> {
+        self.check(batch)?;
+        let (logits, gradient) = match (self.parts.values.last(), self.parts.gradients.last()) {
+            (Some(logits), Some(gradient)) => (logits, gradient),
+            _ => unreachable!("a network has layers"),
+        };
+        let [values, d_values, losses] =
+            disjoint(&mut self.block, [&logits.range, &gradient.range, &self.parts.row_losses]);
+        Ok((logits.view(values, batch), gradient.view_mut(d_values, batch), &mut losses[..batch]))
+    }
+
+    /// What the backward pass through layer `layer` needs.
+    pub(super) fn backward_parts(
+        &mut self,
+        layer: usize,
+        batch: usize,
+    ) -> Result<LayerParts<'_, T>> {
+        self.check(batch)?;
+        let parts = &self.parts;
+        let (x, d_out) = (&parts.values[layer], &parts.gradients[layer]);
+        let [weight, bias] = &parts.parameters[layer];
+        let nothing = 0..0;
+        let before = layer.checked_sub(1).map(|before| &parts.gradients[before]);
+        let d_x_range = before.map_or(&nothing, |rows| &rows.range);
+        let [x_data, d_out_data, weight_data, bias_data, scratch, d_x_data] = disjoint(
+            &mut self.block,
+            [&x.range, &d_out.range, weight, bias, &parts.scratch, d_x_range],
+        );
+        let (rows, cols) = (parts.in_features[layer], d_out.cols);
+        Ok(LayerParts {
+            x: x.view(x_data, batch),
+            d_out: d_out.view(d_out_data, batch),
+            d_x: before.map(|rows| rows.view_mut(d_x_data, batch)),
+            gradient: LinearGradient {
+                weight: MatMut::new(weight_data, rows, cols)?,
+                bias: bias_data,
+            },
+            scratch,
+        })
+    }
+
+    /// Room for the partial sums of a reduction.
+    pub(super) fn partial_sums(&mut self) -> &mut [T] {
+        &mut self.block[self.parts.partial_sums.clone()]
+    }
+}
+
+impl Rows {
+    fn view<'a, T: Element>(&self, data: &'a [T], batch: usize) -> MatRef<'a, T> {
+        MatRef::strided(data, 0, (batch, self.cols), (self.stride as isize, 1))
+            .expect("the plan has room for the batch")
+    }
+
+    fn view_mut<'a, T: Element>(&self, data: &'a mut [T], batch: usize) -> MatMut<'a, T> {
+        MatMut::strided(data, 0, (batch, self.cols), (self.stride as isize, 1))
+            .expect("the plan has room for the batch")
+    }
+}
+
+/// Several parts of the block at once.
+fn disjoint<'a, T, const N: usize>(
+    block: &'a mut [T],
+    ranges: [&Range<usize>; N],
+) -> [&'a mut [T]; N] {
+    block.get_disjoint_mut(ranges.map(Clone::clone)).expect("the plan's parts do not overlap")
+}
