@@ -4,6 +4,7 @@
 #![warn(missing_docs, clippy::undocumented_unsafe_blocks)]
 
 pub mod aligned;
+pub mod data;
 pub mod error;
 pub mod float;
 pub mod matrix;
