@@ -4,6 +4,9 @@
 #![warn(missing_docs, clippy::undocumented_unsafe_blocks)]
 
 pub mod aligned;
+#[cfg(feature = "cli")]
+pub mod cli;
+pub mod data;
 pub mod error;
 pub mod float;
 pub mod gemm;

@@ -1,0 +1,292 @@
+//! The batch files of CIFAR-10: their names and encodings, and a `Collection` that takes them in
+//! any order and holds every picture once.
+
+use std::{io::Read, iter, path::Path};
+
+use super::{
+    cifar10::{Cifar10, Source},
+    images::{ImageSet, ImageShape},
+};
+use crate::error::{Error, Result};
+
+const SHAPE: ImageShape = ImageShape { channels: 3, height: 32, width: 32 };
+pub(super) const PICTURE_BYTES: usize = 3 * 32 * 32;
+/// A label and a picture.
+pub(super) const RECORD_BYTES: usize = 1 + PICTURE_BYTES;
+const CLASSES: usize = 10;
+const TRAINING_BATCHES: usize = 5;
+/// Records read at a time.
+const CHUNK_RECORDS: usize = 32;
+/// Ten times the largest file of the original; a size beyond it is nonsense.
+pub(super) const MAX_FILE_BYTES: u64 = 10 * 10_000 * RECORD_BYTES as u64;
+/// The list of class names has less than a hundred bytes.
+const MAX_NAMES_BYTES: u64 = 1 << 16;
+
+/// How a batch file is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Encoding {
+    /// Records of a label and 3,072 pixels.
+    Binary,
+    /// A pickled dictionary of an array and a list.
+    Pickle,
+}
+
+impl Encoding {
+    /// The folder that the archives unpack to.
+    pub(super) fn folder(self) -> &'static str {
+        match self {
+            Self::Binary => "cifar-10-batches-bin",
+            Self::Pickle => "cifar-10-batches-py",
+        }
+    }
+}
+
+/// What a file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Part {
+    /// The training batch with this number, from 1.
+    Train(usize),
+    /// The test batch.
+    Test,
+    /// The names of the classes.
+    Names,
+}
+
+impl Part {
+    /// The files with pictures, in order.
+    pub(super) fn batches() -> impl Iterator<Item = Part> {
+        (1..=TRAINING_BATCHES).map(Part::Train).chain(iter::once(Part::Test))
+    }
+
+    /// All files, in order.
+    pub(super) fn all() -> impl Iterator<Item = Part> {
+        Self::batches().chain(iter::once(Part::Names))
+    }
+
+    pub(super) fn file_name(self, encoding: Encoding) -> String {
+        let (batch, names) = match encoding {
+            Encoding::Binary => (".bin", ".txt"),
+            Encoding::Pickle => ("", ""),
+        };
+        match self {
+            Self::Train(number) => format!("data_batch_{number}{batch}"),
+            Self::Test => format!("test_batch{batch}"),
+            Self::Names => format!("batches.meta{names}"),
+        }
+    }
+}
+
+/// Pictures and their labels as they come in.
+#[derive(Debug, Default)]
+struct Pictures {
+    pixels: Vec<u8>, // (pictures, 3072)
+    labels: Vec<u8>, // (pictures)
+}
+
+impl Pictures {
+    fn reserve(&mut self, pictures: u64, path: &Path) -> Result<()> {
+        let too_large = || Error::file(path, format!("no memory for {pictures} pictures"));
+        let pictures = usize::try_from(pictures).map_err(|_| too_large())?;
+        let bytes = pictures.checked_mul(PICTURE_BYTES).ok_or_else(too_large)?;
+        self.pixels.try_reserve_exact(bytes).map_err(|_| too_large())?;
+        self.labels.try_reserve_exact(pictures).map_err(|_| too_large())
+    }
+
+    /// Appends the `size` bytes of a binary file.
+    fn read_binary(&mut self, path: &Path, reader: &mut dyn Read, size: u64) -> Result<()> {
+        let records = size / RECORD_BYTES as u64;
+        if records == 0 || !size.is_multiple_of(RECORD_BYTES as u64) {
+            let detail = format!(
+                "{size} bytes: expected a multiple of {RECORD_BYTES}, found {records} whole \
+                 records and {} bytes",
+                size % RECORD_BYTES as u64
+            );
+            return Err(Error::file(path, detail));
+        }
+        self.reserve(records, path)?;
+        let mut chunk = vec![0; CHUNK_RECORDS * RECORD_BYTES];
+        let mut offset = 0;
+        while offset < size {
+            let bytes = (size - offset).min(chunk.len() as u64) as usize;
+            let chunk = &mut chunk[..bytes];
+            reader.read_exact(chunk).map_err(Error::io("read", path))?;
+            for record in chunk.chunks_exact(RECORD_BYTES) {
+                let index = (offset / RECORD_BYTES as u64) as usize;
+                self.push_label(record[0], index, Some(offset), path)?;
+                self.pixels.extend_from_slice(&record[1..]);
+                offset += RECORD_BYTES as u64;
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends a label that stands at byte `offset` of the file, where that is known.
+    fn push_label(
+        &mut self,
+        label: u8,
+        record: usize,
+        offset: Option<u64>,
+        path: &Path,
+    ) -> Result<()> {
+        if usize::from(label) >= CLASSES {
+            let at = offset.map(|offset| format!(" at byte {offset}")).unwrap_or_default();
+            let detail = format!(
+                "label {label} of record {record}{at}: expected a class from 0 to {}",
+                CLASSES - 1
+            );
+            return Err(Error::file(path, detail));
+        }
+        self.labels.push(label);
+        Ok(())
+    }
+
+    /// Appends a pickled batch.
+    #[cfg(feature = "archives")]
+    fn read_pickle(&mut self, path: &Path, reader: &mut dyn Read) -> Result<()> {
+        let batch = super::pickle::read_batch(path, reader)?;
+        self.reserve(batch.labels.len() as u64, path)?;
+        for (record, &label) in batch.labels.iter().enumerate() {
+            self.push_label(label, record, None, path)?;
+        }
+        self.pixels.extend_from_slice(&batch.pixels);
+        Ok(())
+    }
+
+    #[cfg(not(feature = "archives"))]
+    fn read_pickle(&mut self, path: &Path, _reader: &mut dyn Read) -> Result<()> {
+        Err(no_pickles(path))
+    }
+
+    fn into_set(self, class_names: &[String]) -> Result<ImageSet> {
+        ImageSet::new(SHAPE, class_names.to_vec(), self.pixels, self.labels)
+    }
+}
+
+#[cfg(not(feature = "archives"))]
+fn no_pickles(path: &Path) -> Error {
+    Error::file(path, "reading pickled batches needs a build with the feature `archives`")
+}
+
+/// The files read so far.
+pub(super) struct Collection {
+    encoding: Encoding,
+    train: Pictures,
+    batches: Vec<(usize, usize)>, // (number, pictures), in the order of `train`
+    test: Option<Pictures>,
+    class_names: Option<Vec<String>>,
+}
+
+impl Collection {
+    pub(super) fn new(encoding: Encoding) -> Self {
+        let train = Pictures::default();
+        Self { encoding, train, batches: Vec::new(), test: None, class_names: None }
+    }
+
+    /// Makes room for so many training pictures.
+    pub(super) fn reserve(&mut self, pictures: u64, path: &Path) -> Result<()> {
+        self.train.reserve(pictures, path)
+    }
+
+    /// An error unless the training batches among `parts` are numbered from 1 without a gap.
+    pub(super) fn check_batches(parts: &[Part], source: &Source) -> Result<()> {
+        let encoding = source.form.encoding();
+        let last = parts.iter().filter_map(|&part| match part {
+            Part::Train(number) => Some(number),
+            _ => None,
+        });
+        let missing = |&number: &usize| !parts.contains(&Part::Train(number));
+        match (1..=last.max().unwrap_or(1)).find(missing) {
+            Some(number) => {
+                let name = Part::Train(number).file_name(encoding);
+                let detail = format!("{name} is missing: batches start at 1 and leave no gap");
+                Err(Error::file(&source.path, detail))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Takes the file at `path`, which has `size` bytes.
+    pub(super) fn read(
+        &mut self,
+        part: Part,
+        path: &Path,
+        reader: &mut dyn Read,
+        size: u64,
+    ) -> Result<()> {
+        if size > MAX_FILE_BYTES {
+            let detail = format!("{size} bytes: more than {MAX_FILE_BYTES}, too large for a batch");
+            return Err(Error::file(path, detail));
+        }
+        let twice = || Error::file(path, "the same file comes twice");
+        match part {
+            Part::Train(number) => {
+                let before = self.train.labels.len();
+                let place = self.batches.partition_point(|&(other, _)| other < number);
+                if self.batches.get(place).is_some_and(|&(other, _)| other == number) {
+                    return Err(twice());
+                }
+                Self::read_pictures(self.encoding, &mut self.train, path, reader, size)?;
+                let pictures = self.train.labels.len() - before;
+                // The new pictures stand at the end; those of later batches trade places with them.
+                let start: usize =
+                    self.batches[..place].iter().map(|&(_, pictures)| pictures).sum();
+                self.train.labels[start..].rotate_right(pictures);
+                self.train.pixels[start * PICTURE_BYTES..].rotate_right(pictures * PICTURE_BYTES);
+                self.batches.insert(place, (number, pictures));
+            }
+            Part::Test => {
+                let mut test = Pictures::default();
+                Self::read_pictures(self.encoding, &mut test, path, reader, size)?;
+                if self.test.replace(test).is_some() {
+                    return Err(twice());
+                }
+            }
+            Part::Names => self.class_names = Some(self.read_names(path, reader)?),
+        }
+        Ok(())
+    }
+
+    fn read_pictures(
+        encoding: Encoding,
+        pictures: &mut Pictures,
+        path: &Path,
+        reader: &mut dyn Read,
+        size: u64,
+    ) -> Result<()> {
+        match encoding {
+            Encoding::Binary => pictures.read_binary(path, reader, size),
+            Encoding::Pickle => pictures.read_pickle(path, reader),
+        }
+    }
+
+    fn read_names(&self, path: &Path, reader: &mut dyn Read) -> Result<Vec<String>> {
+        let names: Vec<String> = match self.encoding {
+            Encoding::Binary => {
+                let mut text = String::new();
+                let mut bounded = reader.take(MAX_NAMES_BYTES);
+                bounded.read_to_string(&mut text).map_err(Error::io("read", path))?;
+                text.lines().map(str::trim).filter(|l| !l.is_empty()).map(String::from).collect()
+            }
+            #[cfg(feature = "archives")]
+            Encoding::Pickle => super::pickle::read_names(path, &mut reader.take(MAX_NAMES_BYTES))?,
+            #[cfg(not(feature = "archives"))]
+            Encoding::Pickle => return Err(no_pickles(path)),
+        };
+        if names.len() != CLASSES {
+            let detail = format!("expected the names of {CLASSES} classes, found {}", names.len());
+            return Err(Error::file(path, detail));
+        }
+        Ok(names)
+    }
+
+    /// The sets of pictures, with `default_names` where no file named the classes.
+    pub(super) fn finish(self, source: &Source, default_names: &[&str]) -> Result<Cifar10> {
+        let parts: Vec<Part> =
+            self.batches.iter().map(|&(number, _)| Part::Train(number)).collect();
+        Self::check_batches(&parts, source)?;
+        let defaults = || default_names.iter().copied().map(String::from).collect();
+        let names = self.class_names.unwrap_or_else(defaults);
+        let test = self.test.map(|test| test.into_set(&names)).transpose()?;
+        Ok(Cifar10 { train: self.train.into_set(&names)?, test })
+    }
+}

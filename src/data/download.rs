@@ -1,0 +1,387 @@
+//! Fetches the official CIFAR-10 archive: resumed after a break, verified, and unpacked so that
+//! the data is there as a whole or not at all.
+//!
+//! ```text
+//! DIR/cifar-10-binary.tar.gz.part      grows over any number of attempts and calls
+//! DIR/.cifar-10-XXXXXX/                unpacked here, written through to the disk
+//! DIR/cifar-10-batches-bin/            renamed to this once everything is there
+//! ```
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Read, Seek, SeekFrom, Write},
+    path::{Component, Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use md5::{Digest, Md5};
+use ureq::{
+    Agent, Body,
+    http::{
+        Response, StatusCode,
+        header::{CONTENT_LENGTH, CONTENT_RANGE, RANGE},
+    },
+};
+
+use super::{
+    archive,
+    batch_files::{Encoding, MAX_FILE_BYTES, Part},
+    cifar10::{Form, locate},
+};
+use crate::error::{Error, Result};
+
+const URL: &str = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz";
+const MD5: &str = "c32a1d4ab5d03f1284b67883e8d87530";
+const PART_NAME: &str = "cifar-10-binary.tar.gz.part";
+/// Bytes moved at a time, and between two reports of progress.
+const CHUNK_BYTES: usize = 1 << 16;
+/// Six times the official archive; a server that sends more is not to fill the disk.
+const MAX_ARCHIVE_BYTES: u64 = 1 << 30;
+
+/// What to fetch, and how patiently.
+#[derive(Clone, Debug)]
+pub struct DownloadOptions {
+    /// Directory that receives the folder `cifar-10-batches-bin`; it is made where it is missing.
+    pub dir: PathBuf,
+    /// Address of the binary archive.
+    pub url: String,
+    /// MD5 sum of the archive, as 32 hexadecimal digits.
+    pub md5: String,
+    /// Connections to try before giving up; at least one is tried.
+    pub attempts: usize,
+    /// Time from a broken connection to the next attempt.
+    pub retry_pause: Duration,
+    /// Longest wait for a connection, an answer, or the next bytes of it.
+    pub patience: Duration,
+}
+
+impl DownloadOptions {
+    /// The official archive, five attempts two seconds apart, and 30 seconds of patience.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            url: URL.into(),
+            md5: MD5.into(),
+            attempts: 5,
+            retry_pause: Duration::from_secs(2),
+            patience: Duration::from_secs(30),
+        }
+    }
+}
+
+/// How far a download is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DownloadProgress {
+    /// Bytes come in.
+    Fetching {
+        /// Bytes on the disk, those of earlier attempts among them.
+        received: u64,
+        /// Bytes of the whole archive, if the server tells.
+        total: Option<u64>,
+    },
+    /// The connection broke; another attempt follows after the pause.
+    Retrying {
+        /// Number of the attempt to come, from 2.
+        attempt: usize,
+        /// Why the last one ended.
+        reason: String,
+    },
+    /// The sum is computed.
+    Verifying,
+    /// The files are unpacked.
+    Unpacking,
+}
+
+/// Fetches the archive, checks its sum and unpacks it; returns where the data is. If `dir` already
+/// has a whole CIFAR-10 in any form, nothing is fetched.
+///
+/// What a broken transfer leaves is kept in `dir` and a later call goes on from there. `progress`
+/// is called on this thread.
+///
+/// # Errors
+/// [`Error::Download`] if the server refuses or the attempts are used up, [`Error::File`] if the
+/// archive is not the one expected, `cifar-10-batches-bin` is there but incomplete, or another
+/// download into `dir` is under way, and [`Error::Io`] if the disk refuses.
+pub fn download(
+    options: &DownloadOptions,
+    progress: &mut dyn FnMut(DownloadProgress),
+) -> Result<PathBuf> {
+    let dir = &options.dir;
+    let target = dir.join(Encoding::Binary.folder());
+    if let Some(source) = locate(dir)? {
+        let missing = source.missing()?;
+        if missing.is_empty() {
+            return Ok(source.path);
+        }
+        if source.form == Form::BinaryFiles && source.path == target {
+            let detail = format!("lacks {}; delete it and download again", missing.join(", "));
+            return Err(Error::file(target, detail));
+        }
+    }
+    fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
+    let mut part = PartFile::open(dir.join(PART_NAME))?;
+    fetch(options, &mut part, progress)?;
+    progress(DownloadProgress::Unpacking);
+    let unpacked = unpack(&mut part, dir, &target);
+    if matches!(unpacked, Ok(()) | Err(Error::File { .. })) {
+        // Done with, or no good as a whole and so of no use to the next call.
+        part.delete()?;
+    }
+    unpacked.map(|()| target)
+}
+
+/// The archive as far as it has been fetched, locked against other downloads.
+struct PartFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl PartFile {
+    fn open(path: PathBuf) -> Result<Self> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let file = options.open(&path).map_err(Error::io("open", &path))?;
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => {
+                Err(Error::file(path, "another download into this directory is under way"))
+            }
+            // Some file systems have no locks; the sum still finds a garbled file.
+            Ok(()) | Err(TryLockError::Error(_)) => Ok(Self { path, file }),
+        }
+    }
+
+    fn len(&self) -> Result<u64> {
+        Ok(self.file.metadata().map_err(Error::io("read", &self.path))?.len())
+    }
+
+    fn clear(&mut self) -> Result<()> {
+        self.file.set_len(0).map_err(Error::io("truncate", &self.path))
+    }
+
+    fn delete(&self) -> Result<()> {
+        fs::remove_file(&self.path).map_err(Error::io("delete", &self.path))
+    }
+
+    fn rewind(&mut self) -> Result<&mut File> {
+        self.file.rewind().map_err(Error::io("read", &self.path))?;
+        Ok(&mut self.file)
+    }
+
+    fn md5(&mut self) -> Result<String> {
+        let mut hash = Md5::new();
+        let mut chunk = vec![0; CHUNK_BYTES];
+        self.rewind()?;
+        loop {
+            match self.file.read(&mut chunk).map_err(Error::io("read", &self.path))? {
+                0 => break,
+                bytes => hash.update(&chunk[..bytes]),
+            }
+        }
+        Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+}
+
+/// How an attempt ended.
+enum Attempt {
+    /// The server has no more bytes to give.
+    Complete,
+    /// It may go better next time.
+    Broken(String),
+}
+
+/// Fetches the rest of the archive and verifies it.
+fn fetch(
+    options: &DownloadOptions,
+    part: &mut PartFile,
+    progress: &mut dyn FnMut(DownloadProgress),
+) -> Result<()> {
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        .accept_encoding("identity")
+        .timeout_resolve(Some(options.patience))
+        .timeout_connect(Some(options.patience))
+        .timeout_recv_response(Some(options.patience))
+        .timeout_per_read(Some(options.patience));
+    let agent = config.build().new_agent();
+    if part.len()? > 0 {
+        progress(DownloadProgress::Verifying);
+        if part.md5()?.eq_ignore_ascii_case(&options.md5) {
+            return Ok(());
+        }
+    }
+    let mut attempt = 1;
+    loop {
+        let reason = match fetch_once(&agent, options, part, progress)? {
+            Attempt::Complete => return verify(options, part, progress),
+            Attempt::Broken(reason) => reason,
+        };
+        if attempt >= options.attempts {
+            let kept = part.len()?;
+            let detail = format!(
+                "gave up after {attempt} attempts: {reason}; {kept} bytes are kept in {}, and \
+                 the same command goes on from there",
+                part.path.display()
+            );
+            return Err(Error::Download { url: options.url.clone(), detail });
+        }
+        attempt += 1;
+        progress(DownloadProgress::Retrying { attempt, reason });
+        thread::sleep(options.retry_pause);
+    }
+}
+
+fn verify(
+    options: &DownloadOptions,
+    part: &mut PartFile,
+    progress: &mut dyn FnMut(DownloadProgress),
+) -> Result<()> {
+    progress(DownloadProgress::Verifying);
+    let (found, length) = (part.md5()?, part.len()?);
+    if found.eq_ignore_ascii_case(&options.md5) {
+        return Ok(());
+    }
+    part.delete()?;
+    let detail = format!(
+        "expected the MD5 sum {}, found {found} in {length} bytes; they are deleted, try again or \
+         use another address",
+        options.md5
+    );
+    Err(Error::Download { url: options.url.clone(), detail })
+}
+
+fn fetch_once(
+    agent: &Agent,
+    options: &DownloadOptions,
+    part: &mut PartFile,
+    progress: &mut dyn FnMut(DownloadProgress),
+) -> Result<Attempt> {
+    let fatal = |detail: String| Error::Download { url: options.url.clone(), detail };
+    let mut offset = part.len()?;
+    let mut request = agent.get(&options.url);
+    if offset > 0 {
+        request = request.header(RANGE, format!("bytes={offset}-"));
+    }
+    let mut response = match request.call() {
+        Ok(response) => response,
+        Err(
+            error @ (ureq::Error::Io(_)
+            | ureq::Error::Timeout(_)
+            | ureq::Error::HostNotFound
+            | ureq::Error::ConnectionFailed
+            | ureq::Error::Protocol(_)),
+        ) => return Ok(Attempt::Broken(error.to_string())),
+        Err(error) => return Err(fatal(error.to_string())),
+    };
+    match response.status() {
+        StatusCode::OK => offset = 0,
+        StatusCode::PARTIAL_CONTENT if range_start(&response) == Some(offset) => {}
+        StatusCode::PARTIAL_CONTENT => {
+            part.clear()?;
+            return Ok(Attempt::Broken("the server sent another range than asked for".into()));
+        }
+        StatusCode::RANGE_NOT_SATISFIABLE if offset > 0 => {
+            part.clear()?;
+            return Ok(Attempt::Broken("what an earlier download left is too long".into()));
+        }
+        status @ (StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS) => {
+            return Ok(Attempt::Broken(format!("the server answered {status}")));
+        }
+        status if status.is_server_error() => {
+            return Ok(Attempt::Broken(format!("the server answered {status}")));
+        }
+        status => {
+            return Err(fatal(format!("the server answered {status}; is the address right?")));
+        }
+    }
+    let length = response.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+    let total = length.map(|length: u64| offset.saturating_add(length));
+    // Without Range support the server begins anew, and so does the file.
+    part.file.set_len(offset).map_err(Error::io("truncate", &part.path))?;
+    part.file.seek(SeekFrom::Start(offset)).map_err(Error::io("write", &part.path))?;
+    let mut body = response.body_mut().as_reader();
+    let mut chunk = vec![0; CHUNK_BYTES];
+    progress(DownloadProgress::Fetching { received: offset, total });
+    loop {
+        match body.read(&mut chunk) {
+            Ok(0) => return Ok(Attempt::Complete),
+            Ok(bytes) => {
+                part.file.write_all(&chunk[..bytes]).map_err(Error::io("write", &part.path))?;
+                offset += bytes as u64;
+                if offset > MAX_ARCHIVE_BYTES {
+                    part.delete()?;
+                    return Err(fatal(format!("more than {MAX_ARCHIVE_BYTES} bytes came")));
+                }
+                progress(DownloadProgress::Fetching { received: offset, total });
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Ok(Attempt::Broken(error.to_string())),
+        }
+    }
+}
+
+/// First byte of a partial answer: 7 from "bytes 7-9/10".
+fn range_start(response: &Response<Body>) -> Option<u64> {
+    let range = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
+    range.strip_prefix("bytes ")?.split('-').next()?.parse().ok()
+}
+
+/// Unpacks the archive beside `target` and then gives it that name.
+fn unpack(part: &mut PartFile, dir: &Path, target: &Path) -> Result<()> {
+    let path = part.path.clone();
+    let mut builder = tempfile::Builder::new();
+    // Open to all that the user's mask lets in, unlike other temporary directories.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
+    let staging = builder.prefix(".cifar-10-").tempdir_in(dir);
+    let staging = staging.map_err(Error::io("create a directory in", dir))?;
+    let mut missing: Vec<Part> = Part::batches().collect();
+    let mut archive = archive::open(part.rewind()?);
+    for entry in archive.entries().map_err(archive::damaged(&path))? {
+        let mut entry = entry.map_err(archive::damaged(&path))?;
+        let name = entry.path().map_err(archive::damaged(&path))?.into_owned();
+        if !name.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir)) {
+            let detail = format!("the entry {} leaves the directory", name.display());
+            return Err(Error::file(path, detail));
+        }
+        let Some(found) = archive::part_of(&name, Encoding::Binary) else { continue };
+        let size = entry.size();
+        if !entry.header().entry_type().is_file() || size > MAX_FILE_BYTES {
+            let detail = format!("the entry {} of {size} bytes is no batch", name.display());
+            return Err(Error::file(path, detail));
+        }
+        let file_path = staging.path().join(found.file_name(Encoding::Binary));
+        let mut file = File::create_new(&file_path).map_err(Error::io("create", &file_path))?;
+        let mut chunk = vec![0; CHUNK_BYTES];
+        loop {
+            match entry.read(&mut chunk).map_err(archive::damaged(&path))? {
+                0 => break,
+                bytes => file.write_all(&chunk[..bytes]).map_err(Error::io("write", &file_path))?,
+            }
+        }
+        file.sync_all().map_err(Error::io("write", &file_path))?;
+        missing.retain(|&part| part != found);
+    }
+    if let Some(part) = missing.first() {
+        let detail = format!("{} is missing in this archive", part.file_name(Encoding::Binary));
+        return Err(Error::file(path, detail));
+    }
+    sync_dir(staging.path())?;
+    let staged = staging.keep();
+    if let Err(error) = fs::rename(&staged, target) {
+        // The rename's error says more than one about the clean-up would.
+        let _ = fs::remove_dir_all(&staged);
+        return Err(Error::io("create", target)(error));
+    }
+    sync_dir(dir)
+}
+
+/// Writes the names in a directory through to the disk, where the system can.
+fn sync_dir(dir: &Path) -> Result<()> {
+    if cfg!(unix) {
+        let synced = File::open(dir).and_then(|dir| dir.sync_all());
+        synced.map_err(Error::io("write", dir))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,201 @@
+//! `Normalization`: an affine map per channel from bytes to numbers, and `PixelTable`, its 256
+//! results per channel.
+
+use std::{fmt, str::FromStr};
+
+use super::images::ChannelStatistics;
+use crate::{
+    error::{Error, Result},
+    float::Float,
+};
+
+/// How pixels are brought to a common scale.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NormalizeMode {
+    /// `pixel / 255 - mean`.
+    #[default]
+    Mean,
+    /// `(pixel / 255 - mean) / std`.
+    MeanStd,
+}
+
+impl NormalizeMode {
+    /// The name that [`FromStr`] reads: "mean" or "mean-std".
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mean => "mean",
+            Self::MeanStd => "mean-std",
+        }
+    }
+}
+
+impl fmt::Display for NormalizeMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for NormalizeMode {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let known = [Self::Mean, Self::MeanStd].into_iter().find(|mode| mode.name() == name);
+        known.ok_or_else(|| Error::setting("normalize", name, "mean or mean-std"))
+    }
+}
+
+/// `value = pixel * scale + shift`, with a scale and a shift for each channel.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Normalization {
+    scale: Vec<f64>,
+    shift: Vec<f64>,
+}
+
+impl Normalization {
+    /// One scale and one shift per channel.
+    ///
+    /// # Errors
+    /// [`Error::Length`] unless there are as many shifts as scales, [`Error::Setting`] for none
+    /// at all or for a number that is not finite.
+    pub fn new(scale: Vec<f64>, shift: Vec<f64>) -> Result<Self> {
+        if scale.len() != shift.len() {
+            let (expected, found) = (scale.len(), shift.len());
+            return Err(Error::Length { what: "shifts of a normalization", expected, found });
+        }
+        if scale.is_empty() {
+            return Err(Error::setting("channels", 0, "at least one channel"));
+        }
+        match scale.iter().chain(&shift).find(|number| !number.is_finite()) {
+            Some(number) => Err(Error::setting("normalization", number, "finite numbers")),
+            None => Ok(Self { scale, shift }),
+        }
+    }
+
+    /// The map that gives pictures with these statistics a mean of 0, and with
+    /// [`NormalizeMode::MeanStd`] a standard deviation of 1.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if a channel to be divided by its standard deviation is constant; what
+    /// [`Normalization::new`] refuses.
+    pub fn from_statistics(stats: &ChannelStatistics, mode: NormalizeMode) -> Result<Self> {
+        let (expected, found) = (stats.mean.len(), stats.std.len());
+        if expected != found {
+            return Err(Error::Length { what: "standard deviations", expected, found });
+        }
+        let mean = stats.mean.iter();
+        match mode {
+            NormalizeMode::Mean => {
+                Self::new(vec![1.0 / 255.0; stats.mean.len()], mean.map(|mean| -mean).collect())
+            }
+            NormalizeMode::MeanStd => {
+                if let Some(channel) = stats.std.iter().position(|&std| std == 0.0) {
+                    let expected = format!("mean, because channel {channel} is constant");
+                    return Err(Error::setting("normalize", mode, expected));
+                }
+                Self::new(
+                    stats.std.iter().map(|std| 1.0 / (255.0 * std)).collect(),
+                    mean.zip(&stats.std).map(|(mean, std)| -mean / std).collect(),
+                )
+            }
+        }
+    }
+
+    /// One factor per channel.
+    pub fn scale(&self) -> &[f64] {
+        &self.scale
+    }
+
+    /// One summand per channel.
+    pub fn shift(&self) -> &[f64] {
+        &self.shift
+    }
+
+    /// The map as a table.
+    pub fn table<T: Float>(&self) -> PixelTable<T> {
+        let channels = self.scale.iter().zip(&self.shift);
+        let entries = channels.map(|(&scale, &shift)| {
+            let (scale, shift) = (T::from_f64(scale), T::from_f64(shift));
+            std::array::from_fn(|pixel| T::from_f64(pixel as f64).mul_add(scale, shift))
+        });
+        PixelTable { entries: entries.collect() }
+    }
+}
+
+/// The normalised value of every byte in every channel.
+///
+/// Entry `p` of channel `c` is `p * scale[c] + shift[c]`, scale and shift first rounded to `T` and
+/// the result rounded once; kernels that compute it instead of looking it up give the same bits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PixelTable<T> {
+    entries: Vec<[T; 256]>, // (channels, 256)
+}
+
+impl<T> PixelTable<T> {
+    /// Number of channels.
+    pub fn channels(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The 256 values of channel `channel`.
+    ///
+    /// # Panics
+    /// If there is no such channel.
+    pub fn channel(&self, channel: usize) -> &[T; 256] {
+        &self.entries[channel]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_hold_the_definition_rounded_once() {
+        let map = Normalization::new(vec![1.0 / 255.0, 0.3], vec![-0.47, 7.0]).unwrap();
+        let table = map.table::<f32>();
+        assert_eq!(table.channels(), 2);
+        for (channel, (scale, shift)) in [(1.0 / 255.0, -0.47f32), (0.3f32, 7.0)].iter().enumerate()
+        {
+            for pixel in 0..256 {
+                let exact = pixel as f64 * f64::from(*scale) + f64::from(*shift);
+                assert_eq!(table.channel(channel)[pixel], exact as f32, "{channel} {pixel}");
+            }
+        }
+    }
+
+    #[test]
+    fn modes_follow_their_formulas() {
+        let stats = ChannelStatistics { mean: vec![0.25, 0.5], std: vec![0.5, 0.125] };
+        let mean = Normalization::from_statistics(&stats, NormalizeMode::Mean).unwrap();
+        assert_eq!((mean.scale(), mean.shift()), (&[1.0 / 255.0; 2][..], &[-0.25, -0.5][..]));
+        let both = Normalization::from_statistics(&stats, NormalizeMode::MeanStd).unwrap();
+        assert_eq!(both.shift(), [-0.5, -4.0]);
+        let white = both.table::<f64>().channel(1)[255];
+        assert!((white - 4.0).abs() < 1e-12, "{white}");
+    }
+
+    #[test]
+    fn a_constant_channel_cannot_be_divided_by_its_deviation() {
+        let stats = ChannelStatistics { mean: vec![0.25, 0.5], std: vec![0.5, 0.0] };
+        assert!(Normalization::from_statistics(&stats, NormalizeMode::Mean).is_ok());
+        let error = Normalization::from_statistics(&stats, NormalizeMode::MeanStd).unwrap_err();
+        assert!(error.to_string().contains("channel 1"), "{error}");
+    }
+
+    #[test]
+    fn numbers_that_make_no_map_are_errors() {
+        assert!(Normalization::new(vec![1.0], vec![]).is_err());
+        assert!(Normalization::new(vec![], vec![]).is_err());
+        assert!(Normalization::new(vec![1.0], vec![f64::NAN]).is_err());
+        assert!(Normalization::new(vec![f64::INFINITY], vec![0.0]).is_err());
+    }
+
+    #[test]
+    fn names_of_modes_can_be_read_back() {
+        for mode in [NormalizeMode::Mean, NormalizeMode::MeanStd] {
+            assert_eq!(mode.to_string().parse::<NormalizeMode>().unwrap(), mode);
+        }
+        let error = "std".parse::<NormalizeMode>().unwrap_err();
+        assert!(error.to_string().contains("mean or mean-std"), "{error}");
+    }
+}

@@ -1,0 +1,140 @@
+//! Takes arrays, labels and names out of the pickled batches of CIFAR-10, as Python 2 wrote the
+//! official ones and as numpy in Python 3 writes them.
+//!
+//! `serde-pickle` runs the opcodes; objects that it does not know come back as the tuple of their
+//! state. A numpy array is then `(1, shape, dtype, fortran_order, bytes)` or, from protocol 5 on,
+//! `(bytes, dtype, shape, order)`; a dtype is `(version, byte order, None, None, None, -1, -1, 0)`.
+
+use std::{collections::BTreeMap, io::Read, path::Path};
+
+use serde_pickle::{DeOptions, HashableValue, Value};
+
+use super::batch_files::{MAX_FILE_BYTES, PICTURE_BYTES};
+use crate::error::{Error, Result};
+
+/// Longest message of the interpreter that is passed on; it may quote the data.
+const MAX_DETAIL: usize = 200;
+
+/// The pictures of one file.
+pub(super) struct PickledBatch {
+    pub(super) pixels: Vec<u8>, // (pictures, 3072)
+    pub(super) labels: Vec<u8>, // (pictures)
+}
+
+/// Reads a dictionary with `data`, an array of bytes (pictures, 3072), and `labels`, a list.
+pub(super) fn read_batch(path: &Path, reader: &mut dyn Read) -> Result<PickledBatch> {
+    let mut dictionary = read_dictionary(path, reader)?;
+    let labels = read_labels(path, take(&mut dictionary, "labels"))?;
+    let pixels = read_array(take(&mut dictionary, "data"))
+        .map_err(|detail| Error::file(path, format!("`data`: {detail}")))?;
+    if labels.is_empty() || pixels.len() != labels.len() * PICTURE_BYTES {
+        let pictures = pixels.len() / PICTURE_BYTES;
+        let detail = format!("{} labels for {pictures} pictures", labels.len());
+        return Err(Error::file(path, detail));
+    }
+    Ok(PickledBatch { pixels, labels })
+}
+
+/// Reads a dictionary with `label_names`, a list of strings.
+pub(super) fn read_names(path: &Path, reader: &mut dyn Read) -> Result<Vec<String>> {
+    let no_names = || Error::file(path, "expected `label_names`, a list of strings");
+    let mut dictionary = read_dictionary(path, reader)?;
+    let Some(Value::List(names)) = take(&mut dictionary, "label_names") else {
+        return Err(no_names());
+    };
+    let names = names.iter().map(|name| text(name).map(String::from));
+    names.collect::<Option<_>>().ok_or_else(no_names)
+}
+
+fn read_dictionary(path: &Path, reader: &mut dyn Read) -> Result<BTreeMap<HashableValue, Value>> {
+    let options = DeOptions::new().keep_restore_state().replace_unresolved_globals();
+    match serde_pickle::value_from_reader(reader.take(MAX_FILE_BYTES), options) {
+        Ok(Value::Dict(dictionary)) => Ok(dictionary),
+        Ok(_) => Err(Error::file(path, "expected a pickled dictionary")),
+        Err(serde_pickle::Error::Io(source)) => Err(Error::io("read", path)(source)),
+        Err(error) => {
+            let message: String = error.to_string().chars().take(MAX_DETAIL).collect();
+            Err(Error::file(path, format!("not a readable pickle: {message}")))
+        }
+    }
+}
+
+/// The value of a key, which is bytes from Python 2 and text from Python 3.
+fn take(dictionary: &mut BTreeMap<HashableValue, Value>, key: &str) -> Option<Value> {
+    let bytes = HashableValue::Bytes(key.into());
+    dictionary.remove(&bytes).or_else(|| dictionary.remove(&HashableValue::String(key.into())))
+}
+
+fn text(value: &Value) -> Option<&str> {
+    match value {
+        Value::Bytes(bytes) => str::from_utf8(bytes).ok(),
+        Value::String(text) => Some(text),
+        _ => None,
+    }
+}
+
+fn read_labels(path: &Path, labels: Option<Value>) -> Result<Vec<u8>> {
+    let Some(Value::List(labels)) = labels else {
+        return Err(Error::file(path, "expected `labels`, a list of whole numbers"));
+    };
+    let labels = labels.iter().enumerate().map(|(record, label)| match label {
+        Value::I64(label) if (0..=255).contains(label) => Ok(*label as u8),
+        _ => {
+            let detail = format!("label of record {record}: expected a class from 0 to 9");
+            Err(Error::file(path, detail))
+        }
+    });
+    labels.collect()
+}
+
+/// The bytes of an array (pictures, 3072), or what is wrong with it.
+fn read_array(array: Option<Value>) -> Result<Vec<u8>, String> {
+    let not_an_array = || "expected a numpy array".to_string();
+    let Some(Value::Tuple(state)) = array else { return Err(not_an_array()) };
+    let (shape, dtype, in_rows, bytes) = match <[Value; 5]>::try_from(state) {
+        Ok([_, Value::Tuple(shape), dtype, Value::Bool(fortran), Value::Bytes(bytes)]) => {
+            (shape, dtype, !fortran, bytes)
+        }
+        Ok(_) => return Err(not_an_array()),
+        Err(state) => match <[Value; 4]>::try_from(state) {
+            Ok([Value::Bytes(bytes), dtype, Value::Tuple(shape), order]) => {
+                (shape, dtype, text(&order) == Some("C"), bytes)
+            }
+            _ => return Err(not_an_array()),
+        },
+    };
+    let shape: Option<Vec<usize>> = shape
+        .iter()
+        .map(|extent| match extent {
+            Value::I64(extent) => usize::try_from(*extent).ok(),
+            _ => None,
+        })
+        .collect();
+    let shape = shape.ok_or_else(not_an_array)?;
+    let [pictures, PICTURE_BYTES] = shape[..] else {
+        return Err(format!("expected the shape (pictures, {PICTURE_BYTES}), found {shape:?}"));
+    };
+    if !in_rows {
+        return Err("expected rows one after another, found Fortran order".into());
+    }
+    if !is_bytes(&dtype) || pictures.checked_mul(PICTURE_BYTES) != Some(bytes.len()) {
+        return Err(format!(
+            "expected elements of type uint8, found {} bytes for the shape {shape:?}",
+            bytes.len()
+        ));
+    }
+    Ok(bytes)
+}
+
+/// Whether a dtype is one of single bytes. Its name is lost on the way, but only those have no
+/// byte order, no fields and no size of their own.
+fn is_bytes(dtype: &Value) -> bool {
+    match dtype {
+        Value::Tuple(state) => {
+            state.get(1).and_then(text) == Some("|")
+                && state.get(2..5).is_some_and(|parts| parts.iter().all(|p| *p == Value::None))
+                && state.get(5) == Some(&Value::I64(-1))
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,76 @@
+//! `Split`: which pictures of a set train the network and which validate it.
+//! Training pictures are the first of the set, validation pictures the last.
+
+use std::ops::Range;
+
+use crate::error::{Error, Result};
+
+/// The pictures for training and those for validation, never the same ones.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Split {
+    /// The first pictures of the set.
+    pub train: Range<usize>,
+    /// The last pictures of the set.
+    pub validation: Range<usize>,
+}
+
+impl Split {
+    /// Splits `total` pictures. Without sizes, a fifth validates (10,000 of 50,000) and all the
+    /// rest trains.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for a size of 0 or sizes that together exceed `total`.
+    pub fn new(
+        total: usize,
+        train_size: Option<usize>,
+        validation_size: Option<usize>,
+    ) -> Result<Self> {
+        let validation = validation_size.unwrap_or(total / 5);
+        if validation == 0 || validation >= total {
+            return Err(Error::setting(
+                "val-size",
+                validation,
+                format!("at least 1 and fewer than all {total} pictures"),
+            ));
+        }
+        let rest = total - validation;
+        let train = train_size.unwrap_or(rest);
+        if train == 0 || train > rest {
+            let expected = format!("1 to {rest}: {validation} of {total} pictures validate");
+            return Err(Error::setting("train-size", train, expected));
+        }
+        Ok(Self { train: 0..train, validation: rest..total })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fifth_validates_unless_told_otherwise() {
+        let split = |total, train, validation| Split::new(total, train, validation).unwrap();
+        let cifar = split(50_000, None, None);
+        assert_eq!(cifar, Split { train: 0..40_000, validation: 40_000..50_000 });
+        assert_eq!(split(10, Some(3), Some(4)), Split { train: 0..3, validation: 6..10 });
+        assert_eq!(split(10, None, Some(1)), Split { train: 0..9, validation: 9..10 });
+        assert_eq!(split(10, Some(8), None), Split { train: 0..8, validation: 8..10 });
+    }
+
+    #[test]
+    fn sizes_that_do_not_fit_name_the_flag_and_the_total() {
+        let cases = [
+            (10, Some(0), None, "train-size = 0"),
+            (10, Some(9), None, "train-size = 9"),
+            (10, None, Some(0), "val-size = 0"),
+            (10, None, Some(10), "val-size = 10"),
+            (10, Some(usize::MAX), Some(1), "train-size"),
+            (1, None, None, "val-size = 0"),
+        ];
+        for (total, train, validation, start) in cases {
+            let message = Split::new(total, train, validation).unwrap_err().to_string();
+            assert!(message.starts_with(start), "{message}");
+            assert!(message.contains(&format!("{total} pictures")), "{message}");
+        }
+    }
+}
