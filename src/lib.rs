@@ -15,6 +15,7 @@ pub mod matrix;
 pub mod nn;
 pub mod simd;
 pub mod threads;
+pub mod train;
 
 pub use error::{Error, Result};
 pub use kernels::Element;

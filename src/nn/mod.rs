@@ -21,3 +21,5 @@ pub use loss::softmax_cross_entropy;
 pub use model::{FullyConnectedNet, Mode, NetConfig, TwoLayerNet};
 pub use relu::Relu;
 pub use workspace::Workspace;
+
+pub(crate) use elementwise::{add_scaled, for_row_bands};

@@ -212,6 +212,20 @@ impl<T: Element> FullyConnectedNet<T> {
         Ok(())
     }
 
+    /// The cross-entropy of each row of the last forward pass.
+    ///
+    /// # Errors
+    /// [`Error::Label`] if a label names no class.
+    pub fn row_losses<'w>(
+        &self,
+        workspace: &'w mut Workspace<T>,
+        labels: &[u8],
+    ) -> Result<&'w [T]> {
+        let (logits, _, row_losses) = workspace.loss_parts(labels.len())?;
+        softmax_cross_entropy(logits, labels, None, row_losses)?;
+        Ok(row_losses)
+    }
+
     /// Mean cross-entropy of the last forward pass plus the L2 term.
     ///
     /// # Errors

@@ -1,0 +1,44 @@
+//! Trains the two-layer network of the CIFAR-10 study through the library.
+//!
+//! `cargo run --release --example train_cifar10 -- DIR`, where DIR holds CIFAR-10 in any of its
+//! usual forms; without DIR it trains on the built-in synthetic pictures.
+
+use std::{ops::ControlFlow, path::Path};
+
+use tilewise::{
+    Result,
+    data::{Normalization, NormalizeMode, Split, load, synthetic},
+    nn::{Init, NetConfig, TwoLayerNet},
+    train::{Progress, Sgd, Solver, SolverConfig, TrainingData},
+};
+
+fn main() -> Result<()> {
+    let images = match std::env::args().nth(1) {
+        Some(dir) => load(Path::new(&dir))?.train,
+        None => synthetic(12_000, 0)?,
+    };
+    let split = Split::new(images.len(), None, None)?;
+    let statistics = images.channel_statistics(split.train.clone())?;
+    let normalization = Normalization::from_statistics(&statistics, NormalizeMode::Mean)?;
+
+    let config = NetConfig { init: Init::Normal { std: 0.01 }, ..NetConfig::default() };
+    let net = TwoLayerNet::<f32>::new(200, &config)?.into_inner();
+    let settings = SolverConfig {
+        epochs: 15,
+        learning_rate: 0.4,
+        learning_rate_decay: 0.96,
+        ..SolverConfig::default()
+    };
+    let data = TrainingData { images: &images, split, normalization };
+    let mut solver = Solver::new(net, data, Box::new(Sgd), settings)?;
+    solver.train_with(&mut |progress| {
+        if let Progress::Epoch(record) = progress {
+            println!("{record:?}");
+        }
+        ControlFlow::Continue(())
+    })?;
+    if let Some(best) = solver.best() {
+        println!("best validation accuracy {:.4} in epoch {}", best.val_accuracy, best.epoch);
+    }
+    Ok(())
+}

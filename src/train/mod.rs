@@ -1,0 +1,12 @@
+//! Training and evaluation of networks on sets of pictures.
+
+mod evaluate;
+mod feed;
+mod history;
+pub mod optim;
+mod solver;
+
+pub use evaluate::{Evaluation, evaluate};
+pub use history::{EpochRecord, History};
+pub use optim::{Optimizer, Sgd};
+pub use solver::{Best, Progress, Solver, SolverConfig, TrainingData};

@@ -1,0 +1,296 @@
+//! `Solver`: epochs of shuffled batches, updates, accuracy checks, and the best parameters.
+
+use std::{ops::ControlFlow, time::Instant};
+
+use crate::{
+    data::{EpochOrder, ImageSet, Normalization, Split},
+    error::{Error, Result},
+    gemm::Gemm,
+    kernels::Element,
+    nn::{FullyConnectedNet, Mode},
+    threads::Threads,
+    train::{
+        evaluate::Evaluation,
+        feed::Feed,
+        history::{EpochRecord, History},
+        optim::Optimizer,
+    },
+};
+
+/// Pictures, their division, and how pixels become inputs.
+#[derive(Clone, Debug)]
+pub struct TrainingData<'a> {
+    /// Training and validation pictures.
+    pub images: &'a ImageSet,
+    /// Which of them train and which validate.
+    pub split: Split,
+    /// From bytes to inputs.
+    pub normalization: Normalization,
+}
+
+/// Settings of a training run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SolverConfig {
+    /// Passes over the training pictures.
+    pub epochs: usize,
+    /// Pictures in a batch; an epoch's last batch may be smaller, and a set of fewer pictures is
+    /// one batch.
+    pub batch_size: usize,
+    /// Learning rate of the first epoch.
+    pub learning_rate: f64,
+    /// Factor of the learning rate after each epoch.
+    pub learning_rate_decay: f64,
+    /// Training pictures whose accuracy is checked after each epoch, chosen at random.
+    pub train_accuracy_samples: usize,
+    /// Validation pictures whose accuracy is checked after each epoch: the first so many, or all.
+    pub validation_samples: Option<usize>,
+    /// Seed of the order of the pictures.
+    pub seed: u64,
+    /// Tasks; see [`Threads`]. The result's bits do not depend on it.
+    pub threads: Threads,
+}
+
+impl Default for SolverConfig {
+    fn default() -> Self {
+        Self {
+            epochs: 10,
+            batch_size: 512,
+            learning_rate: 0.1,
+            learning_rate_decay: 1.0,
+            train_accuracy_samples: 1000,
+            validation_samples: None,
+            seed: 0,
+            threads: Threads::Pool,
+        }
+    }
+}
+
+impl SolverConfig {
+    fn check(&self) -> Result<()> {
+        if self.epochs == 0 {
+            return Err(Error::setting("epochs", 0, "at least 1"));
+        }
+        if self.batch_size == 0 {
+            return Err(Error::setting("batch", 0, "at least 1"));
+        }
+        for (name, value) in [("lr", self.learning_rate), ("lr-decay", self.learning_rate_decay)] {
+            if !(value.is_finite() && value > 0.0) {
+                return Err(Error::setting(name, value, "a finite number above 0"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How far a run has come.
+#[derive(Clone, Copy, Debug)]
+pub enum Progress<'a> {
+    /// A batch is done.
+    Step {
+        /// Epoch, from 1.
+        epoch: usize,
+        /// Iteration since the start of training, from 1.
+        iteration: usize,
+        /// Iterations of the whole run.
+        iterations: usize,
+        /// Loss of the batch.
+        loss: f64,
+        /// Pictures of the batch.
+        images: usize,
+    },
+    /// An epoch is done.
+    Epoch(&'a EpochRecord),
+}
+
+/// The parameters of the best validation accuracy.
+#[derive(Clone, Copy, Debug)]
+pub struct Best<'a, T: Element> {
+    /// Their epoch, from 1.
+    pub epoch: usize,
+    /// Their validation accuracy, from 0 to 1.
+    pub val_accuracy: f64,
+    /// A network that has them.
+    pub net: &'a FullyConnectedNet<T>,
+}
+
+/// Trains a network. After construction nothing is allocated; run it inside of the rayon pool
+/// that it is to use, as in `pool.install(|| solver.train())`.
+pub struct Solver<'a, T: Element> {
+    net: FullyConnectedNet<T>,
+    optimizer: Box<dyn Optimizer<T>>,
+    config: SolverConfig,
+    feed: Feed<'a, T>,
+    order: EpochOrder,
+    validation: Vec<u32>,
+    evaluation: Evaluation,
+    history: History,
+    best_net: FullyConnectedNet<T>,
+    best_epoch: Option<(usize, f64)>,
+    epoch: usize,
+    iteration: usize,
+}
+
+impl<'a, T: Element> Solver<'a, T> {
+    /// Plans a run.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if a setting makes no sense, [`Error::Shape`] if the network does not
+    /// fit the pictures, [`Error::IsaUnavailable`] if `TILEWISE_ISA` names a set that is not
+    /// available.
+    pub fn new(
+        net: FullyConnectedNet<T>,
+        data: TrainingData<'a>,
+        mut optimizer: Box<dyn Optimizer<T>>,
+        config: SolverConfig,
+    ) -> Result<Self> {
+        config.check()?;
+        let TrainingData { images, split, normalization } = data;
+        let expected = (images.features(), images.classes());
+        let found = (net.input(), net.classes());
+        if expected != found {
+            let what = "inputs x classes of a network for these pictures";
+            return Err(Error::Shape { what, expected, found });
+        }
+        for part in [&split.train, &split.validation] {
+            if part.is_empty() || part.end > images.len() {
+                let expected = format!("some of the {} pictures", images.len());
+                return Err(Error::setting("split", format!("{part:?}"), expected));
+            }
+        }
+        let tensors = net.layers().iter().flat_map(|layer| layer.parameters().map(<[T]>::len));
+        optimizer.prepare(&tensors.collect::<Vec<_>>())?;
+        let gemm = Gemm::new()?.threads(config.threads);
+        let workspace = net.workspace(gemm, config.batch_size.min(split.train.len()))?;
+        let batches = split.train.len().div_ceil(config.batch_size);
+        let samples = config.validation_samples.unwrap_or(usize::MAX);
+        let validation = split.validation.clone().take(samples.max(1));
+        Ok(Self {
+            history: History::with_capacity(config.epochs, batches)?,
+            best_net: net.clone(),
+            best_epoch: None,
+            feed: Feed::new(images, normalization.table(), workspace)?,
+            order: EpochOrder::new(split.train, config.seed)?,
+            validation: validation.map(|index| index as u32).collect(),
+            evaluation: Evaluation::new(images.classes()),
+            net,
+            optimizer,
+            config,
+            epoch: 0,
+            iteration: 0,
+        })
+    }
+
+    /// Trains all epochs.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`] when the loss is no longer finite: training stops before the update;
+    /// history and best parameters are kept.
+    pub fn train(&mut self) -> Result<()> {
+        self.train_with(&mut |_| ControlFlow::Continue(()))
+    }
+
+    /// Trains until all epochs are done or `on_progress` breaks off; calling it again goes on
+    /// with the next epoch.
+    ///
+    /// # Errors
+    /// As [`train`](Self::train).
+    pub fn train_with(
+        &mut self,
+        on_progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        while self.epoch < self.config.epochs {
+            self.epoch += 1;
+            if self.train_epoch(on_progress)?.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn train_epoch(
+        &mut self,
+        on_progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>> {
+        let epoch = self.epoch;
+        let exponent = i32::try_from(epoch - 1).unwrap_or(i32::MAX);
+        let learning_rate =
+            self.config.learning_rate * self.config.learning_rate_decay.powi(exponent);
+        let begin = Instant::now();
+        self.order.shuffle(epoch as u64);
+        let images = self.order.indices().len();
+        let batches = images.div_ceil(self.config.batch_size);
+        let mut total_loss = 0.0;
+        for batch in self.order.batches(self.config.batch_size) {
+            self.iteration += 1;
+            let iteration = self.iteration;
+            let (workspace, labels) = self.feed.load(batch)?;
+            let mode = Mode::Training { step: iteration as u64 };
+            let loss = self.net.loss_and_gradient(workspace, labels, mode)?;
+            if !loss.is_finite() {
+                return Err(Error::Diverged { epoch, iteration, learning_rate, loss });
+            }
+            let gemm = *workspace.gemm();
+            for (l, layer) in self.net.layers_mut().iter_mut().enumerate() {
+                let pairs = layer.parameters_mut().into_iter().zip(workspace.gradient(l));
+                for (tensor, (parameters, gradient)) in pairs.enumerate() {
+                    let index = 2 * l + tensor;
+                    self.optimizer.update(&gemm, index, parameters, gradient, learning_rate);
+                }
+            }
+            self.history.loss_history.push(loss);
+            total_loss += loss;
+            let step = Progress::Step {
+                epoch,
+                iteration,
+                iterations: batches * self.config.epochs,
+                loss,
+                images: batch.len(),
+            };
+            if on_progress(step).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        let seconds = begin.elapsed().as_secs_f64();
+        let samples = self.config.train_accuracy_samples.clamp(1, images);
+        let train_accuracy = {
+            let indices = &self.order.indices()[..samples];
+            self.evaluation.run(&self.net, &mut self.feed, indices)?;
+            self.evaluation.accuracy()
+        };
+        self.evaluation.run(&self.net, &mut self.feed, &self.validation)?;
+        let val_accuracy = self.evaluation.accuracy();
+        self.history.train_acc_history.push(train_accuracy);
+        self.history.val_acc_history.push(val_accuracy);
+        if self.best_epoch.is_none_or(|(_, best)| val_accuracy > best) {
+            self.best_epoch = Some((epoch, val_accuracy));
+            self.best_net.copy_parameters(&self.net)?;
+        }
+        let record = EpochRecord {
+            epoch,
+            iteration: self.iteration,
+            loss: total_loss / batches as f64,
+            train_accuracy,
+            val_accuracy,
+            learning_rate,
+            seconds,
+            images_per_second: images as f64 / seconds,
+        };
+        Ok(on_progress(Progress::Epoch(&record)))
+    }
+
+    /// Losses and accuracies so far.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// The network with its present parameters.
+    pub fn net(&self) -> &FullyConnectedNet<T> {
+        &self.net
+    }
+
+    /// The parameters of the best validation accuracy so far; none before the first epoch's end.
+    pub fn best(&self) -> Option<Best<'_, T>> {
+        let (epoch, val_accuracy) = self.best_epoch?;
+        Some(Best { epoch, val_accuracy, net: &self.best_net })
+    }
+}
