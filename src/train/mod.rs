@@ -9,4 +9,4 @@ mod solver;
 pub use evaluate::{Evaluation, evaluate};
 pub use history::{EpochRecord, History};
 pub use optim::{Optimizer, Sgd};
-pub use solver::{Best, Progress, Solver, SolverConfig, TrainingData};
+pub use solver::{Best, LastBatch, Progress, Solver, SolverConfig, TrainingData};

@@ -28,14 +28,26 @@ pub struct TrainingData<'a> {
     pub normalization: Normalization,
 }
 
+/// What becomes of the pictures that are left over when an epoch is cut into batches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LastBatch {
+    /// They wait for another epoch's order: an update from a few pictures is a noisy one. A
+    /// training set smaller than a batch is one batch all the same.
+    #[default]
+    Drop,
+    /// They make a smaller batch.
+    Keep,
+}
+
 /// Settings of a training run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SolverConfig {
     /// Passes over the training pictures.
     pub epochs: usize,
-    /// Pictures in a batch; an epoch's last batch may be smaller, and a set of fewer pictures is
-    /// one batch.
+    /// Pictures in a batch; a smaller training set is one batch.
     pub batch_size: usize,
+    /// What becomes of an epoch's last batch if it is smaller.
+    pub last_batch: LastBatch,
     /// Learning rate of the first epoch.
     pub learning_rate: f64,
     /// Factor of the learning rate after each epoch.
@@ -55,6 +67,7 @@ impl Default for SolverConfig {
         Self {
             epochs: 10,
             batch_size: 512,
+            last_batch: LastBatch::default(),
             learning_rate: 0.1,
             learning_rate_decay: 1.0,
             train_accuracy_samples: 1000,
@@ -79,6 +92,15 @@ impl SolverConfig {
             }
         }
         Ok(())
+    }
+
+    /// Batches and pictures of an epoch over `images` training pictures.
+    fn epoch(&self, images: usize) -> (usize, usize) {
+        let batch = self.batch_size.min(images);
+        match self.last_batch {
+            LastBatch::Drop => (images / batch, images / batch * batch),
+            LastBatch::Keep => (images.div_ceil(batch), images),
+        }
     }
 }
 
@@ -161,7 +183,7 @@ impl<'a, T: Element> Solver<'a, T> {
         optimizer.prepare(&tensors.collect::<Vec<_>>())?;
         let gemm = Gemm::new()?.threads(config.threads);
         let workspace = net.workspace(gemm, config.batch_size.min(split.train.len()))?;
-        let batches = split.train.len().div_ceil(config.batch_size);
+        let (batches, _) = config.epoch(split.train.len());
         let samples = config.validation_samples.unwrap_or(usize::MAX);
         let validation = split.validation.clone().take(samples.max(1));
         Ok(Self {
@@ -217,10 +239,9 @@ impl<'a, T: Element> Solver<'a, T> {
             self.config.learning_rate * self.config.learning_rate_decay.powi(exponent);
         let begin = Instant::now();
         self.order.shuffle(epoch as u64);
-        let images = self.order.indices().len();
-        let batches = images.div_ceil(self.config.batch_size);
+        let (batches, images) = self.config.epoch(self.order.indices().len());
         let mut total_loss = 0.0;
-        for batch in self.order.batches(self.config.batch_size) {
+        for batch in self.order.batches(self.config.batch_size).take(batches) {
             self.iteration += 1;
             let iteration = self.iteration;
             let (workspace, labels) = self.feed.load(batch)?;
