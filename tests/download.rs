@@ -274,6 +274,7 @@ fn a_missing_page_is_not_asked_for_twice() {
     let error = run(&options(dir.path(), &server, b"")).0.unwrap_err();
     assert!(matches!(error, Error::Download { .. }), "{error:?}");
     assert!(error.to_string().contains("404"), "{error}");
+    assert!(names(dir.path()).is_empty());
     assert_eq!(server.starts().len(), 1);
 }
 
