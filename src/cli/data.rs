@@ -35,7 +35,7 @@ enum DataCommand {
     /// Show form, counts, statistics and first labels of CIFAR-10.
     Info(InfoArgs),
     /// Fetch CIFAR-10, or go on with a download that broke off.
-    Download(DirArgs),
+    Download(DownloadArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -45,6 +45,18 @@ struct InfoArgs {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct DownloadArgs {
+    #[command(flatten)]
+    dir: DirArgs,
+    /// Fetch the binary archive from this address instead of the official one.
+    #[arg(long)]
+    url: Option<String>,
+    /// Expect this MD5 sum of the archive instead of the official one's.
+    #[arg(long)]
+    md5: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -153,9 +165,15 @@ fn print(text: &str) -> Result<()> {
     }
 }
 
-fn fetch(args: &DirArgs) -> Result<()> {
+fn fetch(args: &DownloadArgs) -> Result<()> {
+    let official = DownloadOptions::new(&args.dir.dir);
+    let options = DownloadOptions {
+        url: args.url.clone().unwrap_or(official.url),
+        md5: args.md5.clone().unwrap_or(official.md5),
+        ..official
+    };
     let mut report = Report::new(io::stderr().is_terminal());
-    let path = download(&DownloadOptions::new(&args.dir), &mut |progress| report.show(progress))?;
+    let path = download(&options, &mut |progress| report.show(progress))?;
     report.finish();
     print(&format!("CIFAR-10 is in {}\n", path.display()))
 }

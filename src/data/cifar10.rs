@@ -36,7 +36,8 @@ pub struct Cifar10 {
 pub enum Form {
     /// `data_batch_1.bin` and its neighbours.
     BinaryFiles,
-    /// `data_batch_1` and its neighbours, pickled by Python.
+    /// `data_batch_1` and its neighbours, pickled by Python; needs the feature `archives`. A
+    /// pickle made to do harm can exhaust the stack; the binary forms cannot.
     PickledFiles,
     /// `cifar-10-binary.tar.gz`; needs the feature `archives`.
     BinaryArchive,

@@ -122,7 +122,12 @@ pub fn download(
     }
     fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
     let mut part = PartFile::open(dir.join(PART_NAME))?;
-    fetch(options, &mut part, progress)?;
+    if let Err(error) = fetch(options, &mut part, progress) {
+        if part.len().is_ok_and(|length| length == 0) {
+            part.delete()?;
+        }
+        return Err(error);
+    }
     progress(DownloadProgress::Unpacking);
     let unpacked = unpack(&mut part, dir, &target);
     if matches!(unpacked, Ok(()) | Err(Error::File { .. })) {
@@ -242,7 +247,7 @@ fn verify(
     if found.eq_ignore_ascii_case(&options.md5) {
         return Ok(());
     }
-    part.delete()?;
+    part.clear()?;
     let detail = format!(
         "expected the MD5 sum {}, found {found} in {length} bytes; they are deleted, try again or \
          use another address",
@@ -310,7 +315,7 @@ fn fetch_once(
                 part.file.write_all(&chunk[..bytes]).map_err(Error::io("write", &part.path))?;
                 offset += bytes as u64;
                 if offset > MAX_ARCHIVE_BYTES {
-                    part.delete()?;
+                    part.clear()?;
                     return Err(fatal(format!("more than {MAX_ARCHIVE_BYTES} bytes came")));
                 }
                 progress(DownloadProgress::Fetching { received: offset, total });

@@ -4,6 +4,9 @@
 //! `serde-pickle` runs the opcodes; objects that it does not know come back as the tuple of their
 //! state. A numpy array is then `(1, shape, dtype, fortran_order, bytes)` or, from protocol 5 on,
 //! `(bytes, dtype, shape, order)`; a dtype is `(version, byte order, None, None, None, -1, -1, 0)`.
+//!
+//! No code of a pickle is run. But its nesting is not bounded: one that was made to nest a million
+//! deep exhausts the stack, so pickles, unlike the binary files, have to be trusted that far.
 
 use std::{collections::BTreeMap, io::Read, path::Path};
 
@@ -126,8 +129,8 @@ fn read_array(array: Option<Value>) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// Whether a dtype is one of single bytes. Its name is lost on the way, but only those have no
-/// byte order, no fields and no size of their own.
+/// Whether a dtype is one of single bytes: only those have no byte order, no fields and no size of
+/// their own. Its name is lost on the way, so int8 and bool pass for uint8.
 fn is_bytes(dtype: &Value) -> bool {
     match dtype {
         Value::Tuple(state) => {

@@ -232,7 +232,7 @@ mod tests {
         let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
         });
-        assert_eq!(hash, 0);
+        assert_eq!(hash, 7_791_138_054_371_398_902);
     }
 
     #[test]

@@ -1,0 +1,474 @@
+//! Reading CIFAR-10 from files that the tests write themselves: every form it is spread in, and
+//! the ways in which such files go wrong.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use tempfile::{TempDir, tempdir};
+use tilewise::{
+    Error,
+    data::{Cifar10, Form, class_names, load, locate},
+};
+
+const PICTURE_BYTES: usize = 3072;
+
+/// Pictures of a batch; 0 stands for the test batch.
+fn pixels(batch: usize, pictures: usize) -> Vec<u8> {
+    (0..pictures * PICTURE_BYTES).map(|i| (i * 7 + i / 256 + batch * 31) as u8).collect()
+}
+
+fn labels(batch: usize, pictures: usize) -> Vec<u8> {
+    (0..pictures).map(|record| ((batch * 3 + record) % 10) as u8).collect()
+}
+
+/// A binary batch file.
+fn binary(batch: usize, pictures: usize) -> Vec<u8> {
+    let pixels = pixels(batch, pictures);
+    let records = labels(batch, pictures).into_iter().zip(pixels.chunks_exact(PICTURE_BYTES));
+    records.flat_map(|(label, picture)| [&[label], picture].concat()).collect()
+}
+
+fn directory(files: &[(&str, Vec<u8>)]) -> TempDir {
+    let dir = tempdir().unwrap();
+    for (name, bytes) in files {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+    dir
+}
+
+/// The batches and their sizes, in the order in which they must come out; 0 is the test batch.
+fn assert_holds(cifar: &Cifar10, train: &[(usize, usize)], test: Option<usize>) {
+    let concat = |part: fn(usize, usize) -> Vec<u8>, batches: &[(usize, usize)]| -> Vec<u8> {
+        batches.iter().flat_map(|&(batch, pictures)| part(batch, pictures)).collect()
+    };
+    assert_eq!(cifar.train.labels(), concat(labels, train));
+    assert!(cifar.train.pixels() == concat(pixels, train), "training pixels differ");
+    assert_eq!(cifar.test.as_ref().map(|set| set.len()), test);
+    if let (Some(set), Some(pictures)) = (&cifar.test, test) {
+        assert_eq!(set.labels(), labels(0, pictures));
+        assert!(set.pixels() == pixels(0, pictures), "test pixels differ");
+    }
+}
+
+fn failure(dir: &Path) -> (PathBuf, String) {
+    match load(dir).unwrap_err() {
+        Error::File { path, detail } => (path.strip_prefix(dir).unwrap().to_path_buf(), detail),
+        error => panic!("expected Error::File, found {error:?}"),
+    }
+}
+
+#[track_caller]
+fn assert_fails(dir: &TempDir, file: &str, words: &[&str]) {
+    let (path, detail) = failure(dir.path());
+    assert_eq!(path, Path::new(file), "{detail}");
+    for word in words {
+        assert!(detail.contains(word), "{word:?} is not in {detail:?}");
+    }
+}
+
+#[test]
+fn binary_batches_are_joined_in_order() {
+    let dir = directory(&[
+        ("cifar-10-batches-bin/data_batch_2.bin", binary(2, 70)),
+        ("cifar-10-batches-bin/data_batch_1.bin", binary(1, 3)),
+        ("cifar-10-batches-bin/test_batch.bin", binary(0, 2)),
+    ]);
+    let source = locate(dir.path()).unwrap().unwrap();
+    assert_eq!(source.form, Form::BinaryFiles);
+    assert!(source.to_string().ends_with("cifar-10-batches-bin"), "{source}");
+    let cifar = load(dir.path()).unwrap();
+    assert_holds(&cifar, &[(1, 3), (2, 70)], Some(2));
+    assert_eq!(cifar.train.class_names(), class_names());
+}
+
+#[test]
+fn files_may_stand_in_the_directory_itself_and_name_the_classes() {
+    let names = "a\nb\nc\nd\ne\nf\ng\nh\ni\nj\n\n";
+    let dir = directory(&[
+        ("data_batch_1.bin", binary(1, 1)),
+        ("batches.meta.txt", names.as_bytes().to_vec()),
+    ]);
+    let cifar = load(dir.path()).unwrap();
+    assert_holds(&cifar, &[(1, 1)], None);
+    assert_eq!(cifar.train.class_names().concat(), "abcdefghij");
+
+    fs::write(dir.path().join("batches.meta.txt"), "a\nb\n").unwrap();
+    assert_fails(&dir, "batches.meta.txt", &["10 classes", "found 2"]);
+}
+
+#[test]
+fn a_truncated_file_is_named_with_its_bytes() {
+    let mut bytes = binary(1, 2);
+    bytes.truncate(5000);
+    let dir = directory(&[("data_batch_1.bin", bytes)]);
+    assert_fails(&dir, "data_batch_1.bin", &["5000 bytes", "multiple of 3073", "1927 bytes"]);
+    let dir = directory(&[("data_batch_1.bin", binary(1, 1)), ("test_batch.bin", vec![])]);
+    assert_fails(&dir, "test_batch.bin", &["0 bytes"]);
+}
+
+#[test]
+fn a_label_above_nine_is_named_with_its_place() {
+    let mut bytes = binary(2, 40);
+    bytes[35 * 3073] = 10;
+    let dir = directory(&[("data_batch_1.bin", binary(1, 1)), ("data_batch_2.bin", bytes)]);
+    assert_fails(&dir, "data_batch_2.bin", &["label 10", "record 35", "byte 107555", "0 to 9"]);
+}
+
+#[test]
+fn batches_start_at_one_and_leave_no_gap() {
+    let dir = directory(&[("cifar-10-batches-bin/data_batch_2.bin", binary(2, 1))]);
+    assert_fails(&dir, "cifar-10-batches-bin", &["data_batch_1.bin is missing"]);
+    let dir = directory(&[("test_batch.bin", binary(0, 1))]);
+    assert_fails(&dir, "", &["data_batch_1.bin is missing"]);
+    let dir = directory(&[
+        ("data_batch_1.bin", binary(1, 1)),
+        ("data_batch_2.bin", binary(2, 1)),
+        ("data_batch_4.bin", binary(4, 1)),
+    ]);
+    assert_fails(&dir, "", &["data_batch_3.bin is missing"]);
+}
+
+#[test]
+fn a_directory_without_cifar_says_what_to_do() {
+    let dir = directory(&[("cifar-10-batches-bin/readme.html", vec![1]), ("notes", vec![2])]);
+    assert!(locate(dir.path()).unwrap().is_none());
+    assert!(locate(&dir.path().join("nowhere")).unwrap().is_none());
+    assert_fails(&dir, "", &["cifar-10-batches-bin", "tilewise data download"]);
+}
+
+/// Stands in for a directory that must not be listed: permissions do not bind the superuser, whom
+/// tests often run as, but a file in place of a directory fails in the same way for everybody.
+#[test]
+fn a_directory_that_cannot_be_listed_is_an_error_and_not_nothing() {
+    let dir = directory(&[("cifar-10-batches-bin", vec![1])]);
+    for place in [dir.path().to_path_buf(), dir.path().join("cifar-10-batches-bin")] {
+        match locate(&place).unwrap_err() {
+            Error::Io { path, action: "list", .. } => {
+                assert!(path.ends_with("cifar-10-batches-bin"))
+            }
+            error => panic!("{error:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_batch_that_cannot_be_read_is_an_error() {
+    let dir = tempdir().unwrap();
+    fs::create_dir(dir.path().join("data_batch_1.bin")).unwrap();
+    let error = load(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("data_batch_1.bin"), "{error}");
+}
+
+#[cfg(not(feature = "archives"))]
+#[test]
+fn other_forms_name_the_feature_that_reads_them() {
+    let dir = directory(&[("data_batch_1", vec![1])]);
+    assert_fails(&dir, "data_batch_1", &["feature `archives`"]);
+    let dir = directory(&[("cifar-10-binary.tar.gz", vec![1])]);
+    assert_fails(&dir, "cifar-10-binary.tar.gz", &["feature `archives`"]);
+}
+
+#[cfg(feature = "archives")]
+mod archives {
+    use std::io::Write;
+
+    use flate2::{Compression, write::GzEncoder};
+
+    use super::*;
+
+    /// A `.tar.gz` of the files in this order.
+    fn tar_gz(files: &[(&str, Vec<u8>)]) -> Vec<u8> {
+        let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+        for (name, bytes) in files {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(bytes.len() as u64);
+            header.set_mode(0o644);
+            tar.append_data(&mut header, name, &bytes[..]).unwrap();
+        }
+        tar.into_inner().unwrap().finish().unwrap()
+    }
+
+    /// Who pickled a batch.
+    #[derive(Clone, Copy, Debug)]
+    enum Writer {
+        Python2,
+        /// Python 3 with numpy 2, in this protocol.
+        Python3(u8),
+    }
+
+    const WRITERS: [Writer; 5] = [
+        Writer::Python2,
+        Writer::Python3(2),
+        Writer::Python3(3),
+        Writer::Python3(4),
+        Writer::Python3(5),
+    ];
+
+    /// What a pickle says of its array.
+    #[derive(Clone, Copy)]
+    struct Array {
+        element: &'static [u8; 2],
+        byte_order: u8,
+        columns: u16,
+        fortran: bool,
+    }
+
+    const BYTES: Array = Array { element: b"u1", byte_order: b'|', columns: 3072, fortran: false };
+
+    /// The bytes that Python writes for `{'labels': [...], 'data': array}`, opcode by opcode.
+    fn pickle(writer: Writer, array: Array, labels: &[u8], pixels: &[u8]) -> Vec<u8> {
+        let mut out: Vec<u8> = Vec::new();
+        let mut put = |bytes: &[u8]| out.write_all(bytes).unwrap();
+        let rows = [b'M', labels.len() as u8, (labels.len() >> 8) as u8];
+        let columns = [b'M', array.columns as u8, (array.columns >> 8) as u8];
+        let length = (pixels.len() as u32).to_le_bytes();
+        let fortran = if array.fortran { b"\x88" } else { b"\x89" };
+        let list: Vec<u8> = labels.iter().flat_map(|&label| [b'K', label]).collect();
+        let state = |text: &[u8]| -> Vec<u8> {
+            let unset = b"J\xff\xff\xff\xff";
+            [b"(K\x03", text, &[array.byte_order], b"NNN", unset, unset, b"K\x00tb"].concat()
+        };
+        match writer {
+            Writer::Python2 => {
+                put(b"\x80\x02}q\x01(U\x0bbatch_labelq\x02U\x15training batch 1 of 5q\x03");
+                put(b"U\x06labelsq\x04]q\x05(");
+                put(&list);
+                put(b"eU\x04dataq\x06cnumpy.core.multiarray\n_reconstruct\nq\x07");
+                put(b"cnumpy\nndarray\nq\x08K\x00\x85U\x01b\x87Rq\x09(K\x01");
+                put(&rows);
+                put(&columns);
+                put(b"\x86cnumpy\ndtype\nq\x0aU\x02");
+                put(array.element);
+                put(b"K\x00K\x01\x87Rq\x0b");
+                put(&state(b"U\x01"));
+                put(fortran);
+                put(b"T");
+                put(&length);
+                put(pixels);
+                put(b"tbU\x09filenamesq\x0c]q\x0d(U\x05a.pngq\x0eU\x05b.pngq\x0feu.");
+            }
+            Writer::Python3(protocol @ (2 | 3)) => {
+                put(&[0x80, protocol]);
+                put(b"}q\x00(X\x06\0\0\0labelsq\x01]q\x02(");
+                put(&list);
+                put(b"eX\x04\0\0\0dataq\x03cnumpy._core.multiarray\n_reconstruct\nq\x04");
+                put(b"cnumpy\nndarray\nq\x05K\x00\x85q\x06");
+                if protocol == 2 {
+                    put(b"c_codecs\nencode\nq\x07X\x01\0\0\0bq\x08X\x06\0\0\0latin1q\x09");
+                    put(b"\x86q\x0aRq\x0b\x87q\x0cRq\x0d(K\x01");
+                } else {
+                    put(b"C\x01bq\x07\x87q\x08Rq\x09(K\x01");
+                }
+                put(&rows);
+                put(&columns);
+                put(b"\x86q\x0ecnumpy\ndtype\nq\x0fX\x02\0\0\0");
+                put(array.element);
+                put(b"q\x10\x89\x88\x87q\x11Rq\x12");
+                put(&state(b"X\x01\0\0\0"));
+                put(fortran);
+                if protocol == 2 {
+                    let text: String = pixels.iter().map(|&pixel| char::from(pixel)).collect();
+                    put(b"h\x07X");
+                    put(&(text.len() as u32).to_le_bytes());
+                    put(text.as_bytes());
+                    put(b"q\x15h\x09\x86q\x16Rq\x17tq\x18b");
+                } else {
+                    put(b"B");
+                    put(&length);
+                    put(pixels);
+                    put(b"q\x11tq\x12b");
+                }
+                put(b"X\x09\0\0\0filenamesq\x19]q\x1a(X\x05\0\0\0a.pngq\x1beu.");
+            }
+            Writer::Python3(protocol) => {
+                put(&[0x80, protocol]);
+                put(b"\x95\0\0\0\0\0\0\0\0}\x94(\x8c\x06labels\x94]\x94(");
+                put(&list);
+                put(b"e\x8c\x04data\x94");
+                if protocol == 4 {
+                    put(b"\x8c\x16numpy._core.multiarray\x94\x8c\x0c_reconstruct\x94\x93\x94");
+                    put(b"\x8c\x05numpy\x94\x8c\x07ndarray\x94\x93\x94K\x00\x85\x94C\x01b\x94");
+                    put(b"\x87\x94R\x94(K\x01");
+                    put(&rows);
+                    put(&columns);
+                    put(b"\x86\x94h\x07\x8c\x05dtype\x94\x93\x94\x8c\x02");
+                } else {
+                    put(b"\x8c\x13numpy._core.numeric\x94\x8c\x0b_frombuffer\x94\x93\x94(\x96");
+                    put(&(pixels.len() as u64).to_le_bytes());
+                    put(pixels);
+                    put(b"\x94\x8c\x05numpy\x94\x8c\x05dtype\x94\x93\x94\x8c\x02");
+                }
+                put(array.element);
+                put(b"\x94\x89\x88\x87\x94R\x94");
+                put(&state(b"\x8c\x01"));
+                if protocol == 4 {
+                    put(fortran);
+                    put(b"B");
+                    put(&length);
+                    put(pixels);
+                    put(b"\x94t\x94b");
+                } else {
+                    put(&rows);
+                    put(&columns);
+                    put(if array.fortran { b"\x86\x94\x8c\x01F" } else { b"\x86\x94\x8c\x01C" });
+                    put(b"\x94t\x94R\x94");
+                }
+                put(b"\x8c\x09filenames\x94]\x94\x8c\x05a.png\x94au.");
+            }
+        }
+        out
+    }
+
+    fn pickled(writer: Writer, batch: usize, pictures: usize) -> Vec<u8> {
+        pickle(writer, BYTES, &labels(batch, pictures), &pixels(batch, pictures))
+    }
+
+    #[test]
+    fn pickles_of_every_protocol_hold_the_same() {
+        for writer in WRITERS {
+            let dir = directory(&[
+                ("cifar-10-batches-py/data_batch_1", pickled(writer, 1, 2)),
+                ("cifar-10-batches-py/data_batch_2", pickled(writer, 2, 3)),
+                ("cifar-10-batches-py/test_batch", pickled(writer, 0, 1)),
+            ]);
+            assert_eq!(locate(dir.path()).unwrap().unwrap().form, Form::PickledFiles);
+            let cifar = load(dir.path()).unwrap_or_else(|error| panic!("{writer:?}: {error}"));
+            assert_holds(&cifar, &[(1, 2), (2, 3)], Some(1));
+        }
+    }
+
+    #[test]
+    fn pickled_names_are_those_of_the_classes() {
+        let letters = b"abcdefghij";
+        let mut python2 =
+            b"\x80\x02}q\x01(U\x07num_visq\x02M\x00\x0cU\x0blabel_names]q\x03(".to_vec();
+        let mut python3 = b"\x80\x04}\x94(\x8c\x0blabel_names\x94]\x94(".to_vec();
+        for &letter in letters {
+            python2.extend([b'U', 1, letter]);
+            python3.extend([0x8c, 1, letter]);
+        }
+        python2.extend(b"eu.");
+        python3.extend(b"eu.");
+        for names in [python2, python3] {
+            let batch = pickled(Writer::Python2, 1, 1);
+            let dir = directory(&[("data_batch_1", batch), ("batches.meta", names)]);
+            assert_eq!(load(dir.path()).unwrap().train.class_names().concat(), "abcdefghij");
+        }
+    }
+
+    #[test]
+    fn pickles_of_other_arrays_are_refused() {
+        let cases: [(Array, &[&str]); 3] = [
+            (Array { element: b"f4", byte_order: b'<', ..BYTES }, &["data", "uint8"]),
+            (Array { columns: 3071, ..BYTES }, &["data", "[2, 3071]", "(pictures, 3072)"]),
+            (Array { fortran: true, ..BYTES }, &["data", "Fortran"]),
+        ];
+        for writer in WRITERS {
+            for (array, words) in cases {
+                let bytes = pickle(writer, array, &labels(1, 2), &pixels(1, 2));
+                assert_fails(&directory(&[("data_batch_1", bytes)]), "data_batch_1", words);
+            }
+        }
+    }
+
+    #[test]
+    fn damaged_pickles_are_errors() {
+        for writer in WRITERS {
+            let whole = pickled(writer, 1, 2);
+            for length in [0, 1, 40, 150, 3000, whole.len() - 1] {
+                let dir = directory(&[("data_batch_1", whole[..length].to_vec())]);
+                assert_fails(&dir, "data_batch_1", &["not a readable pickle"]);
+            }
+            let short = pickle(writer, BYTES, &labels(1, 2), &pixels(1, 2)[1..]);
+            assert_fails(&directory(&[("data_batch_1", short)]), "data_batch_1", &["6143 bytes"]);
+            let label = pickle(writer, BYTES, &[3, 10], &pixels(1, 2));
+            let words = ["label 10", "record 1"];
+            assert_fails(&directory(&[("data_batch_1", label)]), "data_batch_1", &words);
+        }
+        let dir = directory(&[("data_batch_1", b"\x80\x02K\x01.".to_vec())]);
+        assert_fails(&dir, "data_batch_1", &["dictionary"]);
+        let dir = directory(&[("data_batch_1", b"\x80\x02}.".to_vec())]);
+        assert_fails(&dir, "data_batch_1", &["labels"]);
+    }
+
+    /// The order of the official archive is no order either.
+    #[test]
+    fn archives_may_hold_their_files_in_any_order() {
+        let bin = tar_gz(&[
+            ("cifar-10-batches-bin/data_batch_3.bin", binary(3, 2)),
+            ("cifar-10-batches-bin/readme.html", b"<html>".to_vec()),
+            ("cifar-10-batches-bin/data_batch_1.bin", binary(1, 35)),
+            ("cifar-10-batches-bin/test_batch.bin", binary(0, 2)),
+            ("cifar-10-batches-bin/data_batch_4.bin", binary(4, 1)),
+            ("cifar-10-batches-bin/data_batch_2.bin", binary(2, 4)),
+        ]);
+        let dir = directory(&[("cifar-10-binary.tar.gz", bin)]);
+        assert_eq!(locate(dir.path()).unwrap().unwrap().form, Form::BinaryArchive);
+        let order = [(1, 35), (2, 4), (3, 2), (4, 1)];
+        assert_holds(&load(dir.path()).unwrap(), &order, Some(2));
+
+        let python = tar_gz(&[
+            ("cifar-10-batches-py/data_batch_2", pickled(Writer::Python2, 2, 3)),
+            ("cifar-10-batches-py/data_batch_1", pickled(Writer::Python2, 1, 2)),
+        ]);
+        let dir = directory(&[("cifar-10-python.tar.gz", python)]);
+        assert_eq!(locate(dir.path()).unwrap().unwrap().form, Form::PickledArchive);
+        assert_holds(&load(dir.path()).unwrap(), &[(1, 2), (2, 3)], None);
+    }
+
+    #[test]
+    fn archives_with_the_wrong_files_are_errors() {
+        let archive =
+            |files: &[(&str, Vec<u8>)]| directory(&[("cifar-10-binary.tar.gz", tar_gz(files))]);
+        let dir =
+            archive(&[("data_batch_1.bin", binary(1, 1)), ("data_batch_3.bin", binary(3, 1))]);
+        assert_fails(&dir, "cifar-10-binary.tar.gz", &["data_batch_2.bin is missing"]);
+        let dir =
+            archive(&[("data_batch_1.bin", binary(1, 1)), ("data_batch_1.bin", binary(1, 1))]);
+        assert_fails(&dir, "cifar-10-binary.tar.gz/data_batch_1.bin", &["twice"]);
+        let dir = archive(&[("elsewhere/data_batch_1.bin", binary(1, 1))]);
+        assert_fails(&dir, "cifar-10-binary.tar.gz", &["data_batch_1.bin is missing"]);
+        let dir = archive(&[("data_batch_1.bin", binary(1, 1)[1..].to_vec())]);
+        assert_fails(&dir, "cifar-10-binary.tar.gz/data_batch_1.bin", &["3072 bytes"]);
+    }
+
+    #[test]
+    fn an_entry_of_nonsensical_size_is_refused_before_it_is_read() {
+        let mut header = tar::Header::new_gnu();
+        header.set_path("data_batch_1.bin").unwrap();
+        header.set_size(3073 << 30);
+        header.set_cksum();
+        let mut gz = GzEncoder::new(Vec::new(), Compression::fast());
+        gz.write_all(header.as_bytes()).unwrap();
+        let dir = directory(&[("cifar-10-binary.tar.gz", gz.finish().unwrap())]);
+        assert_fails(&dir, "cifar-10-binary.tar.gz/data_batch_1.bin", &["too large"]);
+    }
+
+    #[test]
+    fn a_truncated_archive_says_so() {
+        let noise: Vec<u8> = (0..40u32)
+            .flat_map(|record| {
+                let mut state = record + 1;
+                let pixel = move |_| {
+                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    (state >> 24) as u8
+                };
+                std::iter::once(3).chain((0..PICTURE_BYTES).map(pixel))
+            })
+            .collect();
+        let whole = tar_gz(&[("data_batch_1.bin", noise)]);
+        for length in [0, 5, 200, whole.len() / 2, whole.len() - 4] {
+            let dir = directory(&[("cifar-10-binary.tar.gz", whole[..length].to_vec())]);
+            assert_fails(&dir, "cifar-10-binary.tar.gz", &["damaged or incomplete archive"]);
+        }
+        let mut wrong = whole.clone();
+        let checksum = wrong.len() - 8;
+        wrong[checksum] ^= 1;
+        let dir = directory(&[("cifar-10-binary.tar.gz", wrong)]);
+        assert_fails(&dir, "cifar-10-binary.tar.gz", &["damaged or incomplete archive"]);
+    }
+}
