@@ -1,0 +1,321 @@
+//! Layers against their definitions and against central differences, in f64; whole networks too.
+
+use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
+use tilewise::{
+    Error, Result,
+    gemm::{Finish, Gemm},
+    matrix::{MatRef, Matrix},
+    nn::{
+        Dropout, DropoutPosition, FullyConnectedNet, Init, Linear, LinearGradient, LinearRelu,
+        Mode, NetConfig, Relu, TwoLayerNet,
+        gradcheck::{central_differences, check_net, relative_error},
+        softmax_cross_entropy,
+    },
+};
+
+/// What the analytic gradients may differ from the numeric ones.
+const TOLERANCE: f64 = 1e-7;
+
+fn random(rows: usize, cols: usize, seed: u64) -> Matrix<f64> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    Matrix::from_fn(rows, cols, |_, _| rng.random_range(-1.0..1.0)).unwrap()
+}
+
+fn elements(matrix: MatRef<'_, f64>) -> Vec<f64> {
+    (0..matrix.rows()).flat_map(|i| matrix.row(i).unwrap()).copied().collect()
+}
+
+/// The sum of `weights * out`: its gradient with respect to `out` is `weights`.
+fn probe(out: MatRef<'_, f64>, weights: MatRef<'_, f64>) -> f64 {
+    elements(out).iter().zip(elements(weights)).map(|(a, b)| a * b).sum()
+}
+
+fn layer(in_features: usize, out_features: usize) -> Linear<f64> {
+    let mut layer =
+        Linear::new(in_features, out_features, Init::Normal { std: 0.5 }, 1, 0).unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(2);
+    layer.bias_mut().iter_mut().for_each(|b| *b = rng.random_range(-0.5..0.5));
+    layer
+}
+
+/// Analytic and numeric gradients of a layer's W, b and input, under `forward`.
+fn check_linear(
+    layer: &Linear<f64>,
+    x: &Matrix<f64>,
+    forward: impl Fn(&Linear<f64>, MatRef<'_, f64>) -> Result<f64>,
+    analytic: (Vec<f64>, Vec<f64>, Vec<f64>),
+) {
+    let h = 1e-6;
+    let (inputs, outputs) = (layer.in_features(), layer.out_features());
+    let mut weights = elements(layer.weight());
+    let d_weight = central_differences(&mut weights, h, |weights| {
+        let mut moved = layer.clone();
+        for i in 0..inputs {
+            let row = &weights[i * outputs..(i + 1) * outputs];
+            moved.weight_mut().row_mut(i).unwrap().copy_from_slice(row);
+        }
+        forward(&moved, x.view())
+    });
+    assert!(relative_error(&analytic.0, &d_weight.unwrap()) < TOLERANCE);
+    let d_bias = central_differences(&mut layer.bias().to_vec(), h, |bias| {
+        let mut moved = layer.clone();
+        moved.bias_mut().copy_from_slice(bias);
+        forward(&moved, x.view())
+    });
+    assert!(relative_error(&analytic.1, &d_bias.unwrap()) < TOLERANCE);
+    let d_x = central_differences(&mut elements(x.view()), h, |x| {
+        forward(layer, MatRef::new(x, x.len() / inputs, inputs)?)
+    });
+    assert!(relative_error(&analytic.2, &d_x.unwrap()) < TOLERANCE);
+}
+
+#[test]
+fn linear_has_the_right_gradients() {
+    let gemm = Gemm::new().unwrap();
+    let (layer, x, d_out) = (layer(7, 5), random(6, 7, 3), random(6, 5, 4));
+    let mut scratch = vec![0.0; layer.scratch_len(&gemm, 6).unwrap()];
+    let (mut weight, mut bias, mut d_x) =
+        (Matrix::zeros(7, 5).unwrap(), [0.0; 5], Matrix::zeros(6, 7).unwrap());
+    let gradient = LinearGradient { weight: weight.view_mut(), bias: &mut bias };
+    let into = Some((d_x.view_mut(), Finish::Store));
+    layer.backward(&gemm, x.view(), d_out.view(), gradient, into, &mut scratch).unwrap();
+    check_linear(
+        &layer,
+        &x,
+        |layer, x| {
+            let mut out = Matrix::zeros(6, 5)?;
+            let mut scratch = gemm.scratch(6, 7, 7)?;
+            layer.forward(&gemm, x, out.view_mut(), &mut scratch)?;
+            Ok(probe(out.view(), d_out.view()))
+        },
+        (elements(weight.view()), bias.to_vec(), elements(d_x.view())),
+    );
+}
+
+#[test]
+fn linear_relu_has_the_right_gradients() {
+    let gemm = Gemm::new().unwrap();
+    let (layer, x, d_out) = (layer(7, 5), random(6, 7, 5), random(6, 5, 6));
+    let forward = |layer: &Linear<f64>, x: MatRef<'_, f64>| -> Result<Matrix<f64>> {
+        let mut out = Matrix::zeros(6, 5)?;
+        let mut scratch = gemm.scratch(6, 7, 7)?;
+        LinearRelu(layer.clone()).forward(&gemm, x, out.view_mut(), &mut scratch)?;
+        Ok(out)
+    };
+    let out = forward(&layer, x.view()).unwrap();
+    let zeros = elements(out.view()).iter().filter(|&&x| x == 0.0).count();
+    assert!((5..25).contains(&zeros), "{zeros} of 30 activations are 0");
+    let mut scratch = vec![0.0; layer.scratch_len(&gemm, 6).unwrap()];
+    let (mut weight, mut bias, mut d_x) =
+        (Matrix::zeros(7, 5).unwrap(), [0.0; 5], Matrix::zeros(6, 7).unwrap());
+    let gradient = LinearGradient { weight: weight.view_mut(), bias: &mut bias };
+    let into = Some((d_x.view_mut(), Finish::Store));
+    let mut d_out_copy = d_out.clone();
+    LinearRelu(layer.clone())
+        .backward(&gemm, x.view(), out.view(), d_out_copy.view_mut(), gradient, into, &mut scratch)
+        .unwrap();
+    check_linear(
+        &layer,
+        &x,
+        |layer, x| Ok(probe(forward(layer, x)?.view(), d_out.view())),
+        (elements(weight.view()), bias.to_vec(), elements(d_x.view())),
+    );
+}
+
+#[test]
+fn the_fused_pair_equals_its_parts_to_the_bit() {
+    let gemm = Gemm::<f32>::new().unwrap();
+    let (batch, inputs, outputs) = (33, 100, 47);
+    let layer = Linear::new(inputs, outputs, Init::He, 3, 0).unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(4);
+    let x = Matrix::from_fn(batch, inputs, |_, _| rng.random_range(-1.0f32..1.0)).unwrap();
+    let mut scratch = gemm.scratch(batch, inputs, inputs).unwrap();
+    let mut sum = Matrix::zeros(batch, outputs).unwrap();
+    let mut parts = Matrix::zeros(batch, outputs).unwrap();
+    let mut fused = Matrix::zeros(batch, outputs).unwrap();
+    layer.forward(&gemm, x.view(), sum.view_mut(), &mut scratch).unwrap();
+    Relu.forward(&gemm, sum.view(), parts.view_mut()).unwrap();
+    LinearRelu(layer).forward(&gemm, x.view(), fused.view_mut(), &mut scratch).unwrap();
+    for i in 0..batch {
+        assert_eq!(parts.view().row(i), fused.view().row(i));
+    }
+}
+
+#[test]
+fn relu_has_gradient_zero_at_zero_and_keeps_nan() {
+    let gemm = Gemm::new().unwrap();
+    let x = [-1.0, 0.0, 2.0, f64::NAN];
+    let x = MatRef::new(&x, 1, 4).unwrap();
+    let mut out = Matrix::zeros(1, 4).unwrap();
+    Relu.forward(&gemm, x, out.view_mut()).unwrap();
+    assert_eq!(&out.view().row(0).unwrap()[..3], &[0.0, 0.0, 2.0]);
+    assert!(out.view().get(0, 3).is_nan());
+    let mut gradient = Matrix::from_fn(1, 4, |_, _| 1.0).unwrap();
+    Relu.backward(&gemm, x, gradient.view_mut()).unwrap();
+    assert_eq!(gradient.view().row(0).unwrap(), &[0.0, 0.0, 1.0, 0.0]);
+}
+
+#[test]
+fn dropout_drops_its_share_and_keeps_the_expectation() {
+    let gemm = Gemm::new().unwrap();
+    let ones = || Matrix::from_fn(500, 401, |_, _| 1.0f64).unwrap();
+    for probability in [0.1, 0.5, 0.9] {
+        let dropout = Dropout::new(probability, 7).unwrap();
+        let position = DropoutPosition { step: 3, layer: 1 };
+        let mut x = ones();
+        dropout.forward(&gemm, position, x.view_mut()).unwrap();
+        let values = elements(x.view());
+        let kept = values.iter().filter(|&&x| x != 0.0).count() as f64 / values.len() as f64;
+        // Five standard deviations of a binomial share.
+        let deviation = (probability * (1.0 - probability) / values.len() as f64).sqrt();
+        assert!((kept - (1.0 - probability)).abs() < 5.0 * deviation, "{probability}: {kept}");
+        assert!(values.iter().all(|&x| x == 0.0 || x == 1.0 / (1.0 - probability)));
+
+        // The backward pass has the same mask; other steps, layers and seeds have others.
+        let mut gradient = ones();
+        dropout.backward(&gemm, position, gradient.view_mut()).unwrap();
+        assert_eq!(elements(gradient.view()), values);
+        for (seed, step, layer) in [(7, 4, 1), (7, 3, 2), (8, 3, 1)] {
+            let mut other = ones();
+            let position = DropoutPosition { step, layer };
+            let dropout = Dropout::new(probability, seed).unwrap();
+            dropout.forward(&gemm, position, other.view_mut()).unwrap();
+            let same = elements(other.view()).iter().zip(&values).filter(|(a, b)| a == b).count();
+            let share = same as f64 / values.len() as f64;
+            let expected = probability * probability + (1.0 - probability) * (1.0 - probability);
+            assert!((share - expected).abs() < 0.01, "{share} of the mask is the same");
+        }
+    }
+}
+
+#[test]
+fn dropout_refuses_what_is_no_probability() {
+    for probability in [-0.1, 1.0, 2.0, f64::NAN] {
+        let error = Dropout::new(probability, 0).unwrap_err();
+        assert!(matches!(error, Error::Setting { name: "dropout", .. }), "{error}");
+    }
+}
+
+#[test]
+fn softmax_cross_entropy_has_the_right_loss_and_gradient() {
+    let logits = random(4, 10, 8);
+    let labels = [3, 0, 9, 3];
+    let mut gradient = Matrix::zeros(4, 10).unwrap();
+    let mut losses = [0.0; 4];
+    let into = Some(gradient.view_mut());
+    let loss = softmax_cross_entropy(logits.view(), &labels, into, &mut losses).unwrap();
+    let by_hand: f64 = labels
+        .iter()
+        .enumerate()
+        .map(|(i, &label)| {
+            let row = logits.view().row(i).unwrap();
+            row.iter().map(|x| x.exp()).sum::<f64>().ln() - row[usize::from(label)]
+        })
+        .sum();
+    assert!((loss - by_hand / 4.0).abs() < 1e-14);
+    let numeric = central_differences(&mut elements(logits.view()), 1e-5, |x| {
+        softmax_cross_entropy(MatRef::new(x, 4, 10)?, &labels, None, &mut [0.0; 4])
+    });
+    assert!(relative_error(&elements(gradient.view()), &numeric.unwrap()) < TOLERANCE);
+}
+
+#[test]
+fn softmax_cross_entropy_stands_large_logits_and_names_bad_labels() {
+    let logits = [1000.0f32, 0.0, -1000.0, 0.0];
+    let logits = MatRef::new(&logits, 2, 2).unwrap();
+    let mut losses = [0.0; 2];
+    let loss = softmax_cross_entropy(logits, &[1, 1], None, &mut losses).unwrap();
+    assert_eq!((loss, losses), (500.0, [1000.0, 0.0]));
+    let error = softmax_cross_entropy(logits, &[0, 2], None, &mut losses).unwrap_err();
+    assert!(matches!(error, Error::Label { label: 2, row: 1, classes: 2 }), "{error}");
+}
+
+fn check_whole_net(net: &FullyConnectedNet<f64>, mode: Mode) {
+    let x = random(5, net.input(), 9);
+    let labels = [0, 4, 1, 1, 3];
+    for check in check_net(net, x.view(), &labels, mode, 1e-6).unwrap() {
+        assert!(check.relative_error < TOLERANCE, "{}: {}", check.name, check.relative_error);
+    }
+}
+
+#[test]
+fn whole_networks_have_the_right_gradients() {
+    for l2 in [0.0, 0.7] {
+        let config = NetConfig {
+            input: 15,
+            hidden: vec![20, 30],
+            classes: 5,
+            init: Init::Normal { std: 0.3 },
+            l2,
+            ..NetConfig::default()
+        };
+        check_whole_net(&FullyConnectedNet::new(&config).unwrap(), Mode::Evaluation);
+        check_whole_net(&TwoLayerNet::new(12, &config).unwrap(), Mode::Evaluation);
+        let dropout = NetConfig { dropout: 0.25, ..config.clone() };
+        let net = FullyConnectedNet::new(&dropout).unwrap();
+        check_whole_net(&net, Mode::Training { step: 11 });
+        let linear = NetConfig { hidden: vec![], ..config };
+        check_whole_net(&FullyConnectedNet::new(&linear).unwrap(), Mode::Evaluation);
+    }
+}
+
+#[test]
+fn a_gradient_check_sees_a_wrong_gradient() {
+    assert!(relative_error(&[1.0, 2.0], &[1.0, 2.0 + 1e-6]) > TOLERANCE);
+    assert_eq!(relative_error(&[0.0, 0.0], &[0.0, 0.0]), 0.0);
+}
+
+#[test]
+fn a_workspace_takes_its_batch_and_no_larger_one() {
+    let config = NetConfig { input: 8, hidden: vec![4], classes: 3, ..NetConfig::default() };
+    let net = FullyConnectedNet::<f32>::new(&config).unwrap();
+    let mut workspace = net.workspace(Gemm::new().unwrap(), 6).unwrap();
+    assert_eq!(workspace.input_mut(6).unwrap().shape(), (6, 8));
+    let error = workspace.input_mut(7).unwrap_err();
+    assert!(matches!(error, Error::BatchTooLarge { batch: 7, capacity: 6 }), "{error}");
+    let error = net.loss(&mut workspace, &[0; 7]).unwrap_err();
+    assert!(matches!(error, Error::BatchTooLarge { batch: 7, capacity: 6 }), "{error}");
+    assert!(net.workspace(Gemm::new().unwrap(), 0).is_err());
+    assert!(net.workspace(Gemm::new().unwrap(), usize::MAX / 8).is_err());
+}
+
+#[test]
+fn a_row_has_the_same_logits_in_any_batch() {
+    let config = NetConfig { input: 100, hidden: vec![70], classes: 10, ..NetConfig::default() };
+    let net = FullyConnectedNet::<f32>::new(&config).unwrap();
+    let x = random(37, 100, 10);
+    let logits = |rows: std::ops::Range<usize>| {
+        let mut workspace = net.workspace(Gemm::new().unwrap(), 37).unwrap();
+        let mut input = workspace.input_mut(rows.len()).unwrap();
+        for (to, from) in rows.clone().enumerate() {
+            for j in 0..100 {
+                input.set(to, j, x.view().get(from, j) as f32);
+            }
+        }
+        net.forward(&mut workspace, rows.len(), Mode::Evaluation).unwrap();
+        let logits = workspace.logits(rows.len()).unwrap();
+        (0..rows.len()).map(|i| logits.row(i).unwrap().to_vec()).collect::<Vec<_>>()
+    };
+    let whole = logits(0..37);
+    for rows in [0..1, 5..6, 20..37, 0..36] {
+        assert_eq!(logits(rows.clone()), whole[rows]);
+    }
+}
+
+#[test]
+fn senseless_networks_are_errors() {
+    let config = NetConfig::default();
+    for bad in [
+        NetConfig { hidden: vec![0], ..config.clone() },
+        NetConfig { classes: 0, ..config.clone() },
+        NetConfig { input: 0, ..config.clone() },
+        NetConfig { dropout: 1.0, ..config.clone() },
+        NetConfig { l2: f64::NAN, ..config.clone() },
+        NetConfig { init: Init::Normal { std: -1.0 }, ..config.clone() },
+    ] {
+        assert!(FullyConnectedNet::<f32>::new(&bad).is_err(), "{bad:?}");
+    }
+    let layers = vec![Linear::<f32>::zeros(3, 4).unwrap(), Linear::zeros(5, 2).unwrap()];
+    let error = FullyConnectedNet::from_layers(layers, 0.0, 0.0, 0).unwrap_err();
+    assert!(matches!(error, Error::Shape { .. }), "{error}");
+}
