@@ -13,7 +13,7 @@ use crate::{
         evaluate::Evaluation,
         feed::Feed,
         history::{EpochRecord, History},
-        optim::Optimizer,
+        optim::{self, Optimizer},
     },
 };
 
@@ -250,14 +250,8 @@ impl<'a, T: Element> Solver<'a, T> {
             if !loss.is_finite() {
                 return Err(Error::Diverged { epoch, iteration, learning_rate, loss });
             }
-            let gemm = *workspace.gemm();
-            for (l, layer) in self.net.layers_mut().iter_mut().enumerate() {
-                let pairs = layer.parameters_mut().into_iter().zip(workspace.gradient(l));
-                for (tensor, (parameters, gradient)) in pairs.enumerate() {
-                    let index = 2 * l + tensor;
-                    self.optimizer.update(&gemm, index, parameters, gradient, learning_rate);
-                }
-            }
+            let optimizer = self.optimizer.as_mut();
+            optim::update(optimizer, &mut self.net, workspace, learning_rate);
             self.history.loss_history.push(loss);
             total_loss += loss;
             let step = Progress::Step {

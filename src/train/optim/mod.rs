@@ -4,7 +4,12 @@ mod sgd;
 
 pub use sgd::Sgd;
 
-use crate::{error::Result, gemm::Gemm, kernels::Element};
+use crate::{
+    error::Result,
+    gemm::Gemm,
+    kernels::Element,
+    nn::{FullyConnectedNet, Workspace},
+};
 
 /// An update rule, with whatever state it keeps for each parameter tensor.
 pub trait Optimizer<T: Element>: Send {
@@ -28,4 +33,20 @@ pub trait Optimizer<T: Element>: Send {
         gradient: &[T],
         learning_rate: f64,
     );
+}
+
+/// Updates all parameters of a network with the gradients of its last backward pass.
+pub fn update<T: Element>(
+    optimizer: &mut dyn Optimizer<T>,
+    net: &mut FullyConnectedNet<T>,
+    workspace: &Workspace<T>,
+    learning_rate: f64,
+) {
+    for (l, layer) in net.layers_mut().iter_mut().enumerate() {
+        let pairs = layer.parameters_mut().into_iter().zip(workspace.gradient(l));
+        for (tensor, (parameters, gradient)) in pairs.enumerate() {
+            let index = 2 * l + tensor;
+            optimizer.update(workspace.gemm(), index, parameters, gradient, learning_rate);
+        }
+    }
 }

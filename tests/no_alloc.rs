@@ -1,0 +1,80 @@
+//! No heap allocation on any thread once a run is planned: counted by the allocator itself.
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    ops::ControlFlow,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use tilewise::{
+    data::{Normalization, Split, synthetic},
+    nn::{FullyConnectedNet, NetConfig},
+    threads::Threads,
+    train::{Progress, Sgd, Solver, SolverConfig, TrainingData},
+};
+
+/// The system's allocator, and how often it was asked for memory, by all threads.
+struct Counting;
+
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: everything is passed on to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::SeqCst);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Allocations of a whole training run, accuracy checks included, after its construction.
+fn allocations_of_a_run(threads: usize) -> usize {
+    let images = synthetic(1500, 1).unwrap();
+    let config = NetConfig { hidden: vec![64, 48], dropout: 0.1, l2: 1e-4, ..NetConfig::default() };
+    let data = TrainingData {
+        images: &images,
+        split: Split::new(images.len(), None, None).unwrap(),
+        normalization: Normalization::new(vec![1.0 / 255.0; 3], vec![-0.5; 3]).unwrap(),
+    };
+    let settings = SolverConfig {
+        epochs: 3,
+        batch_size: 256,
+        threads: Threads::Count(threads),
+        ..SolverConfig::default()
+    };
+    let net = FullyConnectedNet::<f32>::new(&config).unwrap();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    pool.install(|| {
+        let mut solver = Solver::new(net, data, Box::new(Sgd), settings).unwrap();
+        let mut epochs = 0;
+        let before = ALLOCATIONS.load(Ordering::SeqCst);
+        solver
+            .train_with(&mut |progress| {
+                epochs += usize::from(matches!(progress, Progress::Epoch(_)));
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        let allocations = ALLOCATIONS.load(Ordering::SeqCst) - before;
+        assert_eq!(epochs, 3);
+        allocations
+    })
+}
+
+// One test, because the counter sees the allocations of all tests of the process.
+#[test]
+fn whole_epochs_allocate_nothing() {
+    let before = ALLOCATIONS.load(Ordering::SeqCst);
+    drop(std::hint::black_box(vec![0u8; 100]));
+    assert_eq!(ALLOCATIONS.load(Ordering::SeqCst), before + 1, "the counter counts");
+    for threads in [1, 2, 4] {
+        assert_eq!(allocations_of_a_run(threads), 0, "{threads} threads");
+    }
+}

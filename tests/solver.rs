@@ -1,0 +1,198 @@
+//! Training runs: histories, reproducibility over threads and instruction sets, divergence.
+
+use std::ops::ControlFlow;
+
+use tilewise::{
+    Error,
+    data::{ImageSet, ImageShape, Normalization, NormalizeMode, Split, synthetic},
+    gemm::Gemm,
+    nn::{FullyConnectedNet, Init, NetConfig},
+    threads::Threads,
+    train::{
+        EpochRecord, History, LastBatch, Progress, Sgd, Solver, SolverConfig, TrainingData,
+        evaluate,
+    },
+};
+
+fn config() -> SolverConfig {
+    SolverConfig {
+        epochs: 3,
+        batch_size: 64,
+        learning_rate: 0.1,
+        learning_rate_decay: 0.9,
+        threads: Threads::Caller,
+        ..SolverConfig::default()
+    }
+}
+
+fn net_config(images: &ImageSet) -> NetConfig {
+    NetConfig {
+        input: images.features(),
+        hidden: vec![50, 30],
+        classes: images.classes(),
+        init: Init::He,
+        dropout: 0.1,
+        l2: 1e-4,
+        seed: 5,
+    }
+}
+
+fn solver(images: &ImageSet, config: SolverConfig) -> Solver<'_, f32> {
+    let split = Split::new(images.len(), None, None).unwrap();
+    let statistics = images.channel_statistics(split.train.clone()).unwrap();
+    let normalization = Normalization::from_statistics(&statistics, NormalizeMode::Mean).unwrap();
+    let net = FullyConnectedNet::new(&net_config(images)).unwrap();
+    let data = TrainingData { images, split, normalization };
+    Solver::new(net, data, Box::new(Sgd), config).unwrap()
+}
+
+/// History and all final parameters, as bits.
+fn run(images: &ImageSet, config: SolverConfig) -> (History, Vec<u32>) {
+    let mut solver = solver(images, config);
+    solver.train().unwrap();
+    let bits = solver.net().layers().iter().flat_map(|layer| {
+        let rows = (0..layer.in_features()).flat_map(|i| layer.weight().row(i).unwrap());
+        rows.chain(layer.bias()).map(|x| x.to_bits())
+    });
+    (solver.history().clone(), bits.collect())
+}
+
+#[test]
+fn threads_do_not_change_the_bits_of_a_run() {
+    let images = synthetic(1000, 1).unwrap();
+    let reference = run(&images, config());
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+    for threads in [Threads::Pool, Threads::Count(2), Threads::Count(4)] {
+        let run = pool.install(|| run(&images, SolverConfig { threads, ..config() }));
+        assert!(run == reference, "{threads:?}");
+    }
+    let other_seed = run(&images, SolverConfig { seed: 1, ..config() });
+    assert!(other_seed != reference);
+}
+
+#[test]
+fn histories_have_a_loss_an_iteration_and_accuracies_an_epoch() {
+    let images = synthetic(1000, 2).unwrap();
+    // 800 training pictures: 12 whole batches of 64, and one of 32.
+    for (last_batch, batches, seen) in [(LastBatch::Drop, 12, 768), (LastBatch::Keep, 13, 800)] {
+        let mut solver = solver(&images, SolverConfig { last_batch, ..config() });
+        let mut records: Vec<EpochRecord> = Vec::new();
+        let (mut steps, mut pictures) = (0, 0);
+        solver
+            .train_with(&mut |progress| {
+                match progress {
+                    Progress::Step { iteration, iterations, images, .. } => {
+                        steps += 1;
+                        pictures += images;
+                        assert_eq!((iteration, iterations), (steps, 3 * batches));
+                    }
+                    Progress::Epoch(record) => records.push(*record),
+                }
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        assert_eq!((steps, pictures), (3 * batches, 3 * seen));
+        let history = solver.history();
+        assert_eq!(history.loss_history.len(), 3 * batches);
+        assert_eq!(history.train_acc_history.len(), 3);
+        let accuracies: Vec<f64> = records.iter().map(|record| record.val_accuracy).collect();
+        assert_eq!(history.val_acc_history, accuracies);
+        let rates: Vec<f64> = records.iter().map(|record| record.learning_rate).collect();
+        assert!(rates.iter().zip([0.1, 0.09, 0.081]).all(|(a, b)| (a - b).abs() < 1e-15));
+        let mean = history.loss_history[..batches].iter().sum::<f64>() / batches as f64;
+        assert!((records[0].loss - mean).abs() < 1e-12);
+        let best = solver.best().unwrap();
+        let largest = accuracies.iter().copied().fold(0.0, f64::max);
+        assert_eq!(best.val_accuracy, largest);
+        assert_eq!(best.epoch, 1 + accuracies.iter().position(|&a| a == largest).unwrap());
+    }
+}
+
+#[test]
+fn a_callback_can_stop_the_run() {
+    let images = synthetic(500, 3).unwrap();
+    let mut solver = solver(&images, config());
+    solver
+        .train_with(&mut |progress| match progress {
+            Progress::Epoch(record) if record.epoch == 2 => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        })
+        .unwrap();
+    assert_eq!(solver.history().val_acc_history.len(), 2);
+}
+
+#[test]
+fn training_learns_and_the_best_parameters_evaluate_to_their_accuracy() {
+    let images = synthetic(2000, 4).unwrap();
+    let mut solver = solver(&images, SolverConfig { epochs: 8, ..config() });
+    solver.train().unwrap();
+    let losses = &solver.history().loss_history;
+    assert!(losses[losses.len() - 1] < 0.9 * losses[0], "{} to {}", losses[0], losses[199]);
+    let best = solver.best().unwrap();
+    assert!(best.val_accuracy > 0.2, "{}", best.val_accuracy);
+
+    let split = Split::new(images.len(), None, None).unwrap();
+    let statistics = images.channel_statistics(split.train).unwrap();
+    let normalization = Normalization::from_statistics(&statistics, NormalizeMode::Mean).unwrap();
+    let range =
+        split.validation.start * images.features()..split.validation.end * images.features();
+    let validation = ImageSet::new(
+        images.shape(),
+        images.class_names().to_vec(),
+        images.pixels()[range].to_vec(),
+        images.labels()[split.validation].to_vec(),
+    )
+    .unwrap();
+    let mut results = [1, 7, 64, 1000].map(|batch| {
+        let gemm = Gemm::new().unwrap();
+        evaluate(best.net, gemm, &validation, &normalization, batch).unwrap()
+    });
+    assert_eq!(results[0].accuracy(), best.val_accuracy);
+    assert_eq!(results[0].classes.iter().map(|class| class.0).sum::<usize>(), results[0].correct);
+    results.rotate_left(1);
+    assert!(results.windows(2).all(|pair| pair[0] == pair[1]), "batch size changes the result");
+}
+
+#[test]
+fn divergence_is_an_error_that_keeps_what_there_was() {
+    let images = synthetic(500, 5).unwrap();
+    let mut solver = solver(&images, SolverConfig { learning_rate: 1e6, ..config() });
+    let error = solver.train().unwrap_err();
+    let Error::Diverged { epoch, iteration, learning_rate, loss } = error else {
+        panic!("{error}");
+    };
+    assert!(!loss.is_finite());
+    assert_eq!(learning_rate, 1e6 * 0.9f64.powi(epoch as i32 - 1));
+    assert_eq!(solver.history().loss_history.len(), iteration - 1);
+    assert!(solver.history().loss_history.iter().all(|loss| loss.is_finite()));
+}
+
+#[test]
+fn senseless_settings_are_errors() {
+    let images = synthetic(50, 6).unwrap();
+    for bad in [
+        SolverConfig { epochs: 0, ..config() },
+        SolverConfig { batch_size: 0, ..config() },
+        SolverConfig { learning_rate: f64::NAN, ..config() },
+        SolverConfig { learning_rate: -0.1, ..config() },
+        SolverConfig { learning_rate_decay: 0.0, ..config() },
+    ] {
+        let split = Split::new(images.len(), None, None).unwrap();
+        let normalization = Normalization::new(vec![1.0; 3], vec![0.0; 3]).unwrap();
+        let net = FullyConnectedNet::<f32>::new(&net_config(&images)).unwrap();
+        let data = TrainingData { images: &images, split, normalization };
+        let error = Solver::new(net, data, Box::new(Sgd), bad.clone()).err().expect("an error");
+        assert!(matches!(error, Error::Setting { .. }), "{bad:?}: {error}");
+    }
+    let shape = ImageShape { channels: 1, height: 2, width: 2 };
+    let names = vec!["a".to_owned(), "b".to_owned()];
+    let small = ImageSet::new(shape, names, vec![0; 40], vec![0; 10]).unwrap();
+    let data = TrainingData {
+        images: &small,
+        split: Split::new(10, None, None).unwrap(),
+        normalization: Normalization::new(vec![1.0], vec![0.0]).unwrap(),
+    };
+    let net = FullyConnectedNet::<f32>::new(&net_config(&images)).unwrap();
+    let error = Solver::new(net, data, Box::new(Sgd), config()).err().expect("an error");
+    assert!(matches!(error, Error::Shape { expected: (4, 2), found: (3072, 10), .. }), "{error}");
+}
