@@ -4,14 +4,20 @@
 mod support;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use support::{CONTESTANTS, gemm, random, set_flops};
+use support::{CONTESTANTS, assert_close, gemm, random, set_flops};
 use tilewise::{
     gemm::Backend,
-    nn::{FullyConnectedNet, Init, Mode, NetConfig},
+    matrix::Matrix,
+    nn::{FullyConnectedNet, Init, Mode, NetConfig, Workspace},
     train::{Sgd, optim},
 };
 
 const BATCH: usize = 512;
+
+fn step(net: &mut FullyConnectedNet<f32>, workspace: &mut Workspace<f32>, labels: &[u8]) {
+    net.loss_and_gradient(workspace, labels, Mode::Training { step: 0 }).expect("ten classes");
+    optim::update(&mut Sgd, net, workspace, 0.01);
+}
 
 fn steps(criterion: &mut Criterion) {
     for hidden in [vec![200], vec![512, 1024]] {
@@ -23,7 +29,7 @@ fn steps(criterion: &mut Criterion) {
         set_flops(&mut group, BATCH * (6 * net.parameter_count() - 2 * dims[0] * dims[1]));
         let labels: Vec<u8> = (0..BATCH).map(|i| (i % 10) as u8).collect();
         let x = random(BATCH, dims[0], 3);
-        let mut expected = None;
+        let mut expected: Option<Matrix<f32>> = None;
         for (contestant, backend) in CONTESTANTS {
             if backend == Backend::Naive && hidden.len() > 1 {
                 continue;
@@ -35,17 +41,16 @@ fn steps(criterion: &mut Criterion) {
                 let row = x.view().row(i).expect("a dense row");
                 input.row_mut(i).expect("a dense row").copy_from_slice(row);
             }
-            let mut step = || {
-                let mode = Mode::Training { step: 0 };
-                let loss = net.loss_and_gradient(&mut workspace, &labels, mode);
-                let loss = loss.expect("labels of the ten classes");
-                optim::update(&mut Sgd, &mut net, &workspace, 1e-4);
-                loss
-            };
-            let loss = step();
-            let expected = *expected.get_or_insert(loss);
-            assert!((loss - expected).abs() < 1e-4 * expected, "{loss} instead of {expected}");
-            group.bench_function(contestant, |bencher| bencher.iter(&mut step));
+            step(&mut net, &mut workspace, &labels);
+            let weights = net.layers()[0].weight();
+            let expected = expected.get_or_insert_with(|| {
+                let element = |i, j| weights.get(i, j);
+                Matrix::from_fn(weights.rows(), weights.cols(), element).expect("as large again")
+            });
+            assert_close(weights, expected.view(), 1);
+            group.bench_function(contestant, |bencher| {
+                bencher.iter(|| step(&mut net, &mut workspace, &labels));
+            });
         }
     }
 }

@@ -4,6 +4,8 @@
 #![warn(missing_docs, clippy::undocumented_unsafe_blocks)]
 
 pub mod aligned;
+#[cfg(feature = "model-files")]
+mod atomic_file;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod data;

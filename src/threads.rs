@@ -26,6 +26,14 @@ impl Threads {
     }
 }
 
+/// Lets every thread of the caller's pool look for work once: a thread that does so for the first
+/// time allocates, and a planned run is to find that done. Outside of a pool it does nothing.
+pub(crate) fn warm_up() {
+    if rayon::current_thread_index().is_some() {
+        rayon::broadcast(|_| rayon::yield_now());
+    }
+}
+
 /// Divides `work` into `parts` and runs them all, in parallel; returns when all are done.
 ///
 /// `split(work, left, parts)` cuts off the first `left` of `parts` parts. Nothing is allocated,

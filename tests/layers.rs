@@ -112,7 +112,14 @@ fn linear_relu_has_the_right_gradients() {
     let into = Some((d_x.view_mut(), Finish::Store));
     let mut d_out_copy = d_out.clone();
     LinearRelu(layer.clone())
-        .backward(&gemm, x.view(), out.view(), d_out_copy.view_mut(), gradient, into, &mut scratch)
+        .backward(
+            &gemm,
+            (x.view(), out.view()),
+            d_out_copy.view_mut(),
+            gradient,
+            into,
+            &mut scratch,
+        )
         .unwrap();
     check_linear(
         &layer,

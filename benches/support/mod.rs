@@ -4,7 +4,7 @@ use criterion::{BenchmarkGroup, Throughput, measurement::WallTime};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use tilewise::{
     gemm::{Backend, Gemm},
-    matrix::Matrix,
+    matrix::{MatRef, Matrix},
 };
 
 /// Who is compared. `matrixmultiply` and `naive` are what the crate offers as backends.
@@ -26,11 +26,11 @@ pub fn gemm(backend: Backend) -> Gemm<f32> {
 }
 
 /// Fails unless two results of different orders of summation agree.
-pub fn assert_close(found: &Matrix<f32>, expected: &Matrix<f32>, depth: usize) {
+pub fn assert_close(found: MatRef<'_, f32>, expected: MatRef<'_, f32>, depth: usize) {
     let tolerance = 1e-6 * depth as f32;
     for i in 0..expected.rows() {
         for j in 0..expected.cols() {
-            let (a, b) = (found.view().get(i, j), expected.view().get(i, j));
+            let (a, b) = (found.get(i, j), expected.get(i, j));
             assert!((a - b).abs() <= tolerance, "({i}, {j}): {a} instead of {b}");
         }
     }

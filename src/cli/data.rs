@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Write as _,
-    io::{self, IsTerminal, Write as _},
+    io::{self, IsTerminal},
     path::PathBuf,
     time::Duration,
 };
@@ -11,11 +11,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use crate::{
+    cli::console::print,
     data::{
         ChannelStatistics, Cifar10, DownloadOptions, DownloadProgress, Form, ImageSet, Source,
         download, find,
     },
-    error::{Error, Result},
+    error::Result,
 };
 
 /// Labels that `info` lists.
@@ -69,7 +70,7 @@ struct DirArgs {
 /// Runs `tilewise data`.
 ///
 /// # Errors
-/// What the data set or the download refuses, and [`Error::Io`] if nothing can be printed.
+/// What the data set or the download refuses, and [`Error::Io`](crate::Error::Io) if nothing can be printed.
 pub fn run(args: &DataArgs) -> Result<()> {
     match &args.command {
         DataCommand::Info(args) => info(args),
@@ -152,17 +153,6 @@ fn as_text(source: &Source, cifar: &Cifar10, statistics: &ChannelStatistics) -> 
         line(format_args!("{}", labels.join(" ")));
     }
     text
-}
-
-/// Writes to standard output; a reader that closed it early is no error.
-fn print(text: &str) -> Result<()> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Error::io("write to", "standard output")(error))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn fetch(args: &DownloadArgs) -> Result<()> {

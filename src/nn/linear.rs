@@ -197,15 +197,14 @@ impl<T: Element> LinearRelu<T> {
     }
 
     /// As [`Linear::backward`], behind the rectifier: `d_out` is first set to 0, in place, where
-    /// `out`, the result of the forward pass, is not above 0.
+    /// `out`, the result of the forward pass from `x`, is not above 0.
     ///
     /// # Errors
     /// As [`Linear::backward`].
     pub fn backward(
         &self,
         gemm: &Gemm<T>,
-        x: MatRef<'_, T>,
-        out: MatRef<'_, T>,
+        (x, out): (MatRef<'_, T>, MatRef<'_, T>),
         mut d_out: MatMut<'_, T>,
         gradient: LinearGradient<'_, T>,
         d_x: Option<(MatMut<'_, T>, Finish<'_, T>)>,

@@ -12,10 +12,12 @@ use crate::{
         elementwise::SQUARES_BLOCK,
         linear::{Linear, LinearGradient},
     },
+    threads::warm_up,
 };
 
 /// Input, activations, gradients and scratch memory for passes of up to `capacity` rows over one
-/// network. Smaller batches use the same memory; larger ones are errors.
+/// network. Smaller batches use the same memory; larger ones are errors. Plan it inside of the
+/// rayon pool that the passes will use: its threads are made ready then.
 #[derive(Debug)]
 pub struct Workspace<T: Element> {
     gemm: Gemm<T>,
@@ -111,6 +113,7 @@ impl<T: Element> Workspace<T> {
         parts.row_losses = planner.take(1, capacity)?;
         parts.partial_sums = planner.take(1, most_weights.div_ceil(SQUARES_BLOCK))?;
         parts.scratch = planner.take(1, scratch)?;
+        warm_up();
         Ok(Self { gemm, capacity, block: AlignedBuf::zeroed(planner.len)?, parts })
     }
 

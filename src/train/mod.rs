@@ -3,6 +3,8 @@
 mod evaluate;
 mod feed;
 mod history;
+#[cfg(feature = "model-files")]
+pub mod model_file;
 pub mod optim;
 mod solver;
 

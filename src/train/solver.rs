@@ -135,8 +135,8 @@ pub struct Best<'a, T: Element> {
     pub net: &'a FullyConnectedNet<T>,
 }
 
-/// Trains a network. After construction nothing is allocated; run it inside of the rayon pool
-/// that it is to use, as in `pool.install(|| solver.train())`.
+/// Trains a network. After construction nothing is allocated. Construct and run it inside of the
+/// rayon pool that it is to use: `pool.install(|| Solver::new(…)?.train())`.
 pub struct Solver<'a, T: Element> {
     net: FullyConnectedNet<T>,
     optimizer: Box<dyn Optimizer<T>>,

@@ -1,0 +1,136 @@
+//! `write`: puts a whole file in place at once, so that a reader finds the old content or the new
+//! one, never a part.
+
+use std::{
+    fs,
+    io::{self, BufWriter, Write},
+    path::Path,
+};
+
+use crate::error::{Error, Result};
+
+/// Writes `path` with what `content` writes: under a temporary name in the same directory, which
+/// is synced and then renamed. An existing file is replaced. The file gets the permissions that
+/// the process gives new files.
+///
+/// # Errors
+/// [`Error::Io`] with `path` if a step fails; the temporary file is then gone, and what was at
+/// `path` before is untouched unless only the last step, syncing the directory, failed.
+pub(crate) fn write(
+    path: &Path,
+    content: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<()> {
+    put(path, content).map_err(Error::io("write", path))
+}
+
+fn put(path: &Path, content: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let dir = directory(path);
+    let mut file = temporary(dir)?;
+    let mut writer = BufWriter::new(file.as_file_mut());
+    content(&mut writer)?;
+    writer.flush()?;
+    drop(writer);
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    sync_directory(dir)
+}
+
+/// Checks that files can be created in `dir`.
+///
+/// # Errors
+/// [`Error::Io`] with `dir` if not.
+#[cfg(feature = "cli")]
+pub(crate) fn check_writable(dir: &Path) -> Result<()> {
+    temporary(dir).map(drop).map_err(Error::io("write to", dir))
+}
+
+/// The directory that a file is in.
+fn directory(path: &Path) -> &Path {
+    match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    }
+}
+
+fn temporary(dir: &Path) -> io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".tilewise-");
+    // Temporary files are private otherwise; the process's umask still applies.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.tempfile_in(dir)
+}
+
+/// Makes a rename in `dir` survive a power cut.
+fn sync_directory(dir: &Path) -> io::Result<()> {
+    // Elsewhere a directory cannot be opened as a file.
+    if cfg!(unix) { fs::File::open(dir)?.sync_all() } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
+        names.map(|name| name.into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn content_replaces_what_was_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.txt");
+        for text in ["first, the longer one", "second"] {
+            write(&path, |file| file.write_all(text.as_bytes())).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+        assert_eq!(names(dir.path()), ["a.txt"]);
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.txt");
+        fs::write(&path, "old").unwrap();
+        let error = write(&path, |file| {
+            file.write_all(b"new")?;
+            Err(io::Error::other("no more ink"))
+        });
+        let message = error.unwrap_err().to_string();
+        assert!(message.contains("a.txt") && message.contains("no more ink"), "{message}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+        assert_eq!(names(dir.path()), ["a.txt"]);
+    }
+
+    #[test]
+    fn a_missing_directory_is_an_error_that_names_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("gone").join("a.txt");
+        let message = write(&path, |_| Ok(())).unwrap_err().to_string();
+        assert!(message.contains(&path.display().to_string()), "{message}");
+        assert!(names(dir.path()).is_empty());
+    }
+
+    #[cfg(feature = "cli")]
+    #[test]
+    fn asking_whether_a_directory_is_writable_leaves_nothing_there() {
+        let dir = tempfile::tempdir().unwrap();
+        check_writable(dir.path()).unwrap();
+        assert!(names(dir.path()).is_empty());
+        let gone = dir.path().join("gone");
+        let message = check_writable(&gone).unwrap_err().to_string();
+        assert!(message.contains(&gone.display().to_string()), "{message}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn permissions_are_those_of_other_new_files() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let (ours, theirs) = (dir.path().join("ours"), dir.path().join("theirs"));
+        write(&ours, |_| Ok(())).unwrap();
+        fs::write(&theirs, "").unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode(&ours), mode(&theirs));
+    }
+}

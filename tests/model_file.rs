@@ -1,0 +1,363 @@
+//! Model files: what is saved loads again, files of others load, and damaged ones are errors that
+//! name the file and the place.
+#![cfg(feature = "model-files")]
+
+use std::{fs, path::PathBuf};
+
+use tempfile::TempDir;
+use tilewise::{
+    Element, Error,
+    data::Normalization,
+    nn::{FullyConnectedNet, Init, Linear, NetConfig},
+    train::model_file::{ModelInfo, load, save},
+};
+
+/// A network with two hidden layers and biases that are not zero.
+fn net<T: Element>(dropout: f64) -> FullyConnectedNet<T> {
+    let mut net = FullyConnectedNet::new(&NetConfig {
+        input: 6,
+        hidden: vec![4, 5],
+        classes: 3,
+        init: Init::He,
+        l2: 0.1,
+        dropout,
+        seed: 7,
+    })
+    .unwrap();
+    for layer in net.layers_mut() {
+        for (index, bias) in layer.bias_mut().iter_mut().enumerate() {
+            *bias = T::from_f64(0.1 + index as f64);
+        }
+    }
+    net
+}
+
+fn info() -> ModelInfo {
+    // Numbers whose shortest decimal form is long.
+    let scale = vec![1.0 / 255.0, std::f64::consts::PI * 1e-7, 0.1 + 0.2];
+    let shift = vec![-0.4913996898739353, f64::MIN_POSITIVE, -1e300 / 3.0];
+    ModelInfo {
+        normalization: Some(Normalization::new(scale, shift).unwrap()),
+        class_names: ["cat", "a \"dog\"", "größer"].map(String::from).to_vec(),
+    }
+}
+
+/// All parameters, layer by layer, weights before biases.
+fn parameters<T: Element>(net: &FullyConnectedNet<T>) -> Vec<f64> {
+    let mut all = Vec::new();
+    for layer in net.layers() {
+        let weight = layer.weight();
+        for row in 0..weight.rows() {
+            all.extend((0..weight.cols()).map(|col| weight.get(row, col).to_f64()));
+        }
+        all.extend(layer.bias().iter().map(|value| value.to_f64()));
+    }
+    all
+}
+
+fn file(dir: &TempDir) -> PathBuf {
+    dir.path().join("model.safetensors")
+}
+
+/// The header of a file as JSON, and the bytes behind it.
+fn read(path: &PathBuf) -> (serde_json::Value, Vec<u8>) {
+    let bytes = fs::read(path).unwrap();
+    let len = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    (serde_json::from_slice(&bytes[8..8 + len]).unwrap(), bytes[8 + len..].to_vec())
+}
+
+/// A file with a header and data.
+fn compose(header: &str, data: &[u8]) -> Vec<u8> {
+    [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat()
+}
+
+/// A file with f32 tensors of the given names and shapes, filled with 1, 2, 3, …
+fn tensors(list: &[(&str, &[usize])]) -> Vec<u8> {
+    let (mut header, mut data) = (Vec::new(), Vec::new());
+    for (name, shape) in list {
+        let start = data.len();
+        for number in 1..=shape.iter().product() {
+            data.extend((number as f32).to_le_bytes());
+        }
+        let end = data.len();
+        header.push(format!(
+            r#""{name}":{{"dtype":"F32","shape":{shape:?},"data_offsets":[{start},{end}]}}"#
+        ));
+    }
+    compose(&format!("{{{}}}", header.join(",")), &data)
+}
+
+fn round_trip<T: Element>(dropout: f64) {
+    let dir = tempfile::tempdir().unwrap();
+    let (saved, info) = (net::<T>(dropout), info());
+    save(&file(&dir), &saved, &info).unwrap();
+    let (loaded, loaded_info) = load::<T>(&file(&dir)).unwrap();
+    assert_eq!(parameters(&loaded), parameters(&saved));
+    assert_eq!((loaded.dropout(), loaded.l2()), (dropout, 0.1));
+    assert_eq!(loaded.dims(), saved.dims());
+    assert_eq!(loaded_info, info);
+}
+
+#[test]
+fn a_saved_network_loads_with_the_same_bits() {
+    round_trip::<f32>(0.0);
+    round_trip::<f64>(0.0);
+    round_trip::<f32>(0.3);
+}
+
+#[test]
+fn names_and_shapes_are_those_of_a_pytorch_sequential() {
+    let dir = tempfile::tempdir().unwrap();
+    for (dropout, step) in [(0.0, 2), (0.5, 3)] {
+        let net = net::<f32>(dropout);
+        save(&file(&dir), &net, &ModelInfo::default()).unwrap();
+        let (header, data) = read(&file(&dir));
+        let mut names: Vec<String> = header.as_object().unwrap().keys().cloned().collect();
+        names.sort();
+        let mut expected = Vec::new();
+        for number in 0..3 {
+            expected.push(format!("{}.bias", step * number));
+            expected.push(format!("{}.weight", step * number));
+        }
+        expected.push("__metadata__".to_owned());
+        assert_eq!(names, expected);
+        let tensor = &header[format!("{step}.weight")];
+        assert_eq!(tensor["shape"], serde_json::json!([5, 4]));
+        assert_eq!(tensor["dtype"], "F32");
+        let start = tensor["data_offsets"][0].as_u64().unwrap() as usize;
+        let weight = net.layers()[1].weight(); // (in, out)
+        for (index, bytes) in data[start..start + 80].chunks_exact(4).enumerate() {
+            let value = f32::from_le_bytes(bytes.try_into().unwrap());
+            assert_eq!(value, weight.get(index % 4, index / 4), "element {index}");
+        }
+    }
+}
+
+#[test]
+fn equal_networks_make_equal_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let save = || {
+        save(&file(&dir), &net::<f32>(0.2), &info()).unwrap();
+        fs::read(file(&dir)).unwrap()
+    };
+    assert_eq!(save(), save());
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn precisions_convert() {
+    let dir = tempfile::tempdir().unwrap();
+    let double = net::<f64>(0.0);
+    save(&file(&dir), &double, &info()).unwrap();
+    let (single, _) = load::<f32>(&file(&dir)).unwrap();
+    let rounded: Vec<f64> =
+        parameters(&double).iter().map(|&value| f64::from(value as f32)).collect();
+    assert_ne!(rounded, parameters(&double));
+    assert_eq!(parameters(&single), rounded);
+    save(&file(&dir), &single, &info()).unwrap();
+    assert_eq!(parameters(&load::<f64>(&file(&dir)).unwrap().0), rounded);
+}
+
+#[test]
+fn a_plain_file_with_gaps_between_its_layers_loads() {
+    let dir = tempfile::tempdir().unwrap();
+    // In text order 10 would come before 4.
+    let shapes: [(&str, &[usize]); 4] =
+        [("10.bias", &[1]), ("10.weight", &[1, 2]), ("4.bias", &[2]), ("4.weight", &[2, 3])];
+    fs::write(file(&dir), tensors(&shapes)).unwrap();
+    let (net, info) = load::<f32>(&file(&dir)).unwrap();
+    assert_eq!(net.dims(), [3, 2, 1]);
+    // Each weight transposed, then its bias.
+    let expected = [1.0, 4.0, 2.0, 5.0, 3.0, 6.0, 1.0, 2.0, 1.0, 2.0, 1.0];
+    assert_eq!(parameters(&net), expected);
+    assert_eq!((net.dropout(), net.l2(), info), (0.0, 0.0, ModelInfo::default()));
+}
+
+#[test]
+fn numbers_that_are_not_finite_are_not_saved() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut net = net::<f32>(0.0);
+    net.layers_mut()[1].weight_mut().set(3, 2, f32::NAN);
+    let message = save(&file(&dir), &net, &info()).unwrap_err().to_string();
+    assert!(message.contains("`2.weight` holds NaN at [2, 3]"), "{message}");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_missing_file_or_directory_is_an_error_with_its_path() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("gone").join("m.safetensors");
+    for error in [
+        load::<f32>(&path).map(drop).unwrap_err(),
+        save(&path, &net::<f32>(0.0), &info()).unwrap_err(),
+        load::<f32>(dir.path()).map(drop).unwrap_err(),
+    ] {
+        assert!(matches!(error, Error::Io { .. }), "{error}");
+        assert!(error.to_string().contains(&dir.path().display().to_string()), "{error}");
+    }
+}
+
+/// One tensor of one kind with a header of its own, beside a good bias.
+fn lying(weight: &str, data: usize) -> Vec<u8> {
+    let header = format!(
+        r#"{{"0.bias":{{"dtype":"F32","shape":[1],"data_offsets":[0,4]}},"0.weight":{weight}}}"#
+    );
+    compose(&header, &vec![0; data])
+}
+
+/// A good network of one layer and the given metadata of tilewise.
+fn described(json: &str) -> Vec<u8> {
+    let json = serde_json::to_string(json).unwrap();
+    let header = format!(
+        r#"{{"__metadata__":{{"tilewise":{json}}},
+            "0.bias":{{"dtype":"F32","shape":[1],"data_offsets":[0,4]}},
+            "0.weight":{{"dtype":"F32","shape":[1,1],"data_offsets":[4,8]}}}}"#
+    );
+    compose(&header, &[0; 8])
+}
+
+/// A good network of one layer, with 12 bytes for the bias and the two weights.
+fn filled(dtype: &str, data: &[u8]) -> Vec<u8> {
+    let size = data.len() / 3;
+    let header = format!(
+        r#"{{"0.bias":{{"dtype":"{dtype}","shape":[1],"data_offsets":[0,{size}]}},
+            "0.weight":{{"dtype":"{dtype}","shape":[1,2],"data_offsets":[{size},{}]}}}}"#,
+        data.len()
+    );
+    compose(&header, data)
+}
+
+#[test]
+fn what_is_wrong_with_a_file_is_said() {
+    let floats = |values: [f32; 3]| values.map(f32::to_le_bytes).concat();
+    let doubles = |values: [f64; 3]| values.map(f64::to_le_bytes).concat();
+    let good = tensors(&[("0.bias", &[1]), ("0.weight", &[1, 2])]);
+    let whole = "not a whole safetensors file";
+    let cases: Vec<(&str, Vec<u8>, &str)> = vec![
+        ("nothing", vec![], whole),
+        ("text", b"hello, this is no model".to_vec(), whole),
+        ("cut off in the header", good[..40].to_vec(), whole),
+        ("cut off in the data", good[..good.len() - 1].to_vec(), whole),
+        ("a byte too many", [&good[..], &[0]].concat(), whole),
+        ("header of endless length", [&u64::MAX.to_le_bytes()[..], &good[8..]].concat(), whole),
+        ("header longer than the file", [&9999u64.to_le_bytes()[..], &good[8..]].concat(), whole),
+        (
+            "shape larger than the data",
+            lying(r#"{"dtype":"F32","shape":[1,1000000],"data_offsets":[4,8]}"#, 8),
+            whole,
+        ),
+        (
+            "shape beyond the address space",
+            lying(r#"{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[4,8]}"#, 8),
+            whole,
+        ),
+        (
+            "offsets beyond the file",
+            lying(r#"{"dtype":"F32","shape":[1,1000],"data_offsets":[4,4004]}"#, 8),
+            whole,
+        ),
+        (
+            "offsets that run backwards",
+            lying(r#"{"dtype":"F32","shape":[1,1],"data_offsets":[8,4]}"#, 8),
+            whole,
+        ),
+        ("no tensors", compose("{}", &[]), "holds no tensors"),
+        ("no bias", tensors(&[("2.weight", &[1, 2])]), "`2.bias` is missing for `2.weight`"),
+        ("no weight", tensors(&[("2.bias", &[1])]), "`2.weight` is missing for `2.bias`"),
+        ("other layers", tensors(&[("0.running_mean", &[1])]), r#"tensor "0.running_mean""#),
+        ("a name twice", tensors(&[("0.bias", &[1]), ("00.bias", &[1])]), r#"tensor "00.bias""#),
+        ("a convolution", tensors(&[("0.bias", &[1]), ("0.weight", &[1, 2, 3])]), "[1, 2, 3]"),
+        (
+            "a bias of another layer",
+            tensors(&[("0.bias", &[2]), ("0.weight", &[1, 2])]),
+            "`0.bias` has shape [2], expected [1]",
+        ),
+        (
+            "layers that do not chain",
+            tensors(&[
+                ("0.bias", &[2]),
+                ("0.weight", &[2, 3]),
+                ("2.bias", &[1]),
+                ("2.weight", &[1, 4]),
+            ]),
+            "`2.weight` has shape [1, 4], expected [1, 2] after a layer with 2 outputs",
+        ),
+        ("a layer of nothing", tensors(&[("0.bias", &[0]), ("0.weight", &[0, 2])]), "`0.weight`"),
+        ("whole numbers", filled("I32", &[0; 12]), "`0.weight` is of type I32"),
+        ("half precision", filled("BF16", &[0; 6]), "`0.weight` is of type BF16"),
+        ("NaN", filled("F32", &floats([0.0, 1.0, f32::NAN])), "`0.weight` holds NaN at [0, 1]"),
+        (
+            "an infinity",
+            filled("F32", &floats([f32::NEG_INFINITY, 1.0, 2.0])),
+            "`0.bias` holds -inf at [0]",
+        ),
+        (
+            "a number beyond f32",
+            filled("F64", &doubles([0.0, 1e39, 0.0])),
+            "at [0, 0]: too large for f32",
+        ),
+        ("metadata cut off", described(r#"{"dropout":"#), "metadata entry \"tilewise\""),
+        ("all dropped", described(r#"{"dropout":1.0}"#), "dropout"),
+        ("a negative factor", described(r#"{"l2":-1.0}"#), "reg"),
+        (
+            "half a normalisation",
+            described(r#"{"normalization":{"scale":[1.0],"shift":[]}}"#),
+            "shifts of a normalization",
+        ),
+        ("names of other classes", described(r#"{"class_names":["a","b"]}"#), "2 class names"),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    for (name, bytes, expected) in cases {
+        fs::write(file(&dir), bytes).unwrap();
+        let error = load::<f32>(&file(&dir)).map(drop).expect_err(name);
+        assert!(matches!(error, Error::File { .. }), "{name}: {error:?}");
+        let message = error.to_string();
+        assert!(message.contains(expected), "{name}: {message}");
+        assert!(message.contains("model.safetensors"), "{name}: {message}");
+        assert_eq!(message.lines().count(), 1, "{name}: {message}");
+    }
+}
+
+#[test]
+fn the_frame_of_the_bad_files_is_good() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, bytes) in [
+        ("tensors", tensors(&[("0.bias", &[1]), ("0.weight", &[1, 2])])),
+        ("lying", lying(r#"{"dtype":"F32","shape":[1,1],"data_offsets":[4,8]}"#, 8)),
+        ("described", described(r#"{"dropout":0.5,"class_names":["a"]}"#)),
+        ("filled", filled("F64", &[0; 24])),
+    ] {
+        fs::write(file(&dir), bytes).unwrap();
+        load::<f32>(&file(&dir)).map(drop).unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+}
+
+#[test]
+fn no_damage_makes_it_panic() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut net = FullyConnectedNet::<f32>::from_layers(
+        vec![Linear::zeros(2, 1).unwrap(), Linear::zeros(1, 2).unwrap()],
+        0.0,
+        0.0,
+        0,
+    )
+    .unwrap();
+    net.layers_mut()[0].bias_mut()[0] = 1.0;
+    save(&file(&dir), &net, &ModelInfo::default()).unwrap();
+    let good = fs::read(file(&dir)).unwrap();
+    let attempt = |bytes: &[u8]| {
+        fs::write(file(&dir), bytes).unwrap();
+        load::<f32>(&file(&dir)).is_ok()
+    };
+    assert!(attempt(&good));
+    for len in 0..good.len() {
+        assert!(!attempt(&good[..len]), "the first {len} of {} bytes", good.len());
+    }
+    for index in 0..good.len() {
+        for value in [0, 0x20, b'9', 0x7F, 0xFF] {
+            let mut bytes = good.clone();
+            bytes[index] = value;
+            attempt(&bytes);
+        }
+    }
+}
