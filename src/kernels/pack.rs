@@ -39,7 +39,7 @@ pub(crate) struct Packing<T> {
 ///   source element.
 #[inline(always)]
 pub(crate) unsafe fn pack<S: Isa<T>, T: Float>(isa: S, packing: &Packing<T>) {
-    let Packing { src, line_stride, depth, width, lines, .. } = *packing;
+    let Packing { src, line_stride, depth_stride, depth, width, lines, .. } = *packing;
     let mut line = 0;
     while line < lines {
         let used = width.min(lines - line);
@@ -57,6 +57,8 @@ pub(crate) unsafe fn pack<S: Isa<T>, T: Float>(isa: S, packing: &Packing<T>) {
             }
             if line_stride == 1 {
                 pack_side_by_side(isa, &panel);
+            } else if depth_stride == 1 {
+                pack_transposed(isa, &panel);
             } else {
                 pack_strided(&panel);
             }
@@ -89,6 +91,55 @@ unsafe fn pack_side_by_side<S: Isa<T>, T: Float>(isa: S, panel: &Packing<T>) {
             done += S::LANES;
         }
     }
+}
+
+/// Lanes of the widest vector: vectors in the largest square that is transposed in registers.
+const MAX_LANES: usize = 16;
+
+/// One panel whose lines run along memory: squares are transposed in registers.
+///
+/// # Safety
+/// As for [`pack`], with `lines <= width`.
+#[inline(always)]
+unsafe fn pack_transposed<S: Isa<T>, T: Float>(isa: S, panel: &Packing<T>) {
+    let scale = isa.splat(panel.scale);
+    let whole = panel.depth - panel.depth % S::LANES;
+    let mut first_line = 0;
+    while first_line < panel.lines {
+        let count = S::LANES.min(panel.lines - first_line);
+        let mut p = 0;
+        while p < whole {
+            let mut square = [isa.splat(T::ZERO); MAX_LANES];
+            for (i, row) in square.iter_mut().enumerate().take(count) {
+                // SAFETY: elements p to p + LANES - 1 of a line.
+                *row = unsafe {
+                    let line = (first_line + i) as isize * panel.line_stride;
+                    isa.mul(isa.load(panel.src.offset(line).add(p)), scale)
+                };
+            }
+            isa.transpose(&mut square[..S::LANES]);
+            for (i, &column) in square.iter().enumerate().take(S::LANES) {
+                // SAFETY: the first `count` of the elements that p + i has behind `first_line`.
+                unsafe {
+                    isa.store_first(
+                        panel.dst.add((p + i) * panel.width + first_line),
+                        column,
+                        count,
+                    );
+                }
+            }
+            p += S::LANES;
+        }
+        first_line += S::LANES;
+    }
+    let rest = Packing {
+        src: panel.src.wrapping_add(whole),
+        depth: panel.depth - whole,
+        dst: panel.dst.wrapping_add(whole * panel.width),
+        ..*panel
+    };
+    // SAFETY: the elements from `whole` on.
+    unsafe { pack_strided(&rest) }
 }
 
 /// One panel of any strides: a transposition in pieces that stay in the L1 cache.

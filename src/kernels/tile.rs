@@ -63,6 +63,16 @@ pub(crate) struct Tile<T> {
     pub(crate) finish: TileFinish<T>,
 }
 
+/// `LANES` elements, or the first `count` of them.
+///
+/// # Safety
+/// `1 <= count <= LANES`, and `from` is valid for reading `count` elements.
+#[inline(always)]
+unsafe fn load<S: Isa<T>, T: Float>(isa: S, from: *const T, count: usize) -> S::Vector {
+    // SAFETY: the caller vouches for the elements.
+    unsafe { if count == S::LANES { isa.load(from) } else { isa.load_first(from, count) } }
+}
+
 /// Computes one tile of `ROWS` rows and `VECS` vectors from panels of width `MR` and
 /// `NR = NV * LANES`.
 ///
@@ -95,7 +105,7 @@ pub(crate) unsafe fn tile<
         TileStart::Bias(bias) => {
             for v in 0..VECS {
                 // SAFETY: the caller vouches for the bias of the tile's columns.
-                let bias = unsafe { isa.load_first(bias.add(v * S::LANES), cols(v)) };
+                let bias = unsafe { load(isa, bias.add(v * S::LANES), cols(v)) };
                 for row in &mut acc {
                     row[v] = bias;
                 }
@@ -107,7 +117,7 @@ pub(crate) unsafe fn tile<
                     // SAFETY: the caller vouches for the tile's elements of C.
                     *sum = unsafe {
                         let c = tile.c.offset(i as isize * tile.row_stride).add(v * S::LANES);
-                        isa.load_first(c, cols(v))
+                        load(isa, c, cols(v))
                     };
                 }
             }
@@ -152,7 +162,7 @@ pub(crate) unsafe fn tile<
                     // SAFETY: the caller vouches for the tile's elements of the activation.
                     let gate = unsafe {
                         let h = activation.offset(i as isize * row_stride).add(v * S::LANES);
-                        isa.load_first(h, cols(v))
+                        load(isa, h, cols(v))
                     };
                     *sum = isa.gate(isa.mul(*sum, scale), gate);
                 }

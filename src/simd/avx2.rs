@@ -34,7 +34,7 @@ macro_rules! impl_avx2 {
     (
         $t:ident, $vector:ident, $lanes:literal, $splat:ident, $load:ident, $mask_load:ident,
         $store:ident, $mask_store:ident, $add:ident, $mul:ident, $fmadd:ident, $max:ident,
-        $cmp:ident, $and:ident
+        $cmp:ident, $and:ident, $transpose:ident
     ) => {
         // In all methods, SAFETY of the intrinsics: `self` proves that the CPU has AVX2 and FMA.
         // Masked-off lanes of loads and stores are not accessed.
@@ -66,6 +66,11 @@ macro_rules! impl_avx2 {
             unsafe fn store_first(self, to: *mut $t, vector: $vector, count: usize) {
                 // SAFETY: see above; the caller vouches for the first `count <= LANES` elements.
                 unsafe { $mask_store(to, first_words(count * (8 / $lanes)), vector) }
+            }
+            #[inline(always)]
+            fn transpose(self, square: &mut [$vector]) {
+                // SAFETY: see above.
+                unsafe { $transpose(square.try_into().expect("a square of vectors")) }
             }
             #[inline(always)]
             fn add(self, a: $vector, b: $vector) -> $vector {
@@ -111,7 +116,8 @@ impl_avx2!(
     _mm256_fmadd_ps,
     _mm256_max_ps,
     _mm256_cmp_ps,
-    _mm256_and_ps
+    _mm256_and_ps,
+    transpose_f32
 );
 impl_avx2!(
     f64,
@@ -127,5 +133,55 @@ impl_avx2!(
     _mm256_fmadd_pd,
     _mm256_max_pd,
     _mm256_cmp_pd,
-    _mm256_and_pd
+    _mm256_and_pd,
+    transpose_f64
 );
+
+/// Transposes 8 x 8: pairs, then fours within 16-byte halves, then the halves.
+///
+/// # Safety
+/// The CPU has `avx`.
+#[inline(always)]
+unsafe fn transpose_f32(r: &mut [__m256; 8]) {
+    let mut t = *r;
+    for i in 0..2 {
+        let [a, b, c, d] = [r[4 * i], r[4 * i + 1], r[4 * i + 2], r[4 * i + 3]];
+        // SAFETY: the caller vouches for AVX.
+        unsafe {
+            let ab_low = _mm256_castps_pd(_mm256_unpacklo_ps(a, b));
+            let ab_high = _mm256_castps_pd(_mm256_unpackhi_ps(a, b));
+            let cd_low = _mm256_castps_pd(_mm256_unpacklo_ps(c, d));
+            let cd_high = _mm256_castps_pd(_mm256_unpackhi_ps(c, d));
+            t[4 * i] = _mm256_castpd_ps(_mm256_unpacklo_pd(ab_low, cd_low));
+            t[4 * i + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(ab_low, cd_low));
+            t[4 * i + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(ab_high, cd_high));
+            t[4 * i + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(ab_high, cd_high));
+        }
+    }
+    for j in 0..4 {
+        // SAFETY: the caller vouches for AVX.
+        unsafe {
+            r[j] = _mm256_permute2f128_ps::<0x20>(t[j], t[4 + j]);
+            r[4 + j] = _mm256_permute2f128_ps::<0x31>(t[j], t[4 + j]);
+        }
+    }
+}
+
+/// Transposes 4 x 4: pairs, then the 16-byte halves.
+///
+/// # Safety
+/// The CPU has `avx`.
+#[inline(always)]
+unsafe fn transpose_f64(r: &mut [__m256d; 4]) {
+    // SAFETY: the caller vouches for AVX.
+    unsafe {
+        let low_01 = _mm256_unpacklo_pd(r[0], r[1]);
+        let high_01 = _mm256_unpackhi_pd(r[0], r[1]);
+        let low_23 = _mm256_unpacklo_pd(r[2], r[3]);
+        let high_23 = _mm256_unpackhi_pd(r[2], r[3]);
+        r[0] = _mm256_permute2f128_pd::<0x20>(low_01, low_23);
+        r[1] = _mm256_permute2f128_pd::<0x20>(high_01, high_23);
+        r[2] = _mm256_permute2f128_pd::<0x31>(low_01, low_23);
+        r[3] = _mm256_permute2f128_pd::<0x31>(high_01, high_23);
+    }
+}

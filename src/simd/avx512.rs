@@ -21,7 +21,7 @@ macro_rules! impl_avx512 {
     (
         $t:ident, $vector:ident, $mask:ident, $lanes:literal, $splat:ident, $load:ident,
         $maskz_load:ident, $store:ident, $mask_store:ident, $add:ident, $mul:ident, $fmadd:ident,
-        $max:ident, $cmp:ident, $maskz_mov:ident
+        $max:ident, $cmp:ident, $maskz_mov:ident, $transpose:ident
     ) => {
         // In all methods, SAFETY of the intrinsics: `self` proves that the CPU has AVX-512F.
         // Masked-off lanes of loads and stores are not accessed.
@@ -53,6 +53,11 @@ macro_rules! impl_avx512 {
             unsafe fn store_first(self, to: *mut $t, vector: $vector, count: usize) {
                 // SAFETY: see above; the caller vouches for the first `count` elements.
                 unsafe { $mask_store(to, ((1u32 << count) - 1) as $mask, vector) }
+            }
+            #[inline(always)]
+            fn transpose(self, square: &mut [$vector]) {
+                // SAFETY: see above.
+                unsafe { $transpose(square.try_into().expect("a square of vectors")) }
             }
             #[inline(always)]
             fn add(self, a: $vector, b: $vector) -> $vector {
@@ -99,7 +104,8 @@ impl_avx512!(
     _mm512_fmadd_ps,
     _mm512_max_ps,
     _mm512_cmp_ps_mask,
-    _mm512_maskz_mov_ps
+    _mm512_maskz_mov_ps,
+    transpose_f32
 );
 impl_avx512!(
     f64,
@@ -116,5 +122,71 @@ impl_avx512!(
     _mm512_fmadd_pd,
     _mm512_max_pd,
     _mm512_cmp_pd_mask,
-    _mm512_maskz_mov_pd
+    _mm512_maskz_mov_pd,
+    transpose_f64
 );
+
+/// Transposes 16 x 16: pairs, then fours within 16-byte quarters, then the quarters.
+///
+/// # Safety
+/// The CPU has `avx512f`.
+#[inline(always)]
+unsafe fn transpose_f32(r: &mut [__m512; 16]) {
+    let mut t = *r;
+    for i in 0..4 {
+        let [a, b, c, d] = [r[4 * i], r[4 * i + 1], r[4 * i + 2], r[4 * i + 3]];
+        // SAFETY: the caller vouches for AVX-512F.
+        unsafe {
+            let ab_low = _mm512_castps_pd(_mm512_unpacklo_ps(a, b));
+            let ab_high = _mm512_castps_pd(_mm512_unpackhi_ps(a, b));
+            let cd_low = _mm512_castps_pd(_mm512_unpacklo_ps(c, d));
+            let cd_high = _mm512_castps_pd(_mm512_unpackhi_ps(c, d));
+            t[4 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(ab_low, cd_low));
+            t[4 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(ab_low, cd_low));
+            t[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(ab_high, cd_high));
+            t[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(ab_high, cd_high));
+        }
+    }
+    for j in 0..4 {
+        // SAFETY: the caller vouches for AVX-512F.
+        unsafe {
+            let low_01 = _mm512_shuffle_f32x4::<0x44>(t[j], t[4 + j]);
+            let high_01 = _mm512_shuffle_f32x4::<0xee>(t[j], t[4 + j]);
+            let low_23 = _mm512_shuffle_f32x4::<0x44>(t[8 + j], t[12 + j]);
+            let high_23 = _mm512_shuffle_f32x4::<0xee>(t[8 + j], t[12 + j]);
+            r[j] = _mm512_shuffle_f32x4::<0x88>(low_01, low_23);
+            r[4 + j] = _mm512_shuffle_f32x4::<0xdd>(low_01, low_23);
+            r[8 + j] = _mm512_shuffle_f32x4::<0x88>(high_01, high_23);
+            r[12 + j] = _mm512_shuffle_f32x4::<0xdd>(high_01, high_23);
+        }
+    }
+}
+
+/// Transposes 8 x 8: pairs, then the 16-byte quarters.
+///
+/// # Safety
+/// The CPU has `avx512f`.
+#[inline(always)]
+unsafe fn transpose_f64(r: &mut [__m512d; 8]) {
+    let mut t = *r;
+    for i in 0..4 {
+        // SAFETY: the caller vouches for AVX-512F.
+        unsafe {
+            t[2 * i] = _mm512_unpacklo_pd(r[2 * i], r[2 * i + 1]);
+            t[2 * i + 1] = _mm512_unpackhi_pd(r[2 * i], r[2 * i + 1]);
+        }
+    }
+    for j in 0..2 {
+        // SAFETY: the caller vouches for AVX-512F.
+        unsafe {
+            let low_01 = _mm512_shuffle_f64x2::<0x44>(t[j], t[2 + j]);
+            let high_01 = _mm512_shuffle_f64x2::<0xee>(t[j], t[2 + j]);
+            let low_23 = _mm512_shuffle_f64x2::<0x44>(t[4 + j], t[6 + j]);
+            let high_23 = _mm512_shuffle_f64x2::<0xee>(t[4 + j], t[6 + j]);
+            r[j] = _mm512_shuffle_f64x2::<0x88>(low_01, low_23);
+            r[2 + j] = _mm512_shuffle_f64x2::<0xdd>(low_01, low_23);
+            r[4 + j] = _mm512_shuffle_f64x2::<0x88>(high_01, high_23);
+            r[6 + j] = _mm512_shuffle_f64x2::<0xdd>(high_01, high_23);
+        }
+    }
+}

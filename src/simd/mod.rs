@@ -51,6 +51,9 @@ pub(crate) trait Isa<T: Float>: Copy + Send + Sync + 'static {
     /// `count <= LANES`, and `to` is valid for writing `count` elements.
     unsafe fn store_first(self, to: *mut T, vector: Self::Vector, count: usize);
 
+    /// A square of `LANES` vectors, transposed: lane j of vector i becomes lane i of vector j.
+    fn transpose(self, square: &mut [Self::Vector]);
+
     /// `a + b`.
     fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// `a * b`.

@@ -58,6 +58,11 @@ macro_rules! impl_portable {
                 unsafe { to.copy_from_nonoverlapping(vector.to_array().as_ptr(), count) }
             }
             #[inline(always)]
+            fn transpose(self, square: &mut [$vector]) {
+                let vectors = <[$vector; $lanes]>::try_from(&*square).expect("a square");
+                square.copy_from_slice(&$vector::transpose(vectors));
+            }
+            #[inline(always)]
             fn add(self, a: $vector, b: $vector) -> $vector {
                 a + b
             }
