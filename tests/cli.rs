@@ -9,7 +9,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tilewise::data::synthetic;
 
@@ -392,8 +392,42 @@ fn wrong_usage_has_its_own_exit_code() {
 
     let result = finish(program(&dir, &SMALL).env("TILEWISE_ISA", "sse9"));
     result.expect_error(2, &["sse9", "portable"]);
+    let huge = ["train", "--data", "set", "--hidden", "999999999999", "--out", "a"];
+    run(&dir, &huge).expect_error(1, &["use smaller sizes"]);
     let help = run(&dir, &["train", "--help"]);
     assert!(help.expect_success().stdout.contains("--weight-scale"), "{}", help.stdout);
+}
+
+/// Puts `entry` in the place of a model's metadata, or takes that away.
+fn set_metadata(model: &Path, entry: Option<Value>) {
+    let bytes = fs::read(model).unwrap();
+    let len = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let mut header: Value = serde_json::from_slice(&bytes[8..8 + len]).unwrap();
+    header.as_object_mut().unwrap().remove("__metadata__");
+    if let Some(entry) = entry {
+        header["__metadata__"] = json!({ "tilewise": entry.to_string() });
+    }
+    let header = header.to_string().into_bytes();
+    let length = (header.len() as u64).to_le_bytes();
+    fs::write(model, [&length, &header[..], &bytes[8 + len..]].concat()).unwrap();
+}
+
+#[test]
+fn eval_normalises_as_training_would_where_the_model_does_not_say() {
+    let dir = with_data();
+    train(&dir, &["--out", "a"]).expect_success();
+    let eval = ["eval", "--model", "a/model.safetensors", "--data", "set"];
+    let with = run(&dir, &eval);
+    let model = dir.path().join("a/model.safetensors");
+    set_metadata(&model, None);
+    let without = run(&dir, &eval);
+    let (note, result) = without.expect_success().stdout.split_once('\n').unwrap();
+    assert!(note.contains("nothing of normalisation"), "{note}");
+    assert_eq!(result, with.expect_success().stdout);
+
+    let one_channel = json!({ "normalization": { "scale": [1.0], "shift": [0.0] } });
+    set_metadata(&model, Some(one_channel));
+    run(&dir, &eval).expect_error(1, &["model.safetensors", "1 channel", "3"]);
 }
 
 #[test]
