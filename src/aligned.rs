@@ -1,7 +1,7 @@
 //! `AlignedBuf`: zeroed memory on a cache-line boundary, the one allocator of numeric memory.
 
 use std::{
-    alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error},
+    alloc::{Layout, alloc_zeroed, dealloc},
     fmt,
     ops::{Deref, DerefMut},
     ptr::NonNull,
@@ -30,7 +30,7 @@ impl<T: Copy + Zeroable> AlignedBuf<T> {
     /// `len` elements, all zero.
     ///
     /// # Errors
-    /// [`Error::SizeOverflow`] if their bytes exceed the address space.
+    /// [`Error::SizeOverflow`] if their bytes exceed the address space or the system refuses them.
     pub fn zeroed(len: usize) -> Result<Self> {
         let layout = Self::layout(len)?;
         if layout.size() == 0 {
@@ -38,16 +38,17 @@ impl<T: Copy + Zeroable> AlignedBuf<T> {
         }
         // SAFETY: the layout's size is not zero.
         let ptr = unsafe { alloc_zeroed(layout) };
-        match NonNull::new(ptr.cast::<T>()) {
-            Some(ptr) => Ok(Self { ptr, len }),
-            None => handle_alloc_error(layout),
-        }
+        let ptr = NonNull::new(ptr.cast::<T>()).ok_or(Self::too_large(len))?;
+        Ok(Self { ptr, len })
     }
 
     fn layout(len: usize) -> Result<Layout> {
-        let too_large = Error::SizeOverflow { what: "aligned buffer", rows: 1, cols: len };
         let array = Layout::array::<T>(len).and_then(|l| l.align_to(ALIGNMENT));
-        array.map_err(|_| too_large)
+        array.map_err(|_| Self::too_large(len))
+    }
+
+    fn too_large(len: usize) -> Error {
+        Error::SizeOverflow { what: "aligned buffer", rows: 1, cols: len }
     }
 }
 

@@ -33,8 +33,8 @@ pub enum Error {
         /// The length that came.
         found: usize,
     },
-    /// A size computed from the arguments does not fit the address space.
-    #[error("{what}: {rows} x {cols} elements exceed the address space; use smaller sizes")]
+    /// A size computed from the arguments does not fit the address space or the memory.
+    #[error("{what}: {rows} x {cols} elements exceed the memory; use smaller sizes")]
     SizeOverflow {
         /// What was to be that large.
         what: &'static str,

@@ -2,8 +2,9 @@
 
 use std::ops::RangeInclusive;
 
-use crate::data::NormalizeMode;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+
+use crate::{data::NormalizeMode, train::LastBatch};
 
 /// The element type to compute with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -52,6 +53,22 @@ fn number(text: &str, fits: impl Fn(f64) -> bool, expected: &str) -> Result<f64,
 pub(super) fn normalize_mode() -> impl TypedValueParser<Value = NormalizeMode> {
     PossibleValuesParser::new([NormalizeMode::Mean, NormalizeMode::MeanStd].map(|m| m.name()))
         .try_map(|name| name.parse::<NormalizeMode>())
+}
+
+/// What [`last_batch`] reads for each policy.
+pub(super) fn last_batch_name(last_batch: LastBatch) -> &'static str {
+    match last_batch {
+        LastBatch::Drop => "drop",
+        LastBatch::Keep => "keep",
+    }
+}
+
+/// Reads "drop" or "keep".
+pub(super) fn last_batch() -> impl TypedValueParser<Value = LastBatch> {
+    const ALL: [LastBatch; 2] = [LastBatch::Drop, LastBatch::Keep];
+    PossibleValuesParser::new(ALL.map(last_batch_name)).try_map(|name| {
+        ALL.into_iter().find(|&policy| last_batch_name(policy) == name).ok_or("drop or keep")
+    })
 }
 
 #[cfg(test)]

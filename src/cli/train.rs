@@ -46,6 +46,9 @@ pub struct TrainArgs {
     /// Pictures in a batch.
     #[arg(long, value_name = "N", default_value = "128", value_parser = options::count)]
     batch: usize,
+    /// What becomes of the pictures that are left over when an epoch is cut into batches.
+    #[arg(long, value_name = "HOW", default_value = "drop", value_parser = options::last_batch())]
+    last_batch: LastBatch,
     /// Learning rate of the first epoch.
     #[arg(long, value_name = "RATE", default_value = "0.1", allow_negative_numbers = true,
           value_parser = options::positive)]
@@ -114,6 +117,7 @@ struct RunConfig<'a> {
     hidden: &'a [usize],
     epochs: usize,
     batch: usize,
+    last_batch: &'static str,
     lr: f64,
     lr_decay: f64,
     reg: f64,
@@ -171,13 +175,13 @@ fn train<T: Element>(
     split: Split,
     mut console: Console,
 ) -> Result<()> {
-    let images = &data.train;
-    let statistics = images.channel_statistics(split.train.clone())?;
+    let pictures = &data.train;
+    let statistics = pictures.channel_statistics(split.train.clone())?;
     let normalization = Normalization::from_statistics(&statistics, args.normalize)?;
     let net = FullyConnectedNet::<T>::new(&NetConfig {
-        input: images.features(),
+        input: pictures.features(),
         hidden: args.hidden.clone(),
-        classes: images.classes(),
+        classes: pictures.classes(),
         init: args.weight_scale.map_or(Init::He, |std| Init::Normal { std }),
         l2: args.reg,
         dropout: args.dropout,
@@ -193,9 +197,9 @@ fn train<T: Element>(
         ))?;
     }
     let solver_config = SolverConfig {
-        last_batch: LastBatch::default(),
         epochs: args.epochs,
         batch_size: args.batch,
+        last_batch: args.last_batch,
         learning_rate: args.lr,
         learning_rate_decay: args.lr_decay,
         train_accuracy_samples: args.acc_samples,
@@ -205,9 +209,10 @@ fn train<T: Element>(
     };
     let info = ModelInfo {
         normalization: Some(normalization.clone()),
-        class_names: images.class_names().to_vec(),
+        class_names: pictures.class_names().to_vec(),
     };
-    let training_data = TrainingData { images, split, normalization: normalization.clone() };
+    let training_data =
+        TrainingData { images: pictures, split, normalization: normalization.clone() };
     let mut solver = Solver::new(net, training_data, Box::new(Sgd), solver_config)?;
     let mut dir = match &args.out {
         Some(path) => Some(RunDir::open(path, args.overwrite)?),
@@ -217,7 +222,8 @@ fn train<T: Element>(
         dir.begin(&run_config)?;
     }
 
-    console.start_bar(training as u64 * args.epochs as u64);
+    let images = args.epochs * images_per_epoch(training, args.batch, args.last_batch);
+    console.start_bar(images as u64);
     let begin = Instant::now();
     let trained = watch(&mut solver, args.epochs, &console, dir.as_mut());
     let time = begin.elapsed();
@@ -239,7 +245,7 @@ fn train<T: Element>(
             result += &format!("test accuracy {accuracy:.4} ({images} pictures)\n");
         }
     }
-    result += &timing(time, training * args.epochs);
+    result += &timing(time, images);
     if let Some(dir) = &dir {
         result += &format!("written to {}: {}\n", dir.path().display(), dir.files().join(", "));
     }
@@ -304,6 +310,7 @@ fn run_config<'a>(
         hidden: &args.hidden,
         epochs: args.epochs,
         batch: args.batch,
+        last_batch: options::last_batch_name(args.last_batch),
         lr: args.lr,
         lr_decay: args.lr_decay,
         reg: args.reg,
@@ -325,6 +332,14 @@ fn run_config<'a>(
             test_size: data.test.as_ref().map_or(0, |test| test.len()),
         },
     })
+}
+
+/// Pictures that make up the batches of an epoch.
+fn images_per_epoch(training: usize, batch: usize, last_batch: LastBatch) -> usize {
+    match last_batch {
+        LastBatch::Drop if training > batch => training - training % batch,
+        _ => training,
+    }
 }
 
 fn introduction<T: Element>(net: &FullyConnectedNet<T>, config: &RunConfig<'_>) -> String {
