@@ -1,4 +1,17 @@
-//! Fast neural-network training and inference on CPUs.
+//! Fast neural-network training and inference on CPUs: a cache-blocked SIMD GEMM, layers fused
+//! into it, and a training loop that allocates nothing and gives the same bits on any number of
+//! threads.
+//!
+//! From the ground up:
+//! - [`gemm`]: products of matrices with epilogues; [`matrix`]: the strided views they work on;
+//!   [`simd`]: the instruction sets; [`threads`]: how work is divided.
+//! - [`nn`]: layers, loss, fully connected networks, planned workspaces, gradient checks.
+//! - [`data`]: CIFAR-10 and synthetic pictures, normalisation, batches.
+//! - [`train`]: the solver, update rules, evaluation, model files.
+//!
+//! Errors are [`Error`], with the sizes, the path or the setting in it. Nothing starts a thread
+//! pool: operations run on the calling thread or on the caller's rayon pool, see
+//! [`threads::Threads`].
 
 #![deny(unsafe_op_in_unsafe_fn)]
 #![warn(missing_docs, clippy::undocumented_unsafe_blocks)]
@@ -21,3 +34,7 @@ pub mod train;
 
 pub use error::{Error, Result};
 pub use kernels::Element;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

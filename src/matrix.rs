@@ -455,7 +455,7 @@ mod tests {
 
     #[test]
     fn halves_hold_the_same_rows() {
-        let mut data: Vec<f32> = (0..14).map(|x| x as f32).collect();
+        let mut data: Vec<f32> = (0..15).map(|x| x as f32).collect();
         for at in 0..=5 {
             let whole = MatMut::strided(&mut data, 1, (3, 4), (5, 1)).unwrap();
             if at > 3 {

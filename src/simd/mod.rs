@@ -1,4 +1,4 @@
-//! Vectors: the trait [`Isa`] that every kernel is written against, and one implementation for
+//! Vectors: the trait `Isa` that every kernel is written against, and one implementation for
 //! each instruction set.
 //!
 //! A value of a token type (`Avx512`, `Avx2`, `Portable`) proves that the CPU has the instruction
