@@ -15,6 +15,8 @@ pub use backend::Backend;
 pub use epilogue::{Epilogue, Finish, Start};
 pub use plan::Blocking;
 
+use std::time::{Duration, Instant};
+
 use crate::{
     aligned::AlignedBuf,
     error::{Error, Result},
@@ -134,6 +136,23 @@ impl<T: Element> Gemm<T> {
     /// The blocking in use.
     pub fn blocking(&self) -> Blocking {
         self.blocking
+    }
+
+    /// The rate of multiply-adds on registers alone, in flop/s on the calling thread, measured
+    /// for about `time`: what no product can exceed.
+    pub fn measure_peak(&self, time: Duration) -> f64 {
+        let (begin, mut best, mut steps) = (Instant::now(), 0.0f64, 1000);
+        while begin.elapsed() < time {
+            let start = Instant::now();
+            let multiply_adds = self.kernels.multiply_adds(steps);
+            let seconds = start.elapsed().as_secs_f64();
+            if seconds < 1e-4 {
+                steps *= 2;
+            } else {
+                best = best.max(2.0 * multiply_adds as f64 / seconds);
+            }
+        }
+        best
     }
 
     /// The kernels in use.

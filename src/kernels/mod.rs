@@ -8,6 +8,7 @@ mod elementwise;
 mod matrixmultiply;
 mod output;
 mod pack;
+mod peak;
 mod table;
 mod tile;
 

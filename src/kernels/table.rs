@@ -4,6 +4,8 @@
 //! methods of `KernelSet` check lengths and call them. A set can only be had through
 //! [`Kernels::kernel_set`], which checks that the CPU has its instructions.
 
+use std::hint::black_box;
+
 use crate::{
     error::Result,
     float::Float,
@@ -48,6 +50,9 @@ pub trait Kernels: Sized + 'static {
 pub struct KernelSet<T: 'static> {
     set: InstructionSet,
     tiles: Tiles<T>,
+    /// Multiply-adds of one step of `multiply_adds`.
+    multiply_adds_per_step: usize,
+    multiply_adds: unsafe fn(usize) -> T,
     pack: unsafe fn(&Packing<T>),
     relu: unsafe fn(&[T], &mut [T]),
     gate: unsafe fn(&[T], &mut [T]),
@@ -178,6 +183,13 @@ impl<T: Float> KernelSet<T> {
         unsafe { block(self.tiles, &arguments) }
     }
 
+    /// Runs multiply-adds on registers alone for `steps` steps, and returns how many it were.
+    pub(crate) fn multiply_adds(&self, steps: usize) -> usize {
+        // SAFETY: the CPU has the set.
+        black_box(unsafe { (self.multiply_adds)(steps) });
+        steps * self.multiply_adds_per_step
+    }
+
     /// `out = max(x, 0)`.
     pub(crate) fn relu(&self, x: &[T], out: &mut [T]) {
         assert_eq!(x.len(), out.len());
@@ -235,12 +247,12 @@ macro_rules! tile_row {
 macro_rules! stamp {
     (
         $module:ident, $t:ident, $set:ident, $token:path, [$(#[$feature:meta])?],
-        rows: [$($rows:literal),*], vectors: $vectors:tt
+        rows: [$($rows:literal),*], vectors: $vectors:tt, peak_chains: $chains:literal
     ) => {
         mod $module {
             use super::*;
             use crate::{
-                kernels::{block::MAX_TILE, pack, tile as microkernel},
+                kernels::{block::MAX_TILE, pack, peak, tile as microkernel},
                 simd::Isa,
             };
             use $token as Token;
@@ -253,6 +265,8 @@ macro_rules! stamp {
             pub(super) static SET: KernelSet<$t> = KernelSet {
                 set: InstructionSet::$set,
                 tiles: Tiles { functions: &[$(tile_row!($rows, $vectors)),*], lanes: LANES },
+                multiply_adds_per_step: $chains * LANES,
+                multiply_adds,
                 pack,
                 relu,
                 gate,
@@ -271,6 +285,11 @@ macro_rules! stamp {
                 unsafe {
                     microkernel::tile::<Token, $t, ROWS, VECS, MR, NV>(Token::new(), tile)
                 }
+            }
+            $(#[$feature])?
+            unsafe fn multiply_adds(steps: usize) -> $t {
+                // SAFETY: see above.
+                unsafe { peak::multiply_adds::<Token, $t, $chains>(Token::new(), steps) }
             }
             $(#[$feature])?
             unsafe fn pack(packing: &Packing<$t>) {
@@ -322,30 +341,30 @@ macro_rules! stamp {
 #[cfg(target_arch = "x86_64")]
 stamp!(
     avx512_f32, f32, Avx512, crate::simd::avx512::Avx512, [#[target_feature(enable = "avx512f")]],
-    rows: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14], vectors: [1, 2]
+    rows: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14], vectors: [1, 2], peak_chains: 12
 );
 #[cfg(target_arch = "x86_64")]
 stamp!(
     avx512_f64, f64, Avx512, crate::simd::avx512::Avx512, [#[target_feature(enable = "avx512f")]],
-    rows: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14], vectors: [1, 2]
+    rows: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14], vectors: [1, 2], peak_chains: 12
 );
 #[cfg(target_arch = "x86_64")]
 stamp!(
     avx2_f32, f32, Avx2, crate::simd::avx2::Avx2, [#[target_feature(enable = "avx2,fma")]],
-    rows: [1, 2, 3, 4, 5, 6], vectors: [1, 2]
+    rows: [1, 2, 3, 4, 5, 6], vectors: [1, 2], peak_chains: 12
 );
 #[cfg(target_arch = "x86_64")]
 stamp!(
     avx2_f64, f64, Avx2, crate::simd::avx2::Avx2, [#[target_feature(enable = "avx2,fma")]],
-    rows: [1, 2, 3, 4, 5, 6], vectors: [1, 2]
+    rows: [1, 2, 3, 4, 5, 6], vectors: [1, 2], peak_chains: 12
 );
 stamp!(
     portable_f32, f32, Portable, crate::simd::portable::Portable, [],
-    rows: [1, 2, 3, 4], vectors: [1]
+    rows: [1, 2, 3, 4], vectors: [1], peak_chains: 6
 );
 stamp!(
     portable_f64, f64, Portable, crate::simd::portable::Portable, [],
-    rows: [1, 2, 3, 4], vectors: [1]
+    rows: [1, 2, 3, 4], vectors: [1], peak_chains: 6
 );
 
 macro_rules! impl_kernels {
