@@ -5,7 +5,7 @@ use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use tilewise::{
     Element, Error,
     float::Float,
-    gemm::{Blocking, Epilogue, Finish, Gemm, Start, gemm, naive},
+    gemm::{Blocking, DropoutMask, Epilogue, Finish, Gemm, Start, gemm, naive},
     matrix::{MatMut, MatRef},
     simd::InstructionSet,
     threads::Threads,
@@ -87,6 +87,8 @@ fn check_against_naive<T: Element>(set: InstructionSet, cases: usize, seed: u64)
             kc: rng.random_range(1..=8),
             nc: rng.random_range(1..=2) * nr,
             kb: rng.random_range(1..=16),
+            in_place_lines: rng.random_range(0..=4),
+            in_place_work: [0, 1 << 18][rng.random_range(0..2)],
         };
         let a = Operand::<T>::random(&mut rng, m, k);
         let b = Operand::<T>::random(&mut rng, k, n);
@@ -96,41 +98,72 @@ fn check_against_naive<T: Element>(set: InstructionSet, cases: usize, seed: u64)
             (0..m * n).map(|_| T::from_f64(rng.random_range(-1.0..1.0))).collect();
         let alpha = T::from_f64([0.0, 1.0, -0.3][rng.random_range(0..3)]);
         let beta = T::from_f64([0.0, 1.0, 0.7][rng.random_range(0..3)]);
-        let mut epilogue = Epilogue::scaled(beta);
-        if rng.random_bool(0.4) {
-            c = Operand::<T>::random(&mut rng, m, n);
+        let dense = rng.random_bool(0.4);
+        if dense {
             c.strides = (n as isize + 2, 1);
             c.offset = 3;
             c.data = vec![T::from_f64(0.25); (n + 2) * m + 6];
-            if rng.random_bool(0.7) {
+        }
+        let mut velocity = activation.clone();
+        let mut other_velocity = activation.clone();
+        let mut sums = vec![T::from_f64(f64::NAN); n];
+        let mut other_sums = sums.clone();
+        let (start, finish) = (rng.random_range(0..2), rng.random_range(0..6));
+        let asked = dense && rng.random_bool(0.5) && b.strides.1 == 1;
+        let epilogue = |velocity, b_sums| {
+            let mut epilogue = Epilogue { b_sums, ..Epilogue::scaled(beta) };
+            if dense && start == 1 {
                 epilogue.start = Start::Bias(&bias);
             }
-            if rng.random_bool(0.4) {
-                epilogue.finish = Finish::Gate {
+            epilogue.finish = match finish {
+                1 => Finish::Relu,
+                2 if dense => Finish::Gate {
                     activation: MatRef::new(&activation, m, n).unwrap(),
                     scale: T::from_f64(1.25),
-                };
+                },
+                3 if dense => Finish::ReluDropout {
+                    mask: DropoutMask::new(0.3, 1, 2, 3),
+                    scale: T::from_f64(1.25),
+                },
+                4 if dense => {
+                    Finish::Descent { learning_rate: T::from_f64(0.1), l2: T::from_f64(0.01) }
+                }
+                5 if dense => Finish::Momentum {
+                    velocity: MatMut::new(velocity, m, n).unwrap(),
+                    learning_rate: T::from_f64(0.1),
+                    momentum: T::from_f64(0.9),
+                    l2: T::from_f64(0.01),
+                },
+                _ => Finish::Store,
+            };
+            if dense && finish >= 4 {
+                epilogue.start = Start::Scaled(T::ZERO);
             }
-        }
-        if rng.random_bool(0.3) && matches!(epilogue.finish, Finish::Store) {
-            epilogue.finish = Finish::Relu;
-        }
-        let reads_c = matches!(epilogue.start, Start::Scaled(beta) if beta != T::ZERO);
+            epilogue
+        };
+        let update = dense && finish >= 4;
+        let reads_c = update || (beta != T::ZERO && !(dense && start == 1));
         if !reads_c {
             c.data.fill(T::from_f64(f64::NAN));
         }
         let mut expected =
             Operand { data: c.data.clone(), offset: c.offset, shape: c.shape, strides: c.strides };
-        naive::gemm(rounding(set), alpha, a.view(), b.view(), expected.view_mut(), epilogue)
-            .unwrap();
+        let reference = epilogue(&mut other_velocity, asked.then_some(&mut other_sums[..]));
+        let rounding = rounding(set);
+        naive::gemm(rounding, alpha, a.view(), b.view(), expected.view_mut(), reference).unwrap();
         let multiplier = plain.with_blocking(blocking);
         let mut scratch = multiplier.scratch(m, n, k).unwrap();
         scratch.fill(T::from_f64(f64::NAN));
-        multiplier.run(alpha, a.view(), b.view(), c.view_mut(), epilogue, &mut scratch).unwrap();
+        let fused = epilogue(&mut velocity, asked.then_some(&mut sums[..]));
+        let about = format!("{fused:?}");
+        multiplier.run(alpha, a.view(), b.view(), c.view_mut(), fused, &mut scratch).unwrap();
+        let bits = |x: &[T]| x.iter().map(|x| x.to_f64().to_bits()).collect::<Vec<_>>();
         assert!(
-            c.bits() == expected.bits(),
+            c.bits() == expected.bits()
+                && bits(&velocity) == bits(&other_velocity)
+                && bits(&sums) == bits(&other_sums),
             "{set} {} seed {seed} case {case}: {m} x {n} x {k}, {blocking:?}, alpha {alpha}, \
-             {epilogue:?}, A {:?}, B {:?}, C {:?}",
+             {about}, A {:?}, B {:?}, C {:?}",
             T::NAME,
             a.strides,
             b.strides,

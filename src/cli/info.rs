@@ -62,7 +62,7 @@ fn available() -> Vec<String> {
 
 fn as_json(in_use: InstructionSet, kernels: &[Kernel]) -> String {
     let kernel = |kernel: &Kernel| -> Value {
-        let Blocking { mc, kc, nc, kb } = kernel.blocking;
+        let Blocking { mc, kc, nc, kb, .. } = kernel.blocking;
         json!({
             "name": kernel.name(),
             "instruction_set": kernel.set.to_string(),
@@ -99,7 +99,7 @@ fn as_text(in_use: InstructionSet, kernels: &[Kernel]) -> String {
         "kb",
     );
     for kernel in kernels {
-        let Blocking { mc, kc, nc, kb } = kernel.blocking;
+        let Blocking { mc, kc, nc, kb, .. } = kernel.blocking;
         let (rows, cols) = kernel.tile;
         let mark = if kernel.set == in_use { "  in use" } else { "" };
         // Writing to a string cannot fail.

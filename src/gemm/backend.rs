@@ -1,7 +1,7 @@
 //! The same products by other means, selectable wherever tilewise multiplies: to compare with.
 
 use crate::{
-    error::Result,
+    error::{Error, Result},
     gemm::{Epilogue, Finish, Start, check_shapes, naive},
     kernels::Element,
     matrix::{MatMut, MatRef},
@@ -29,8 +29,13 @@ pub(super) fn matrixmultiply<T: Element>(
     mut c: MatMut<'_, T>,
     epilogue: Epilogue<'_, T>,
 ) -> Result<()> {
-    let (m, n, _) = check_shapes(a, b, &c)?;
+    let (m, n, k) = check_shapes(a.shape(), b.shape(), c.shape())?;
     epilogue.check((m, n), c.col_stride())?;
+    let depth = if alpha == T::ZERO { 0 } else { k };
+    if epilogue.is_update() {
+        let backend = format!("{:?}", Backend::MatrixMultiply);
+        return Err(Error::setting("backend", backend, "one that updates weights: Tilewise"));
+    }
     let beta = match epilogue.start {
         Start::Scaled(beta) => beta,
         Start::Bias(bias) => {
@@ -43,21 +48,23 @@ pub(super) fn matrixmultiply<T: Element>(
         }
     };
     T::matrixmultiply(alpha, a, b, beta, c.reborrow());
-    match epilogue.finish {
-        Finish::Store => {}
-        Finish::Relu => {
-            for i in 0..m {
-                for j in 0..n {
-                    c.set(i, j, c.get(i, j).relu());
-                }
-            }
+    if let Some(sums) = epilogue.b_sums {
+        for (j, sum) in sums.iter_mut().enumerate() {
+            *sum = (0..depth).fold(T::ZERO, |sum, p| sum + b.get(p, j));
         }
-        Finish::Gate { activation, scale } => {
-            for i in 0..m {
-                for j in 0..n {
-                    let open = activation.get(i, j) > T::ZERO;
-                    c.set(i, j, if open { c.get(i, j) * scale } else { T::ZERO });
-                }
+    }
+    let finish = |i: usize, j: usize, sum: T| match &epilogue.finish {
+        Finish::Relu => sum.relu(),
+        Finish::ReluDropout { mask, .. } if !mask.keeps(i, j) => T::ZERO,
+        Finish::ReluDropout { scale, .. } => sum.relu() * *scale,
+        Finish::Gate { activation, scale } if activation.get(i, j) > T::ZERO => sum * *scale,
+        Finish::Gate { .. } => T::ZERO,
+        Finish::Store | Finish::Descent { .. } | Finish::Momentum { .. } => sum,
+    };
+    if !matches!(epilogue.finish, Finish::Store) {
+        for i in 0..m {
+            for j in 0..n {
+                c.set(i, j, finish(i, j, c.get(i, j)));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The loops around the packed blocks, and their division among threads.
+//! The loops around the blocks, and their division among threads.
 //!
 //! ```text
 //! for each nc columns of B, for each kb rows of B:
@@ -8,170 +8,330 @@
 //!             pack the block of A                                   panels of MR rows
 //!             multiply the packed blocks into C
 //! ```
+//!
+//! Where packing costs more than it gives (few rows, few columns, tiny products) the operands are
+//! read in place, each band in one block.
 
 use std::ops::Range;
 
 use crate::{
-    float::Float,
-    gemm::{Finish, Start, plan::Plan},
-    kernels::{BlockFinish, BlockStart, KernelSet, Output, Panels},
+    gemm::{
+        epilogue::{Finish, Start},
+        operand::Lines,
+        plan::{Blocking, Plan},
+    },
+    kernels::{BlockFinish, BlockStart, DropoutMask, Element, Input, KernelSet, Output, Panels},
     matrix::MatRef,
     threads::{cut, divide},
 };
 
 /// A product whose operands are known to fit.
-pub(super) struct Product<'a, T: Float> {
+pub(super) struct Product<'a, T: Element> {
     pub(super) kernels: &'static KernelSet<T>,
     pub(super) plan: Plan,
     pub(super) tasks: usize,
-    /// A and the factor of its elements.
-    pub(super) a: (MatRef<'a, T>, T),
-    /// B and the factor of its elements.
-    pub(super) b: (MatRef<'a, T>, T),
+    pub(super) depth: usize,
+    pub(super) a: Lines<'a, T>,
+    pub(super) b: Lines<'a, T>,
     pub(super) start: Start<'a, T>,
-    pub(super) finish: Finish<'a, T>,
+    pub(super) finish: SharedFinish<'a, T>,
 }
 
-/// A task's part of C, with the rows and columns it stands for, and the task's scratch memory.
+/// A finish without what is divided among the tasks.
+#[derive(Clone, Copy)]
+pub(super) enum SharedFinish<'a, T: Element> {
+    Store,
+    Relu,
+    ReluDropout { mask: DropoutMask, scale: T },
+    Gate { activation: MatRef<'a, T>, scale: T },
+    Descent { rate: T, decay: T },
+    Momentum { rate: T, momentum: T, decay: T },
+}
+
+impl<'a, T: Element> SharedFinish<'a, T> {
+    /// The finish, and the velocity of an update.
+    pub(super) fn split(finish: Finish<'a, T>) -> (Self, Option<Output<'a, T>>) {
+        // The gradient of `l2 w²` is `2 l2 w`.
+        match finish {
+            Finish::Store => (Self::Store, None),
+            Finish::Relu => (Self::Relu, None),
+            Finish::ReluDropout { mask, scale } => (Self::ReluDropout { mask, scale }, None),
+            Finish::Gate { activation, scale } => (Self::Gate { activation, scale }, None),
+            Finish::Descent { learning_rate, l2 } => {
+                (Self::Descent { rate: learning_rate, decay: l2 + l2 }, None)
+            }
+            Finish::Momentum { velocity, learning_rate, momentum, l2 } => (
+                Self::Momentum { rate: learning_rate, momentum, decay: l2 + l2 },
+                Some(velocity.into()),
+            ),
+        }
+    }
+}
+
+/// A part of C, the velocity beside it, and the rows and columns it stands for.
 struct Band<'a, T> {
     c: Output<'a, T>,
+    velocity: Option<Output<'a, T>>,
     rows: Range<usize>,
     cols: Range<usize>,
-    scratch: &'a mut [T],
 }
 
-impl<T: Float> Product<'_, T> {
-    /// Computes `c`; `scratch` holds `plan.scratch_len` elements.
-    pub(super) fn run(&self, mut c: Output<'_, T>, scratch: &mut [T]) {
-        let (m, n, k) = (c.rows(), c.cols(), self.a.0.cols());
-        let (packed_b, packed_a) = scratch.split_at_mut(self.plan.b_len);
-        let (nc, kb) = (self.plan.blocking.nc, self.plan.blocking.kb.max(1));
-        for first_col in (0..n).step_by(nc) {
-            let cols = first_col..n.min(first_col + nc);
-            let (mut part, rest) = c.split_cols(nc);
-            c = rest;
+impl<T: Element> Band<'_, T> {
+    /// The first `at` rows and the others.
+    fn split_rows(self, at: usize) -> (Self, Self) {
+        let Band { c, velocity, rows, cols } = self;
+        let middle = rows.start + at.min(rows.len());
+        let (c1, c2) = c.split_rows(at);
+        let (v1, v2) = velocity.map(|velocity| velocity.split_rows(at)).unzip();
+        (
+            Band { c: c1, velocity: v1, rows: rows.start..middle, cols: cols.clone() },
+            Band { c: c2, velocity: v2, rows: middle..rows.end, cols },
+        )
+    }
+
+    /// The first `at` columns and the others.
+    fn split_cols(self, at: usize) -> (Self, Self) {
+        let Band { c, velocity, rows, cols } = self;
+        let middle = cols.start + at.min(cols.len());
+        let (c1, c2) = c.split_cols(at);
+        let (v1, v2) = velocity.map(|velocity| velocity.split_cols(at)).unzip();
+        (
+            Band { c: c1, velocity: v1, rows: rows.clone(), cols: cols.start..middle },
+            Band { c: c2, velocity: v2, rows, cols: middle..cols.end },
+        )
+    }
+
+    fn reborrow(&mut self) -> Band<'_, T> {
+        Band {
+            c: self.c.reborrow(),
+            velocity: self.velocity.as_mut().map(Output::reborrow),
+            rows: self.rows.clone(),
+            cols: self.cols.clone(),
+        }
+    }
+}
+
+impl<T: Element> Product<'_, T> {
+    /// Computes `c` from packed operands; `scratch` holds `plan.scratch_len` elements. The sums of
+    /// the columns of B go to `sums`.
+    pub(super) fn run_packed(
+        &self,
+        c: Output<'_, T>,
+        velocity: Option<Output<'_, T>>,
+        mut sums: Option<&mut [T]>,
+        scratch: &mut [T],
+    ) {
+        let (rows, cols) = (0..c.rows(), 0..c.cols());
+        let (for_b, for_a) = scratch.split_at_mut(self.plan.b_len);
+        let (nr, kb) = (self.kernels.tile_cols(), self.plan.blocking.kb.max(1));
+        if let Some(sums) = &mut sums {
+            sums.fill(T::ZERO);
+        }
+        let mut rest = Band { c, velocity, rows, cols };
+        while !rest.cols.is_empty() {
+            let (mut part, others) = rest.split_cols(self.plan.blocking.nc);
+            let cols = part.cols.clone();
             // A product of depth 0 still has its start and finish.
-            for first in (0..k.max(1)).step_by(kb) {
-                let depth = first..k.min(first + kb);
-                self.pack_b(depth.clone(), cols.clone(), packed_b);
-                let band = Band {
-                    c: part.reborrow(),
-                    rows: 0..m,
-                    cols: cols.clone(),
-                    scratch: &mut *packed_a,
+            for first in (0..self.depth.max(1)).step_by(kb) {
+                let depth = first..self.depth.min(first + kb);
+                let panels = if let Some(packed) = self.b.packed() {
+                    packed.part(nr, cols.start, first)
+                } else {
+                    let sums = sums.as_mut().map(|sums| &mut sums[cols.clone()]);
+                    self.pack_b(depth.clone(), cols.clone(), for_b, sums);
+                    Panels { data: for_b, stride: depth.len() * nr }
                 };
-                self.multiply(band, depth, packed_b);
+                self.multiply(part.reborrow(), depth, panels, for_a);
             }
+            rest = others;
         }
     }
 
     /// Packs rows `depth` and columns `cols` of B, all tasks together.
-    fn pack_b(&self, depth: Range<usize>, cols: Range<usize>, packed: &mut [T]) {
+    fn pack_b(
+        &self,
+        depth: Range<usize>,
+        cols: Range<usize>,
+        packed: &mut [T],
+        sums: Option<&mut [T]>,
+    ) {
         let nr = self.kernels.tile_cols();
         let panel = depth.len() * nr;
         let packed = &mut packed[..cols.len().div_ceil(nr) * panel];
         divide(
-            (cols, packed),
+            (cols, packed, sums),
             self.tasks,
-            &|(cols, packed), left, parts| {
+            &|(cols, packed, sums): (Range<usize>, &mut [T], Option<&mut [T]>), left, parts| {
                 let at = cut(cols.len(), nr, left, parts);
-                let (first, second) = packed.split_at_mut(at.div_ceil(nr) * panel);
-                ((cols.start..cols.start + at, first), (cols.start + at..cols.end, second))
+                let middle = cols.start + at;
+                let (p1, p2) = packed.split_at_mut(at.div_ceil(nr) * panel);
+                let (s1, s2) = sums.map(|sums| sums.split_at_mut(at)).unzip();
+                ((cols.start..middle, p1, s1), (middle..cols.end, p2, s2))
             },
-            &|(cols, packed)| {
-                let part = self.b.0.part(depth.clone(), cols).expect("a part of B");
-                self.kernels.pack_rows(part.t(), nr, self.b.1, packed);
+            &|(cols, packed, sums)| {
+                self.b.panels(self.kernels, nr, cols, depth.clone(), packed, sums);
             },
         );
     }
 
     /// Multiplies with the packed rows `depth` of B: each task its band of rows, or of columns
-    /// where there are fewer than two tiles of rows for each.
-    fn multiply(&self, whole: Band<'_, T>, depth: Range<usize>, packed_b: &[T]) {
+    /// where there are fewer than two tiles of rows for each. `scratch` has room for every task's
+    /// block of A.
+    fn multiply(
+        &self,
+        whole: Band<'_, T>,
+        depth: Range<usize>,
+        packed_b: Panels<'_, T>,
+        scratch: &mut [T],
+    ) {
         let (mr, nr) = (self.kernels.tile_rows(), self.kernels.tile_cols());
         let by_cols = whole.rows.len() < 2 * mr * self.tasks;
         let first_col = whole.cols.start;
         divide(
-            whole,
+            (whole, scratch),
             self.tasks,
-            &|band: Band<'_, T>, left, parts| {
-                let Band { c, rows, cols, scratch } = band;
+            &|(band, scratch): (Band<'_, T>, &mut [T]), left, parts| {
                 let (s1, s2) = scratch.split_at_mut(self.plan.a_len * left);
-                if by_cols {
-                    let at = cut(cols.len(), nr, left, parts);
-                    let (c1, c2) = c.split_cols(at);
-                    let (j1, j2) = (cols.start..cols.start + at, cols.start + at..cols.end);
-                    (
-                        Band { c: c1, rows: rows.clone(), cols: j1, scratch: s1 },
-                        Band { c: c2, rows, cols: j2, scratch: s2 },
-                    )
+                let (b1, b2) = if by_cols {
+                    let at = cut(band.cols.len(), nr, left, parts);
+                    band.split_cols(at)
                 } else {
-                    let at = cut(rows.len(), mr, left, parts);
-                    let (c1, c2) = c.split_rows(at);
-                    let (i1, i2) = (rows.start..rows.start + at, rows.start + at..rows.end);
-                    (
-                        Band { c: c1, rows: i1, cols: cols.clone(), scratch: s1 },
-                        Band { c: c2, rows: i2, cols, scratch: s2 },
-                    )
-                }
-            },
-            &|band: Band<'_, T>| {
-                let panel_stride = depth.len() * nr;
-                let first_panel = (band.cols.start - first_col) / nr;
-                let panels = Panels {
-                    data: packed_b.get(first_panel * panel_stride..).unwrap_or_default(),
-                    stride: panel_stride,
+                    let at = cut(band.rows.len(), mr, left, parts);
+                    band.split_rows(at)
                 };
-                self.multiply_band(band, depth.clone(), panels);
+                ((b1, s1), (b2, s2))
+            },
+            &|(band, scratch)| {
+                let first_panel = (band.cols.start - first_col) / nr;
+                let data = packed_b.data.get(first_panel * packed_b.stride..);
+                let panels = Panels { data: data.unwrap_or_default(), ..packed_b };
+                self.multiply_band(band, depth.clone(), panels, scratch);
             },
         );
     }
 
     /// One task's work on the packed rows `depth` of B.
-    fn multiply_band(&self, band: Band<'_, T>, depth: Range<usize>, packed_b: Panels<'_, T>) {
-        let Band { mut c, rows, cols, scratch } = band;
-        let (mc, kc) = (self.plan.blocking.mc, self.plan.blocking.kc);
-        let (nr, k) = (self.kernels.tile_cols(), self.a.0.cols());
-        let mut first = depth.start;
-        loop {
-            let last = depth.end.min(first + kc);
-            let panels = Panels {
-                data: &packed_b.data[(first - depth.start) * nr..],
-                stride: packed_b.stride,
+    fn multiply_band(
+        &self,
+        mut band: Band<'_, T>,
+        depth: Range<usize>,
+        packed_b: Panels<'_, T>,
+        scratch: &mut [T],
+    ) {
+        let (mc, kc) = (self.plan.blocking.mc, self.plan.blocking.kc.max(1));
+        let (mr, nr) = (self.kernels.tile_rows(), self.kernels.tile_cols());
+        for first in (depth.start..depth.end.max(depth.start + 1)).step_by(kc) {
+            let part = first..depth.end.min(first + kc);
+            let b = Panels {
+                data: packed_b.data.get((first - depth.start) * nr..).unwrap_or_default(),
+                ..packed_b
             };
-            let start = match self.start {
-                _ if first > 0 => BlockStart::Load,
-                Start::Scaled(beta) if beta == T::ZERO => BlockStart::Zero,
-                Start::Scaled(beta) if beta == T::ONE => BlockStart::Load,
-                Start::Scaled(beta) => BlockStart::Scale(beta),
-                Start::Bias(bias) => BlockStart::Bias(&bias[cols.clone()]),
-            };
-            let mut rest = c.reborrow();
-            let mut row = rows.start;
-            while row < rows.end {
-                let block_rows = row..rows.end.min(row + mc);
-                let block = self.a.0.part(block_rows.clone(), first..last);
-                let block = block.expect("a block of A");
-                self.kernels.pack_rows(block, self.kernels.tile_rows(), self.a.1, scratch);
-                let (mut block_c, below) = rest.split_rows(mc);
-                let finish = match self.finish {
-                    _ if last < k => BlockFinish::Store,
-                    Finish::Store => BlockFinish::Store,
-                    Finish::Relu => BlockFinish::Relu,
-                    Finish::Gate { activation, scale } => {
-                        let activation = activation.part(block_rows, cols.clone());
-                        let activation = activation.expect("a block of the activation");
-                        BlockFinish::Gate { activation, scale }
-                    }
-                };
-                self.kernels.block(last - first, scratch, panels, &mut block_c, start, finish);
+            let mut rest = band.reborrow();
+            while !rest.rows.is_empty() {
+                let (mut block, below) = rest.split_rows(mc);
+                let rows = block.rows.clone();
+                let a = self.a.panels(self.kernels, mr, rows, part.clone(), scratch, None);
+                let Band { c, velocity, rows, cols } = &mut block;
+                let (start, finish) = self.epilogue(velocity, rows, cols, &part);
+                self.kernels.block(part.len(), a, b, c, start, finish);
                 rest = below;
-                row += mc;
-            }
-            first = last;
-            if first >= depth.end {
-                break;
             }
         }
+    }
+
+    /// The operands, if reading them in place is the better way: A as rows by depth, B as depth by
+    /// columns. Packing does not pay where a packed element would be used a few times only.
+    pub(super) fn operands_in_place<'s>(
+        &'s self,
+        c: &Output<'_, T>,
+    ) -> Option<(Input<'s, T>, Input<'s, T>)> {
+        let (m, n) = (c.rows(), c.cols());
+        let Blocking { in_place_lines, in_place_work, .. } = self.plan.blocking;
+        match (self.a, self.b) {
+            (Lines::Matrix(a, scale), Lines::Matrix(b, b_scale))
+                if scale == T::ONE
+                    && b_scale == T::ONE
+                    && b.row_stride() == 1
+                    && c.col_stride() == 1
+                    && (m.min(n) <= in_place_lines || m * n * self.depth <= in_place_work) =>
+            {
+                Some((a.part(0..m, 0..self.depth), b.part(0..n, 0..self.depth).t()))
+            }
+            _ => None,
+        }
+    }
+
+    /// Computes `c` from operands in place: matrices, the columns of B and C side by side. Each
+    /// task has its band of rows, or of columns where those are more.
+    pub(super) fn run_in_place(
+        &self,
+        (a, b): (Input<'_, T>, Input<'_, T>),
+        c: Output<'_, T>,
+        velocity: Option<Output<'_, T>>,
+    ) {
+        let whole = Band { rows: 0..c.rows(), cols: 0..c.cols(), c, velocity };
+        let by_cols = whole.cols.len() > whole.rows.len();
+        divide(
+            whole,
+            self.tasks,
+            &|band: Band<'_, T>, left, parts| {
+                if by_cols {
+                    let at = cut(band.cols.len(), self.kernels.tile_cols(), left, parts);
+                    band.split_cols(at)
+                } else {
+                    let at = cut(band.rows.len(), self.kernels.tile_rows(), left, parts);
+                    band.split_rows(at)
+                }
+            },
+            &|mut band: Band<'_, T>| {
+                let a = a.part(band.rows.clone(), 0..self.depth);
+                let b = b.part(0..self.depth, band.cols.clone());
+                let Band { c, velocity, rows, cols } = &mut band;
+                let (start, finish) = self.epilogue(velocity, rows, cols, &(0..self.depth));
+                self.kernels.block_in_place(a, b, c, start, finish);
+            },
+        );
+    }
+
+    /// Start and finish of a band's block over rows `depth` of B: the first begins, the others go
+    /// on from what stands in C, and the last finishes.
+    fn epilogue<'b>(
+        &self,
+        velocity: &'b mut Option<Output<'_, T>>,
+        rows: &Range<usize>,
+        cols: &Range<usize>,
+        depth: &Range<usize>,
+    ) -> (BlockStart<'b, T>, BlockFinish<'b, T>)
+    where
+        Self: 'b,
+    {
+        let start = match self.start {
+            _ if depth.start > 0 => BlockStart::Load,
+            Start::Scaled(beta) if beta == T::ZERO => BlockStart::Zero,
+            Start::Scaled(beta) if beta == T::ONE => BlockStart::Load,
+            Start::Scaled(beta) => BlockStart::Scale(beta),
+            Start::Bias(bias) => BlockStart::Bias(&bias[cols.clone()]),
+        };
+        if depth.end < self.depth {
+            return (start, BlockFinish::Store);
+        }
+        let finish = match self.finish {
+            SharedFinish::Store => BlockFinish::Store,
+            SharedFinish::Relu => BlockFinish::Relu,
+            SharedFinish::ReluDropout { mask, scale } => {
+                BlockFinish::ReluDropout { mask, row: rows.start, col: cols.start, scale }
+            }
+            SharedFinish::Gate { activation, scale } => {
+                let activation = Input::from(activation).part(rows.clone(), cols.clone());
+                BlockFinish::Gate { activation, scale }
+            }
+            SharedFinish::Descent { rate, decay } => BlockFinish::Descent { rate, decay },
+            SharedFinish::Momentum { rate, momentum, decay } => {
+                let velocity = velocity.as_mut().map(Output::reborrow);
+                let velocity = velocity.expect("an update with momentum has a velocity");
+                BlockFinish::Momentum { velocity, rate, momentum, decay }
+            }
+        };
+        (start, finish)
     }
 }

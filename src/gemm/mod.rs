@@ -6,13 +6,19 @@
 //! alignment, or the other rows of a batch. [`naive::gemm`] is that definition in five lines.
 
 pub mod backend;
+mod blas;
+mod cache;
 mod driver;
 pub mod epilogue;
 pub mod naive;
+mod operand;
 mod plan;
 
 pub use backend::Backend;
-pub use epilogue::{Epilogue, Finish, Start};
+pub use blas::{dgemm, dgemm_with, sgemm, sgemm_with};
+pub use cache::Caches;
+pub use epilogue::{DropoutMask, Epilogue, Finish, Start};
+pub use operand::{GatheredRows, Operand, Packed};
 pub use plan::Blocking;
 
 use std::time::{Duration, Instant};
@@ -20,13 +26,13 @@ use std::time::{Duration, Instant};
 use crate::{
     aligned::AlignedBuf,
     error::{Error, Result},
-    float::Float,
-    kernels::{Element, KernelSet},
+    kernels::{Element, KernelSet, Output},
     matrix::{MatMut, MatRef},
     simd::InstructionSet,
     threads::Threads,
 };
-use driver::Product;
+use driver::{Product, SharedFinish};
+use operand::{Lines, Side};
 use plan::Plan;
 
 /// Multiply-adds that are worth a task of their own: below, waking a thread costs more than it
@@ -102,7 +108,7 @@ impl<T: Element> Gemm<T> {
         let (rows, cols) = (kernels.tile_rows(), kernels.tile_cols());
         Ok(Self {
             kernels,
-            blocking: Blocking::for_tile(rows, cols, size_of::<T>()),
+            blocking: Blocking::for_tile(Caches::detect(), rows, cols, size_of::<T>()),
             threads: Threads::Caller,
             backend: Backend::Tilewise,
         })
@@ -171,9 +177,17 @@ impl<T: Element> Gemm<T> {
     /// # Errors
     /// [`Error::SizeOverflow`] if that exceeds the address space.
     pub fn scratch_len(&self, m: usize, n: usize, k: usize) -> Result<usize> {
-        let plan = |m, n| Plan::new(self.kernels, self.blocking, self.threads.tasks(), (m, n, k));
-        // A C stored by columns is computed transposed.
-        Ok(plan(m, n)?.scratch_len.max(plan(n, m)?.scratch_len))
+        let tasks = self.threads.tasks();
+        let mut len = 0;
+        // A C stored by columns is computed transposed; an update of C takes the whole depth.
+        for (m, n) in [(m, n), (n, m)] {
+            for whole_depth in [false, true] {
+                let blocking = self.blocking;
+                let plan = Plan::new(self.kernels, blocking, tasks, (m, n, k), whole_depth)?;
+                len = len.max(plan.scratch_len);
+            }
+        }
+        Ok(len)
     }
 
     /// Scratch memory for products of up to these sizes.
@@ -184,48 +198,101 @@ impl<T: Element> Gemm<T> {
         AlignedBuf::zeroed(self.scratch_len(m, n, k)?)
     }
 
+    /// A in panels, to be used in many products: `scale * a`. Its products have alpha 1.
+    ///
+    /// # Errors
+    /// [`Error::SizeOverflow`] if the panels exceed the address space.
+    pub fn pack_a(&self, scale: T, a: MatRef<'_, T>) -> Result<Packed<T>> {
+        Packed::new(self.kernels, Side::A, scale, a)
+    }
+
+    /// B in panels, to be used in many products.
+    ///
+    /// # Errors
+    /// [`Error::SizeOverflow`] if the panels exceed the address space.
+    pub fn pack_b(&self, b: MatRef<'_, T>) -> Result<Packed<T>> {
+        Packed::new(self.kernels, Side::B, T::ONE, b)
+    }
+
     /// `C = finish(start + (alpha A) B)`, without allocating.
     ///
-    /// A is (m, k), B (k, n), C (m, n). With `alpha == 0` neither A nor B is read. `scratch`
-    /// holds at least [`scratch_len`](Self::scratch_len) elements; 64-byte alignment is best.
+    /// A is (m, k), B (k, n), C (m, n); A and B are matrices, packed before, or gathered, see
+    /// [`Operand`]. With `alpha == 0` neither A nor B is read. `scratch` holds at least
+    /// [`scratch_len`](Self::scratch_len) elements; 64-byte alignment is best.
     ///
     /// # Errors
     /// [`Error::Shape`] or [`Error::Length`] if an operand or the scratch memory does not fit;
-    /// [`Error::Setting`] if C has its columns apart and the epilogue a bias or an activation.
-    pub fn run(
+    /// [`Error::Setting`] if C has its columns apart and the epilogue more than a factor and a
+    /// rectifier, if an operand was packed for other kernels or the other side, or if the backend
+    /// cannot do what is asked for.
+    pub fn run<'a>(
         &self,
         alpha: T,
-        a: MatRef<'_, T>,
-        b: MatRef<'_, T>,
+        a: impl Into<Operand<'a, T>>,
+        b: impl Into<Operand<'a, T>>,
         c: MatMut<'_, T>,
         epilogue: Epilogue<'_, T>,
         scratch: &mut [T],
     ) -> Result<()> {
+        let (a, b) = (a.into(), b.into());
         match self.backend {
             Backend::Tilewise => {}
             Backend::MatrixMultiply => {
-                return backend::matrixmultiply(alpha, a, b, c, epilogue);
+                return backend::matrixmultiply(alpha, a.matrix()?, b.matrix()?, c, epilogue);
             }
-            Backend::Naive => return backend::naive(alpha, a, b, c, epilogue),
+            Backend::Naive => {
+                return backend::naive(alpha, a.matrix()?, b.matrix()?, c, epilogue);
+            }
         }
-        let (m, n, k) = check_shapes(a, b, &c)?;
+        let (m, n, k) = check_shapes(a.shape(), b.shape(), c.shape())?;
         epilogue.check((m, n), c.col_stride())?;
-        if m == 0 || n == 0 {
+        // A factor of 0 takes A and B out of the product, whatever they are.
+        let scale = if alpha == T::ZERO { T::ONE } else { alpha };
+        let a = a.lines(self.kernels, Side::A, scale)?;
+        let b = b.lines(self.kernels, Side::B, T::ONE)?;
+        let depth = if alpha == T::ZERO { 0 } else { k };
+        self.execute(depth, a, b, c.into(), epilogue, scratch)
+    }
+
+    /// A product whose operands fit: chooses the path and the tasks.
+    fn execute(
+        &self,
+        depth: usize,
+        a: Lines<'_, T>,
+        b: Lines<'_, T>,
+        c: Output<'_, T>,
+        epilogue: Epilogue<'_, T>,
+        scratch: &mut [T],
+    ) -> Result<()> {
+        let (symmetric, whole_depth) = (epilogue.is_symmetric(), epilogue.is_update());
+        // Tiles are written by rows; a C stored by columns is computed transposed.
+        let (a, b, c) = match (a, b) {
+            (Lines::Matrix(..), Lines::Matrix(..))
+                if symmetric && c.col_stride() != 1 && c.row_stride() == 1 =>
+            {
+                (b, a, c.t())
+            }
+            _ => (a, b, c),
+        };
+        let (m, n) = (c.rows(), c.cols());
+        let work = m.saturating_mul(n).saturating_mul(depth);
+        let tasks = self.threads.tasks().min(work / MULTIPLY_ADDS_PER_TASK).max(1);
+        let sizes = (m, n, depth);
+        let plan = Plan::new(self.kernels, self.blocking, tasks, sizes, whole_depth)?;
+        let Epilogue { start, finish, b_sums } = epilogue;
+        let (finish, velocity) = SharedFinish::split(finish);
+        let kernels = self.kernels;
+        let product = Product { kernels, plan, tasks, depth, a, b, start, finish };
+        if b_sums.is_none()
+            && let Some(operands) = product.operands_in_place(&c)
+        {
+            product.run_in_place(operands, c, velocity);
             return Ok(());
         }
-        // Without a factor there is nothing to add: the product has depth 0.
-        let k = if alpha == T::ZERO { 0 } else { k };
-        let (a, b) = (a.part(0..m, 0..k)?, b.part(0..k, 0..n)?);
-        // Tiles are written by rows; a C stored by columns is computed transposed.
-        let transposed = epilogue.is_symmetric() && c.col_stride() != 1 && c.row_stride() == 1;
-        let (a, b, c, m, n) = if transposed {
-            ((b.t(), T::ONE), (a.t(), alpha), c.t(), n, m)
-        } else {
-            ((a, alpha), (b, T::ONE), c, m, n)
-        };
-        let work = m.saturating_mul(n).saturating_mul(k);
-        let tasks = self.threads.tasks().min(work / MULTIPLY_ADDS_PER_TASK).max(1);
-        let plan = Plan::new(self.kernels, self.blocking, tasks, (m, n, k))?;
+        if b_sums.is_some() && !b.has_lines_side_by_side() {
+            let expected = "a B with its columns side by side, and not packed before";
+            return Err(Error::setting("sums of the columns of B", "asked for", expected));
+        }
         if scratch.len() < plan.scratch_len {
             return Err(Error::Length {
                 what: "scratch memory of a product",
@@ -233,9 +300,7 @@ impl<T: Element> Gemm<T> {
                 found: scratch.len(),
             });
         }
-        let Epilogue { start, finish } = epilogue;
-        let product = Product { kernels: self.kernels, plan, tasks, a, b, start, finish };
-        product.run(c.into(), scratch);
+        product.run_packed(c, velocity, b_sums, scratch);
         Ok(())
     }
 }
@@ -256,20 +321,25 @@ pub fn gemm<T: Element>(
     beta: T,
     c: MatMut<'_, T>,
 ) -> Result<()> {
-    let (m, n, k) = check_shapes(a, b, &c)?;
+    let (m, n, k) = check_shapes(a.shape(), b.shape(), c.shape())?;
     let gemm = Gemm::new()?;
     let mut scratch = gemm.scratch(m, n, k)?;
     gemm.run(alpha, a, b, c, Epilogue::scaled(beta), &mut scratch)
 }
 
-/// (m, n, k) if the operands fit.
-fn check_shapes<T: Float>(
-    a: MatRef<'_, T>,
-    b: MatRef<'_, T>,
-    c: &MatMut<'_, T>,
+/// (m, n, k) if operands of these shapes fit.
+fn check_shapes(
+    a: (usize, usize),
+    b: (usize, usize),
+    c: (usize, usize),
 ) -> Result<(usize, usize, usize)> {
-    let ((m, k), n) = (a.shape(), b.cols());
-    b.expect_shape("B of a product with A", (k, n))?;
-    c.expect_shape("C of a product", (m, n))?;
+    let ((m, k), n) = (a, b.1);
+    for (what, expected, found) in
+        [("B of a product with A", (k, n), b), ("C of a product", (m, n), c)]
+    {
+        if found != expected {
+            return Err(Error::Shape { what, expected, found });
+        }
+    }
     Ok((m, n, k))
 }

@@ -30,30 +30,58 @@ pub fn gemm<T: Float>(
     a: MatRef<'_, T>,
     b: MatRef<'_, T>,
     mut c: MatMut<'_, T>,
-    epilogue: Epilogue<'_, T>,
+    mut epilogue: Epilogue<'_, T>,
 ) -> Result<()> {
-    let (m, n, k) = check_shapes(a, b, &c)?;
+    let (m, n, k) = check_shapes(a.shape(), b.shape(), c.shape())?;
     epilogue.check((m, n), c.col_stride())?;
-    let k = if alpha == T::ZERO { 0 } else { k };
+    let multiply_add = |a: T, b: T, c: T| match rounding {
+        Rounding::Once => a.mul_add(b, c),
+        Rounding::Twice => a * b + c,
+    };
+    let depth = if alpha == T::ZERO { 0 } else { k };
+    if let Some(sums) = epilogue.b_sums {
+        for (j, sum) in sums.iter_mut().enumerate() {
+            *sum = (0..depth).fold(T::ZERO, |sum, p| sum + b.get(p, j));
+        }
+    }
     for i in 0..m {
         for j in 0..n {
-            let mut sum = match epilogue.start {
+            let start = match epilogue.start {
                 Start::Scaled(beta) if beta == T::ZERO => T::ZERO,
                 Start::Scaled(beta) => beta * c.get(i, j),
                 Start::Bias(bias) => bias[j],
             };
-            for p in 0..k {
-                let (a, b) = (alpha * a.get(i, p), b.get(p, j));
-                sum = match rounding {
-                    Rounding::Once => a.mul_add(b, sum),
-                    Rounding::Twice => a * b + sum,
-                };
-            }
-            let value = match epilogue.finish {
+            let sum = (0..depth)
+                .fold(start, |sum, p| multiply_add(alpha * a.get(i, p), b.get(p, j), sum));
+            let value = match &mut epilogue.finish {
                 Finish::Store => sum,
                 Finish::Relu => sum.relu(),
-                Finish::Gate { activation, scale } if activation.get(i, j) > T::ZERO => sum * scale,
-                Finish::Gate { .. } => T::ZERO,
+                Finish::ReluDropout { mask, scale } => {
+                    if mask.keeps(i, j) {
+                        sum.relu() * *scale
+                    } else {
+                        T::ZERO
+                    }
+                }
+                Finish::Gate { activation, scale } => {
+                    if activation.get(i, j) > T::ZERO {
+                        sum * *scale
+                    } else {
+                        T::ZERO
+                    }
+                }
+                Finish::Descent { learning_rate, l2 } => {
+                    let w = c.get(i, j);
+                    multiply_add(-*learning_rate, multiply_add(*l2 + *l2, w, sum), w)
+                }
+                Finish::Momentum { velocity, learning_rate, momentum, l2 } => {
+                    let w = c.get(i, j);
+                    let gradient = multiply_add(*l2 + *l2, w, sum);
+                    let kept = *momentum * velocity.get(i, j);
+                    let new = multiply_add(-*learning_rate, gradient, kept);
+                    velocity.set(i, j, new);
+                    w + new
+                }
             };
             c.set(i, j, value);
         }

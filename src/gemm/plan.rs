@@ -4,6 +4,7 @@
 use crate::{
     error::{Error, Result},
     float::Float,
+    gemm::cache::Caches,
     kernels::KernelSet,
 };
 
@@ -20,30 +21,54 @@ pub struct Blocking {
     /// Rows of B that are packed at a time, for all threads together; a multiple of `kc`, so that
     /// threads meet less often than once for each `kc`.
     pub kb: usize,
+    /// Rows, or columns, up to which operands are read in place instead of packed.
+    pub in_place_lines: usize,
+    /// Multiply-adds up to which operands are read in place.
+    pub in_place_work: usize,
 }
 
 impl Blocking {
     /// Blocking for a kernel's tile and elements of `size` bytes.
     ///
-    /// kc: a panel of B fills about half of a 48 KiB L1 cache; mc: a block of A fills about half
-    /// of a 1 MiB L2 cache; nc and kb: 16 MiB of packed B.
-    pub(super) fn for_tile(tile_rows: usize, tile_cols: usize, size: usize) -> Self {
-        let kc = (24 * 1024 / (tile_cols * size)).max(64);
-        let mc = (512 * 1024 / (kc * size)) / tile_rows * tile_rows;
+    /// kc: a panel of B fills half of the L1 cache, so that the panels of A can stream past it;
+    /// mc: a block of A fills a quarter of the L2 cache; nc and kb: the packed part of B.
+    pub(super) fn for_tile(
+        caches: Caches,
+        tile_rows: usize,
+        tile_cols: usize,
+        size: usize,
+    ) -> Self {
+        let kc = (caches.l1 / 2 / (tile_cols * size)).max(64);
+        let mc = (caches.l2 / 4 / (kc * size)).max(tile_rows) / tile_rows * tile_rows;
         let nc = 2048usize.next_multiple_of(tile_cols);
         let kb = (16 * 1024 * 1024 / (nc * size) / kc).max(1) * kc;
-        Self { mc, kc, nc, kb }
+        Self { mc, kc, nc, kb, in_place_lines: 16, in_place_work: 64 * 64 * 64 }
     }
 
-    /// The same, cut to whole tiles and to the sizes of one product.
-    fn clamped(self, tile: (usize, usize), (m, n, k): (usize, usize, usize)) -> Self {
+    /// The same, cut to whole tiles and to the sizes of one product. With `whole_depth` it has one
+    /// block of the whole depth, of about as many elements.
+    fn fitted(
+        self,
+        tile: (usize, usize),
+        (m, n, k): (usize, usize, usize),
+        whole_depth: bool,
+    ) -> Self {
         let kc = self.kc.max(1);
         let kb = (self.kb / kc).max(1) * kc;
+        let (mc, kc, nc, kb) = if whole_depth && k > kc {
+            // Rounded down to whole tiles, so that a larger product needs no less memory.
+            let rows = (self.mc * kc / k) / tile.0 * tile.0;
+            let cols = (self.nc * kb / k.max(kb)) / tile.1 * tile.1;
+            (rows.max(tile.0), k, cols.max(tile.1), k)
+        } else {
+            (self.mc, kc, self.nc, kb)
+        };
         Self {
-            mc: self.mc.min(m).max(1).next_multiple_of(tile.0),
-            kc: kc.min(k).max(1),
-            nc: self.nc.min(n).max(1).next_multiple_of(tile.1),
+            mc: mc.min(m).max(1).next_multiple_of(tile.0),
+            kc: kc.min(k),
+            nc: nc.min(n).max(1).next_multiple_of(tile.1),
             kb: kb.min(k),
+            ..self
         }
     }
 }
@@ -67,10 +92,11 @@ impl Plan {
         kernels: &KernelSet<T>,
         blocking: Blocking,
         tasks: usize,
-        (m, n, k): (usize, usize, usize),
+        sizes: (usize, usize, usize),
+        whole_depth: bool,
     ) -> Result<Self> {
         let tile = (kernels.tile_rows(), kernels.tile_cols());
-        let blocking = blocking.clamped(tile, (m, n, k));
+        let blocking = blocking.fitted(tile, sizes, whole_depth);
         let checked = || {
             let a_len = blocking.mc.checked_mul(blocking.kc)?;
             let b_len = blocking.nc.checked_mul(blocking.kb)?;

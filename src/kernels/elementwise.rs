@@ -1,6 +1,6 @@
 //! Element-wise work, and the reductions, each with one fixed order of additions.
 
-use crate::{float::Float, kernels::output::Output, matrix::MatRef, simd::Isa};
+use crate::{float::Float, kernels::operand::Output, matrix::MatRef, simd::Isa};
 
 /// Partial sums of [`sum_of_squares`]: element i goes to sum i mod 16, whatever the vector width.
 const SUMS: usize = 16;
@@ -162,9 +162,10 @@ pub(crate) unsafe fn column_sums<S: Isa<T>, T: Float>(isa: S, x: &MatRef<'_, T>,
     }
 }
 
-/// Which elements a dropout layer keeps: a pure function of key, row and column.
+/// Which elements of a matrix dropout keeps: a pure function of what the mask was made from, of
+/// the row and of the column, so that it is never stored and does not depend on threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct DropoutMask {
+pub struct DropoutMask {
     key: u64,
     /// Elements whose random 32-bit number is below it are dropped.
     threshold: u64,
@@ -172,10 +173,15 @@ pub(crate) struct DropoutMask {
 
 impl DropoutMask {
     /// A mask that drops with `probability`, for one layer at one step.
-    pub(crate) fn new(probability: f64, seed: u64, step: u64, layer: u64) -> Self {
+    pub fn new(probability: f64, seed: u64, step: u64, layer: u64) -> Self {
         let key = mix64(mix64(mix64(seed).wrapping_add(step)).wrapping_add(layer));
         let threshold = (probability * (1u64 << 32) as f64) as u64;
         Self { key, threshold }
+    }
+
+    /// Whether element (`row`, `col`) is kept.
+    pub fn keeps(self, row: usize, col: usize) -> bool {
+        self.keeps_with(self.row_keys(row), col)
     }
 
     /// Keys of one row: the counter goes through both rounds of the generator.
@@ -185,8 +191,17 @@ impl DropoutMask {
         (key as u32, (key >> 32) as u32)
     }
 
+    /// 1 for the elements of a row that are kept, from column `first_col` on, and 0 for the others.
     #[inline(always)]
-    fn keeps(self, (first, second): (u32, u32), col: usize) -> bool {
+    pub(crate) fn fill<T: Float>(self, row: usize, first_col: usize, kept: &mut [T]) {
+        let keys = self.row_keys(row);
+        for (j, kept) in kept.iter_mut().enumerate() {
+            *kept = if self.keeps_with(keys, first_col + j) { T::ONE } else { T::ZERO };
+        }
+    }
+
+    #[inline(always)]
+    fn keeps_with(self, (first, second): (u32, u32), col: usize) -> bool {
         u64::from(mix32(mix32(col as u32 ^ first).wrapping_add(second))) >= self.threshold
     }
 }
@@ -229,7 +244,7 @@ pub(crate) unsafe fn dropout<T: Float>(
             std::slice::from_raw_parts_mut(start, cols)
         };
         for (j, value) in row.iter_mut().enumerate() {
-            *value = if mask.keeps(keys, j) { *value * scale } else { T::ZERO };
+            *value = if mask.keeps_with(keys, j) { *value * scale } else { T::ZERO };
         }
     }
 }

@@ -6,13 +6,14 @@
 mod block;
 mod elementwise;
 mod matrixmultiply;
-mod output;
+mod operand;
 mod pack;
 mod peak;
 mod table;
 mod tile;
 
-pub(crate) use elementwise::DropoutMask;
-pub(crate) use output::Output;
+pub use elementwise::DropoutMask;
+pub(crate) use operand::{Input, Output};
+pub(crate) use pack::Along;
 pub use table::Element;
-pub(crate) use table::{BlockFinish, BlockStart, KernelSet, Panels};
+pub(crate) use table::{BlockFinish, BlockStart, KernelSet, Panels, Pictures};

@@ -5,165 +5,249 @@
 //! kernel multiplies but never stores.
 //!
 //! ```text
-//! dst[panel][p][i] = scale * src[(panel * width + i) * line_stride + p * depth_stride]
+//! dst[panel][p][i] = source(panel * width + i, p)
 //! ```
+//!
+//! Where the elements come from is a [`Source`]: it delivers vectors along the one direction in
+//! which its elements stand side by side in memory, be it that of the lines or that of the depth.
 
-use crate::{float::Float, simd::Isa};
+use crate::{
+    float::Float,
+    simd::{Isa, MAX_LANES},
+};
+
+/// Elements that stand side by side along one direction, in numbered runs across the other.
+pub(crate) trait Source<T: Float>: Copy {
+    /// `count` elements of run `run` from `at` on; the lanes behind them are undefined.
+    ///
+    /// # Safety
+    /// `1 <= count <= LANES`, and the run has at least `at + count` elements.
+    unsafe fn load<S: Isa<T>>(self, isa: S, run: usize, at: usize, count: usize) -> S::Vector;
+}
+
+/// `LANES` elements, or the first `count` of them.
+///
+/// # Safety
+/// `1 <= count <= LANES`, and `from` is valid for reading `count` elements.
+#[inline(always)]
+unsafe fn load<S: Isa<T>, T: Float>(isa: S, from: *const T, count: usize) -> S::Vector {
+    // SAFETY: the caller vouches for the elements.
+    unsafe { if count == S::LANES { isa.load(from) } else { isa.load_first(from, count) } }
+}
+
+/// A matrix of which one stride is 1.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Strided<T> {
+    pub(crate) ptr: *const T,
+    /// Elements from one run to the next.
+    pub(crate) stride: isize,
+    /// Factor of every element.
+    pub(crate) scale: T,
+}
+
+impl<T: Float> Source<T> for Strided<T> {
+    #[inline(always)]
+    unsafe fn load<S: Isa<T>>(self, isa: S, run: usize, at: usize, count: usize) -> S::Vector {
+        // SAFETY: the caller vouches for the elements.
+        let vector =
+            unsafe { load(isa, self.ptr.offset(run as isize * self.stride).add(at), count) };
+        isa.mul(vector, isa.splat(self.scale))
+    }
+}
+
+/// Pictures chosen by index from a store of bytes: element `at` of run `run` is
+/// `bytes[indices[run] * features + first + at] * scale[first + at] + shift[first + at]`, one
+/// multiply-add.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bytes<T> {
+    pub(crate) store: *const u8,
+    pub(crate) features: usize,
+    pub(crate) indices: *const u32,
+    pub(crate) first: usize,
+    pub(crate) scale: *const T,
+    pub(crate) shift: *const T,
+}
+
+impl<T: Float> Source<T> for Bytes<T> {
+    #[inline(always)]
+    unsafe fn load<S: Isa<T>>(self, isa: S, run: usize, at: usize, count: usize) -> S::Vector {
+        let feature = self.first + at;
+        // SAFETY: the caller vouches for the run and its elements, and with them for the features'
+        // scales and shifts; the copied bytes fit the longest vector.
+        unsafe {
+            let picture = *self.indices.add(run) as usize * self.features;
+            let from = self.store.add(picture + feature);
+            let bytes = if count == S::LANES {
+                isa.load_bytes(from)
+            } else {
+                let mut bytes = [0; MAX_LANES];
+                from.copy_to_nonoverlapping(bytes.as_mut_ptr(), count);
+                isa.load_bytes(bytes.as_ptr())
+            };
+            let scale = load(isa, self.scale.add(feature), count);
+            isa.mul_add(bytes, scale, load(isa, self.shift.add(feature), count))
+        }
+    }
+}
+
+/// Which way a source's elements stand side by side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Along {
+    /// Neighbouring lines: a run holds one p of all lines.
+    Lines,
+    /// Neighbouring p: a run is a line.
+    Depth,
+}
 
 /// A rectangle of an operand and where to put its panels.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Packing<T> {
-    /// Element (line 0, p = 0).
-    pub(crate) src: *const T,
-    /// Elements from one line to the next.
-    pub(crate) line_stride: isize,
-    /// Elements from one p to the next.
-    pub(crate) depth_stride: isize,
+pub(crate) struct Packing<T, P> {
+    pub(crate) source: P,
+    pub(crate) along: Along,
     /// Lines to pack.
     pub(crate) lines: usize,
     /// Elements of a line to pack.
     pub(crate) depth: usize,
     /// Lines in a panel.
     pub(crate) width: usize,
-    /// Factor of every element.
-    pub(crate) scale: T,
     /// Room for `lines` rounded up to whole panels, times `depth`.
     pub(crate) dst: *mut T,
+    /// One sum for each line, to which its elements are added in the order of p; or null.
+    pub(crate) sums: *mut T,
 }
+
+/// Panels that are filled at a time where lines stand side by side, so that a source's run is read
+/// in long pieces.
+const PANELS_AT_A_TIME: usize = 8;
 
 /// Packs a rectangle.
 ///
 /// # Safety
-/// - All `lines * depth` elements of the source are readable.
+/// - All `lines * depth` elements of the source are readable; if `along` is [`Along::Lines`], or
+///   [`Along::Depth`], they stand side by side that way.
 /// - `dst` is writable for `lines.next_multiple_of(width) * depth` elements and overlaps no
 ///   source element.
+/// - `sums` is null, or writable for `lines` elements; then `along` is [`Along::Lines`].
 #[inline(always)]
-pub(crate) unsafe fn pack<S: Isa<T>, T: Float>(isa: S, packing: &Packing<T>) {
-    let Packing { src, line_stride, depth_stride, depth, width, lines, .. } = *packing;
-    let mut line = 0;
-    while line < lines {
-        let used = width.min(lines - line);
-        let panel = Packing {
-            src: src.wrapping_offset(line as isize * line_stride),
-            lines: used,
-            dst: packing.dst.wrapping_add(line * depth),
-            ..*packing
-        };
-        // SAFETY: the panel's lines are among the caller's, and its elements start behind those
-        // of the panels before it.
-        unsafe {
-            if used < width {
-                panel.dst.write_bytes(0, width * depth);
-            }
-            if line_stride == 1 {
-                pack_side_by_side(isa, &panel);
-            } else if depth_stride == 1 {
-                pack_transposed(isa, &panel);
-            } else {
-                pack_strided(&panel);
-            }
-        }
-        line += width;
+pub(crate) unsafe fn pack<S: Isa<T>, T: Float, P: Source<T>>(isa: S, packing: &Packing<T, P>) {
+    let Packing { lines, depth, width, dst, .. } = *packing;
+    let used = lines % width;
+    if used != 0 {
+        // SAFETY: the last panel begins behind the whole ones.
+        unsafe { dst.add((lines - used) * depth).write_bytes(0, width * depth) };
     }
-}
-
-/// One panel whose lines stand side by side in memory: whole vectors are copied.
-///
-/// # Safety
-/// As for [`pack`], with `lines <= width`.
-#[inline(always)]
-unsafe fn pack_side_by_side<S: Isa<T>, T: Float>(isa: S, panel: &Packing<T>) {
-    let scale = isa.splat(panel.scale);
-    for p in 0..panel.depth {
-        let mut done = 0;
-        while done < panel.lines {
-            let count = S::LANES.min(panel.lines - done);
-            // SAFETY: the first `count` of `lines - done` elements of this p.
-            unsafe {
-                let from = panel.src.offset(p as isize * panel.depth_stride).add(done);
-                let to = panel.dst.add(p * panel.width + done);
-                if count == S::LANES {
-                    isa.store(to, isa.mul(isa.load(from), scale));
-                } else {
-                    isa.store_first(to, isa.mul(isa.load_first(from, count), scale), count);
-                }
-            }
-            done += S::LANES;
+    // SAFETY: the caller's promises, for each way.
+    unsafe {
+        match packing.along {
+            Along::Lines => pack_side_by_side(isa, packing),
+            Along::Depth => pack_transposed(isa, packing),
         }
     }
 }
 
-/// Lanes of the widest vector: vectors in the largest square that is transposed in registers.
-const MAX_LANES: usize = 16;
-
-/// One panel whose lines run along memory: squares are transposed in registers.
+/// Lines side by side: whole vectors are copied.
 ///
 /// # Safety
-/// As for [`pack`], with `lines <= width`.
+/// As for [`pack`].
 #[inline(always)]
-unsafe fn pack_transposed<S: Isa<T>, T: Float>(isa: S, panel: &Packing<T>) {
-    let scale = isa.splat(panel.scale);
-    let whole = panel.depth - panel.depth % S::LANES;
-    let mut first_line = 0;
-    while first_line < panel.lines {
-        let count = S::LANES.min(panel.lines - first_line);
-        let mut p = 0;
-        while p < whole {
-            let mut square = [isa.splat(T::ZERO); MAX_LANES];
-            for (i, row) in square.iter_mut().enumerate().take(count) {
-                // SAFETY: elements p to p + LANES - 1 of a line.
-                *row = unsafe {
-                    let line = (first_line + i) as isize * panel.line_stride;
-                    isa.mul(isa.load(panel.src.offset(line).add(p)), scale)
-                };
-            }
-            isa.transpose(&mut square[..S::LANES]);
-            for (i, &column) in square.iter().enumerate().take(S::LANES) {
-                // SAFETY: the first `count` of the elements that p + i has behind `first_line`.
+unsafe fn pack_side_by_side<S: Isa<T>, T: Float, P: Source<T>>(isa: S, packing: &Packing<T, P>) {
+    let Packing { source, lines, depth, width, dst, sums, .. } = *packing;
+    let group = PANELS_AT_A_TIME * width;
+    let mut first = 0;
+    while first < lines {
+        let end = lines.min(first + group);
+        for p in 0..depth {
+            let mut panel = first;
+            while panel < end {
+                let used = width.min(end - panel);
+                // SAFETY: lines `panel` to `panel + used - 1` of this p, in their panel; sums
+                // likewise. A vector is loaded only where all of its lines exist.
                 unsafe {
-                    isa.store_first(
-                        panel.dst.add((p + i) * panel.width + first_line),
-                        column,
-                        count,
-                    );
+                    let to = dst.add(panel * depth + p * width);
+                    let mut done = 0;
+                    while done < used {
+                        let count = S::LANES.min(used - done);
+                        let line = panel + done;
+                        // The elements of the next panel do no harm, and whole vectors are
+                        // faster.
+                        let vector = source.load(isa, p, line, S::LANES.min(lines - line));
+                        if count == S::LANES {
+                            isa.store(to.add(done), vector);
+                        } else {
+                            isa.store_first(to.add(done), vector, count);
+                        }
+                        if !sums.is_null() {
+                            let sum = isa.add(isa.load_first(sums.add(line), count), vector);
+                            isa.store_first(sums.add(line), sum, count);
+                        }
+                        done += S::LANES;
+                    }
                 }
+                panel += width;
             }
-            p += S::LANES;
         }
-        first_line += S::LANES;
+        first = end;
     }
-    let rest = Packing {
-        src: panel.src.wrapping_add(whole),
-        depth: panel.depth - whole,
-        dst: panel.dst.wrapping_add(whole * panel.width),
-        ..*panel
-    };
-    // SAFETY: the elements from `whole` on.
-    unsafe { pack_strided(&rest) }
 }
 
-/// One panel of any strides: a transposition in pieces that stay in the L1 cache.
+/// Lines along memory: squares are transposed in registers.
 ///
 /// # Safety
-/// As for [`pack`], with `lines <= width`.
+/// As for [`pack`].
 #[inline(always)]
-unsafe fn pack_strided<T: Float>(panel: &Packing<T>) {
-    // Elements of a cache line, so that each is fetched once.
-    const PIECE: usize = 16;
-    let mut start = 0;
-    while start < panel.depth {
-        let end = panel.depth.min(start + PIECE);
-        for line in 0..panel.lines {
-            // SAFETY: `line < lines` and `p < depth`.
-            unsafe {
-                let from = panel.src.offset(line as isize * panel.line_stride);
-                let to = panel.dst.add(line);
-                for p in start..end {
-                    let value = *from.offset(p as isize * panel.depth_stride);
-                    *to.add(p * panel.width) = value * panel.scale;
+unsafe fn pack_transposed<S: Isa<T>, T: Float, P: Source<T>>(isa: S, packing: &Packing<T, P>) {
+    let Packing { source, lines, depth, width, dst, .. } = *packing;
+    let mut panel = 0;
+    while panel < lines {
+        let used = width.min(lines - panel);
+        let to = dst.wrapping_add(panel * depth);
+        let mut first = 0;
+        while first < used {
+            let count = S::LANES.min(used - first);
+            let mut p = 0;
+            while p < depth {
+                let steps = S::LANES.min(depth - p);
+                let mut square = [isa.splat(T::ZERO); MAX_LANES];
+                for (i, row) in square.iter_mut().enumerate().take(count) {
+                    // SAFETY: `steps` elements of a line from p on.
+                    *row = unsafe { source.load(isa, panel + first + i, p, steps) };
                 }
+                isa.transpose(&mut square[..S::LANES]);
+                for (i, &column) in square.iter().enumerate().take(steps) {
+                    // SAFETY: `count` lines from `first` on, in their places of p + i.
+                    unsafe {
+                        let place = to.add((p + i) * width + first);
+                        if count == S::LANES {
+                            isa.store(place, column);
+                        } else {
+                            isa.store_first(place, column, count);
+                        }
+                    }
+                }
+                p += S::LANES;
+            }
+            first += S::LANES;
+        }
+        panel += width;
+    }
+}
+
+/// Packs a matrix of which no stride is 1, element by element; its runs are lines.
+///
+/// # Safety
+/// As for [`pack`], with `sums` null.
+pub(crate) unsafe fn pack_elements<T: Float>(packing: &Packing<T, Strided<T>>, step: isize) {
+    let Packing { source, lines, depth, width, dst, .. } = *packing;
+    for line in 0..lines.next_multiple_of(width) {
+        let to = dst.wrapping_add(line / width * width * depth + line % width);
+        let run = source.ptr.wrapping_offset(line as isize * source.stride);
+        for p in 0..depth {
+            // SAFETY: an element of a line, or nothing behind the last one, and its place.
+            unsafe {
+                let inside = line < lines;
+                let value = if inside { *run.offset(p as isize * step) } else { T::ZERO };
+                *to.add(p * width) = value * source.scale;
             }
         }
-        start = end;
     }
 }

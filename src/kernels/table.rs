@@ -4,7 +4,7 @@
 //! methods of `KernelSet` check lengths and call them. A set can only be had through
 //! [`Kernels::kernel_set`], which checks that the CPU has its instructions.
 
-use std::hint::black_box;
+use std::{hint::black_box, ops::Range};
 
 use crate::{
     error::Result,
@@ -12,9 +12,9 @@ use crate::{
     kernels::{
         block::{Block, Tiles, block},
         elementwise::{self, DropoutMask},
-        output::Output,
-        pack::Packing,
-        tile::{TileFinish, TileStart},
+        operand::{Input, Output},
+        pack::{Along, Bytes, Packing, Strided, pack_elements},
+        tile::{Beside, Tile, TileFinish, TileStart},
     },
     matrix::{MatMut, MatRef},
     simd::InstructionSet,
@@ -49,11 +49,17 @@ pub trait Kernels: Sized + 'static {
 /// The kernels of one instruction set for one element type.
 pub struct KernelSet<T: 'static> {
     set: InstructionSet,
-    tiles: Tiles<T>,
+    /// For packed operands.
+    packed: Tiles<T>,
+    /// For operands in place.
+    in_place: Tiles<T>,
+    /// For operands in place and very few rows: short and wide.
+    wide: Tiles<T>,
     /// Multiply-adds of one step of `multiply_adds`.
     multiply_adds_per_step: usize,
     multiply_adds: unsafe fn(usize) -> T,
-    pack: unsafe fn(&Packing<T>),
+    pack: unsafe fn(&Packing<T, Strided<T>>),
+    pack_bytes: unsafe fn(&Packing<T, Bytes<T>>),
     relu: unsafe fn(&[T], &mut [T]),
     gate: unsafe fn(&[T], &mut [T]),
     add_scaled: unsafe fn(T, &[T], &mut [T]),
@@ -62,7 +68,7 @@ pub struct KernelSet<T: 'static> {
     dropout: unsafe fn(DropoutMask, usize, T, &mut Output<'_, T>),
 }
 
-/// An operand's block in panels.
+/// A packed operand, or a block of it.
 #[derive(Clone, Copy)]
 pub(crate) struct Panels<'a, T> {
     pub(crate) data: &'a [T],
@@ -81,11 +87,41 @@ pub(crate) enum BlockStart<'a, T> {
 }
 
 /// What happens to the finished sums of a block.
-#[derive(Clone, Copy)]
 pub(crate) enum BlockFinish<'a, T> {
     Store,
     Relu,
-    Gate { activation: MatRef<'a, T>, scale: T },
+    /// With the place of the block's first element in the masked matrix.
+    ReluDropout {
+        mask: DropoutMask,
+        row: usize,
+        col: usize,
+        scale: T,
+    },
+    Gate {
+        activation: Input<'a, T>,
+        scale: T,
+    },
+    Descent {
+        rate: T,
+        decay: T,
+    },
+    Momentum {
+        velocity: Output<'a, T>,
+        rate: T,
+        momentum: T,
+        decay: T,
+    },
+}
+
+/// Pictures chosen by index out of a store of bytes, normalised on the way: see
+/// `kernels::pack::Bytes`.
+pub(crate) struct Pictures<'a, T> {
+    pub(crate) store: &'a [u8],
+    pub(crate) features: Range<usize>,
+    pub(crate) indices: &'a [u32],
+    /// One for each feature of a picture.
+    pub(crate) scale: &'a [T],
+    pub(crate) shift: &'a [T],
 }
 
 impl<T: Float> KernelSet<T> {
@@ -95,92 +131,187 @@ impl<T: Float> KernelSet<T> {
 
     /// MR: rows of a tile, width of the panels of A.
     pub(crate) fn tile_rows(&self) -> usize {
-        self.tiles.rows()
+        self.packed.rows()
     }
 
     /// NR: columns of a tile, width of the panels of B.
     pub(crate) fn tile_cols(&self) -> usize {
-        self.tiles.cols()
+        self.packed.cols()
     }
 
     /// Packs `scale * x` into panels of `width` rows each; see `kernels::pack`. Packing the
-    /// transposed matrix makes panels of columns.
-    pub(crate) fn pack_rows(&self, x: MatRef<'_, T>, width: usize, scale: T, panels: &mut [T]) {
-        let (lines, depth) = x.shape();
+    /// transposed matrix makes panels of columns. The elements of each row are added to `sums`,
+    /// one for each row, if they are given; then rows must stand side by side.
+    pub(crate) fn pack_rows(
+        &self,
+        x: Input<'_, T>,
+        width: usize,
+        scale: T,
+        panels: &mut [T],
+        sums: Option<&mut [T]>,
+    ) {
+        let (lines, depth) = (x.rows(), x.cols());
         assert!(panels.len() >= lines.next_multiple_of(width) * depth, "room for the panels");
+        assert!(
+            sums.as_ref().is_none_or(|sums| sums.len() == lines && x.row_stride() == 1),
+            "sums of lines side by side"
+        );
+        let (along, stride) = if x.row_stride() == 1 {
+            (Along::Lines, x.col_stride())
+        } else {
+            (Along::Depth, x.row_stride())
+        };
         let packing = Packing {
-            src: x.as_ptr(),
-            line_stride: x.row_stride(),
-            depth_stride: x.col_stride(),
+            source: Strided { ptr: x.as_ptr(), stride, scale },
+            along,
             lines,
             depth,
             width,
-            scale,
             dst: panels.as_mut_ptr(),
+            sums: sums.map_or(std::ptr::null_mut(), <[T]>::as_mut_ptr),
         };
         // SAFETY: the view's elements are readable, the panels have room and are exclusive; the
         // CPU has the set, because `kernel_set` gave it out.
-        unsafe { (self.pack)(&packing) }
+        unsafe {
+            if x.row_stride() == 1 || x.col_stride() == 1 {
+                (self.pack)(&packing);
+            } else {
+                pack_elements(&packing, x.col_stride());
+            }
+        }
+    }
+
+    /// Packs pictures into panels of `width`: the lines are pictures if `along` is
+    /// `Along::Depth`, features if it is `Along::Lines`.
+    pub(crate) fn pack_pictures(
+        &self,
+        x: Pictures<'_, T>,
+        along: Along,
+        width: usize,
+        panels: &mut [T],
+    ) {
+        let (lines, depth) = match along {
+            Along::Depth => (x.indices.len(), x.features.len()),
+            Along::Lines => (x.features.len(), x.indices.len()),
+        };
+        assert!(panels.len() >= lines.next_multiple_of(width) * depth, "room for the panels");
+        let features = x.scale.len();
+        assert!(x.shift.len() == features && x.features.end <= features, "scales and shifts");
+        let pictures = x.store.len() / features.max(1);
+        assert!(x.indices.iter().all(|&index| (index as usize) < pictures), "pictures there are");
+        let packing = Packing {
+            source: Bytes {
+                store: x.store.as_ptr(),
+                features,
+                indices: x.indices.as_ptr(),
+                first: x.features.start,
+                scale: x.scale.as_ptr(),
+                shift: x.shift.as_ptr(),
+            },
+            along,
+            lines,
+            depth,
+            width,
+            dst: panels.as_mut_ptr(),
+            sums: std::ptr::null_mut(),
+        };
+        // SAFETY: all indices name pictures of the store, all features have scales and shifts,
+        // the panels have room; the CPU has the set.
+        unsafe { (self.pack_bytes)(&packing) }
     }
 
     /// Computes `c` from packed blocks: `a` of `c.rows() x depth`, `b` of `depth x c.cols()`.
-    /// A bias and an activation need a C with its columns side by side.
+    /// Anything beside C, a bias, and an update of C need its columns side by side.
     pub(crate) fn block(
         &self,
         depth: usize,
-        a: &[T],
+        a: Panels<'_, T>,
         b: Panels<'_, T>,
         c: &mut Output<'_, T>,
         start: BlockStart<'_, T>,
         finish: BlockFinish<'_, T>,
     ) {
-        let (rows, cols) = (c.rows(), c.cols());
-        if rows == 0 || cols == 0 {
+        if c.rows() == 0 || c.cols() == 0 {
             return;
         }
         let (mr, nr) = (self.tile_rows(), self.tile_cols());
-        assert!(a.len() >= rows.next_multiple_of(mr) * depth, "panels of A");
-        let last_panel = (cols.div_ceil(nr) - 1) * b.stride;
-        assert!(b.data.len() >= last_panel + depth * nr, "panels of B");
-        let start = match start {
-            BlockStart::Zero => TileStart::Zero,
-            BlockStart::Bias(bias) => {
-                assert!(bias.len() == cols && c.col_stride() == 1, "bias of the columns");
-                TileStart::Bias(bias.as_ptr())
-            }
-            BlockStart::Load => TileStart::Load,
-            BlockStart::Scale(factor) => TileStart::Scale(factor),
+        let holds = |panels: Panels<'_, T>, count: usize, width: usize| {
+            panels.data.len() >= (count - 1) * panels.stride + depth * width
         };
-        let finish = match finish {
-            BlockFinish::Store => TileFinish::Store,
-            BlockFinish::Relu => TileFinish::Relu,
-            BlockFinish::Gate { activation, scale } => {
-                assert!(
-                    activation.shape() == (rows, cols)
-                        && activation.col_stride() == 1
-                        && c.col_stride() == 1,
-                    "activation of the block"
-                );
-                let row_stride = activation.row_stride();
-                TileFinish::Gate { activation: activation.as_ptr(), row_stride, scale }
-            }
+        assert!(holds(a, c.rows().div_ceil(mr), mr), "panels of A");
+        assert!(holds(b, c.cols().div_ceil(nr), nr), "panels of B");
+        let (start, finish) = check_epilogue(c, start, finish);
+        let first = Tile {
+            depth,
+            a: a.data.as_ptr(),
+            a_row_stride: 1,
+            a_depth_stride: mr as isize,
+            b: b.data.as_ptr(),
+            b_depth_stride: nr as isize,
+            c: c.as_mut_ptr(),
+            row_stride: c.row_stride(),
+            last_cols: 0,
+            start,
+            finish,
+        };
+        let arguments = Block {
+            rows: c.rows(),
+            cols: c.cols(),
+            first,
+            a_panel_stride: a.stride as isize,
+            b_panel_stride: b.stride as isize,
+            col_stride: c.col_stride(),
+        };
+        // SAFETY: lengths and epilogue are checked above, `c` is exclusive, and the CPU has the
+        // set, because `kernel_set` gave it out.
+        unsafe { block(self.packed, &arguments) }
+    }
+
+    /// Computes `c` from operands in place; the columns of B and of C stand side by side.
+    pub(crate) fn block_in_place(
+        &self,
+        a: Input<'_, T>,
+        b: Input<'_, T>,
+        c: &mut Output<'_, T>,
+        start: BlockStart<'_, T>,
+        finish: BlockFinish<'_, T>,
+    ) {
+        let (rows, cols, depth) = (c.rows(), c.cols(), a.cols());
+        assert!((a.rows(), b.rows(), b.cols()) == (rows, depth, cols), "operands of a block");
+        assert!(b.col_stride() == 1 && c.col_stride() == 1, "columns side by side");
+        if rows == 0 || cols == 0 {
+            return;
+        }
+        let tiles = if rows <= self.wide.rows() && cols > self.in_place.cols() {
+            self.wide
+        } else {
+            self.in_place
+        };
+        let (start, finish) = check_epilogue(c, start, finish);
+        let first = Tile {
+            depth,
+            a: a.as_ptr(),
+            a_row_stride: a.row_stride(),
+            a_depth_stride: a.col_stride(),
+            b: b.as_ptr(),
+            b_depth_stride: b.row_stride(),
+            c: c.as_mut_ptr(),
+            row_stride: c.row_stride(),
+            last_cols: 0,
+            start,
+            finish,
         };
         let arguments = Block {
             rows,
             cols,
-            depth,
-            a: a.as_ptr(),
-            b: b.data.as_ptr(),
-            b_panel_stride: b.stride,
-            c: c.as_mut_ptr(),
-            row_stride: c.row_stride(),
-            col_stride: c.col_stride(),
-            start,
-            finish,
+            first,
+            a_panel_stride: tiles.rows() as isize * a.row_stride(),
+            b_panel_stride: tiles.cols() as isize,
+            col_stride: 1,
         };
-        // SAFETY: lengths are checked above, `c` is exclusive, and the CPU has the set, because
-        // `kernel_set` gave it out.
-        unsafe { block(self.tiles, &arguments) }
+        // SAFETY: the views' elements are readable and fit, the epilogue is checked, `c` is
+        // exclusive, and the CPU has the set.
+        unsafe { block(tiles, &arguments) }
     }
 
     /// Runs multiply-adds on registers alone for `steps` steps, and returns how many it were.
@@ -238,21 +369,72 @@ impl<T: Float> KernelSet<T> {
     }
 }
 
+/// Start and finish for the first tile of `c`, if everything they read fits it.
+fn check_epilogue<T: Float>(
+    c: &Output<'_, T>,
+    start: BlockStart<'_, T>,
+    finish: BlockFinish<'_, T>,
+) -> (TileStart<T>, TileFinish<T>) {
+    let (shape, side_by_side) = ((c.rows(), c.cols()), c.col_stride() == 1);
+    let start = match start {
+        BlockStart::Zero => TileStart::Zero,
+        BlockStart::Bias(bias) => {
+            assert!(bias.len() == shape.1 && side_by_side, "bias of the columns");
+            TileStart::Bias(bias.as_ptr())
+        }
+        BlockStart::Load => TileStart::Load,
+        BlockStart::Scale(factor) => TileStart::Scale(factor),
+    };
+    let finish = match finish {
+        BlockFinish::Store => TileFinish::Store,
+        BlockFinish::Relu => TileFinish::Relu,
+        BlockFinish::ReluDropout { mask, row, col, scale } => {
+            assert!(side_by_side, "columns side by side under a mask");
+            TileFinish::ReluDropout { mask, row, col, scale }
+        }
+        BlockFinish::Gate { activation, scale } => {
+            let fits = (activation.rows(), activation.cols()) == shape;
+            assert!(fits && activation.col_stride() == 1 && side_by_side, "activation");
+            let (ptr, row_stride) = (activation.as_ptr(), activation.row_stride());
+            TileFinish::Gate { activation: Beside { ptr, row_stride }, scale }
+        }
+        BlockFinish::Descent { rate, decay } => {
+            assert!(side_by_side, "columns of weights side by side");
+            TileFinish::Descent { rate, decay }
+        }
+        BlockFinish::Momentum { mut velocity, rate, momentum, decay } => {
+            let fits = (velocity.rows(), velocity.cols()) == shape;
+            assert!(fits && velocity.col_stride() == 1 && side_by_side, "velocity");
+            let (ptr, row_stride) = (velocity.as_mut_ptr(), velocity.row_stride());
+            TileFinish::Momentum { velocity: Beside { ptr, row_stride }, rate, momentum, decay }
+        }
+    };
+    (start, finish)
+}
+
 /// One row of the table of tile functions.
 macro_rules! tile_row {
-    ($rows:literal, [$($vectors:literal),*]) => { &[$(tile::<$rows, $vectors>),*] };
+    ($from:ident, $rows:literal, [$($vectors:literal),*]) => {
+        &[$(tile::<$from, $rows, $vectors>),*]
+    };
 }
 
 /// A module with one instruction set's kernels for one element type.
 macro_rules! stamp {
     (
         $module:ident, $t:ident, $set:ident, $token:path, [$(#[$feature:meta])?],
-        rows: [$($rows:literal),*], vectors: $vectors:tt, peak_chains: $chains:literal
+        rows: [$($rows:literal),*], vectors: $vectors:tt,
+        wide_rows: [$($wide_rows:literal),*], wide_vectors: $wide_vectors:tt,
+        peak_chains: $chains:literal
     ) => {
         mod $module {
             use super::*;
             use crate::{
-                kernels::{block::MAX_TILE, pack, peak, tile as microkernel},
+                kernels::{
+                    block::MAX_TILE,
+                    pack, peak,
+                    tile::{self as microkernel, IN_PLACE, PACKED},
+                },
                 simd::Isa,
             };
             use $token as Token;
@@ -264,10 +446,22 @@ macro_rules! stamp {
 
             pub(super) static SET: KernelSet<$t> = KernelSet {
                 set: InstructionSet::$set,
-                tiles: Tiles { functions: &[$(tile_row!($rows, $vectors)),*], lanes: LANES },
+                packed: Tiles {
+                    functions: &[$(tile_row!(PACKED, $rows, $vectors)),*],
+                    lanes: LANES,
+                },
+                in_place: Tiles {
+                    functions: &[$(tile_row!(IN_PLACE, $rows, $vectors)),*],
+                    lanes: LANES,
+                },
+                wide: Tiles {
+                    functions: &[$(tile_row!(IN_PLACE, $wide_rows, $wide_vectors)),*],
+                    lanes: LANES,
+                },
                 multiply_adds_per_step: $chains * LANES,
                 multiply_adds,
                 pack,
+                pack_bytes,
                 relu,
                 gate,
                 add_scaled,
@@ -280,10 +474,12 @@ macro_rules! stamp {
             // token; the rest is what the generic kernel of the same name asks for.
 
             $(#[$feature])?
-            unsafe fn tile<const ROWS: usize, const VECS: usize>(tile: &microkernel::Tile<$t>) {
+            unsafe fn tile<const FROM: bool, const ROWS: usize, const VECS: usize>(
+                tile: &Tile<$t>,
+            ) {
                 // SAFETY: see above.
                 unsafe {
-                    microkernel::tile::<Token, $t, ROWS, VECS, MR, NV>(Token::new(), tile)
+                    microkernel::tile::<Token, $t, FROM, ROWS, VECS, MR, NV>(Token::new(), tile)
                 }
             }
             $(#[$feature])?
@@ -292,7 +488,12 @@ macro_rules! stamp {
                 unsafe { peak::multiply_adds::<Token, $t, $chains>(Token::new(), steps) }
             }
             $(#[$feature])?
-            unsafe fn pack(packing: &Packing<$t>) {
+            unsafe fn pack(packing: &Packing<$t, Strided<$t>>) {
+                // SAFETY: see above.
+                unsafe { pack::pack(Token::new(), packing) }
+            }
+            $(#[$feature])?
+            unsafe fn pack_bytes(packing: &Packing<$t, Bytes<$t>>) {
                 // SAFETY: see above.
                 unsafe { pack::pack(Token::new(), packing) }
             }
@@ -341,30 +542,36 @@ macro_rules! stamp {
 #[cfg(target_arch = "x86_64")]
 stamp!(
     avx512_f32, f32, Avx512, crate::simd::avx512::Avx512, [#[target_feature(enable = "avx512f")]],
-    rows: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14], vectors: [1, 2], peak_chains: 12
+    rows: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14], vectors: [1, 2],
+    wide_rows: [1, 2, 3], wide_vectors: [1, 2, 3, 4, 5, 6, 7, 8], peak_chains: 12
 );
 #[cfg(target_arch = "x86_64")]
 stamp!(
     avx512_f64, f64, Avx512, crate::simd::avx512::Avx512, [#[target_feature(enable = "avx512f")]],
-    rows: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14], vectors: [1, 2], peak_chains: 12
+    rows: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14], vectors: [1, 2],
+    wide_rows: [1, 2, 3], wide_vectors: [1, 2, 3, 4, 5, 6, 7, 8], peak_chains: 12
 );
 #[cfg(target_arch = "x86_64")]
 stamp!(
     avx2_f32, f32, Avx2, crate::simd::avx2::Avx2, [#[target_feature(enable = "avx2,fma")]],
-    rows: [1, 2, 3, 4, 5, 6], vectors: [1, 2], peak_chains: 12
+    rows: [1, 2, 3, 4, 5, 6], vectors: [1, 2],
+    wide_rows: [1, 2], wide_vectors: [1, 2, 3, 4, 5, 6], peak_chains: 12
 );
 #[cfg(target_arch = "x86_64")]
 stamp!(
     avx2_f64, f64, Avx2, crate::simd::avx2::Avx2, [#[target_feature(enable = "avx2,fma")]],
-    rows: [1, 2, 3, 4, 5, 6], vectors: [1, 2], peak_chains: 12
+    rows: [1, 2, 3, 4, 5, 6], vectors: [1, 2],
+    wide_rows: [1, 2], wide_vectors: [1, 2, 3, 4, 5, 6], peak_chains: 12
 );
 stamp!(
     portable_f32, f32, Portable, crate::simd::portable::Portable, [],
-    rows: [1, 2, 3, 4], vectors: [1], peak_chains: 6
+    rows: [1, 2, 3, 4], vectors: [1],
+    wide_rows: [1, 2], wide_vectors: [1, 2, 3], peak_chains: 6
 );
 stamp!(
     portable_f64, f64, Portable, crate::simd::portable::Portable, [],
-    rows: [1, 2, 3, 4], vectors: [1], peak_chains: 6
+    rows: [1, 2, 3, 4], vectors: [1],
+    wide_rows: [1, 2], wide_vectors: [1, 2, 3], peak_chains: 6
 );
 
 macro_rules! impl_kernels {

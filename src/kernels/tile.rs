@@ -4,14 +4,18 @@
 //! acc[i][v] = start                              zero, bias, or what stands in C
 //! for p in 0..depth:
 //!     for i in 0..ROWS, v in 0..VECS:
-//!         acc[i][v] = a[p][i] * b[p][v] + acc[i][v]      one fused multiply-add
-//! c[i][v] = finish(acc[i][v])                    as it is, max(acc, 0), or gated
+//!         acc[i][v] = a[i][p] * b[p][v] + acc[i][v]      one fused multiply-add
+//! c[i][v] = finish(acc[i][v])                    stored, rectified, gated, or an update of C
 //! ```
 //!
 //! Every element of C is one chain of multiply-adds in the order of k, so its bits do not depend
-//! on the tile's shape, its position, or the vector width.
+//! on the tile's shape, its position, the vector width, or where the operands are read from.
 
-use crate::{float::Float, simd::Isa};
+use crate::{
+    float::Float,
+    kernels::elementwise::DropoutMask,
+    simd::{Isa, MAX_LANES},
+};
 
 /// What the accumulators of a tile start from.
 #[derive(Clone, Copy, Debug)]
@@ -26,33 +30,73 @@ pub(crate) enum TileStart<T> {
     Scale(T),
 }
 
-/// What happens to the finished sums of a tile before they are stored.
+/// Another matrix of the shape of C, at the tile's first element; columns side by side.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum TileFinish<T> {
-    /// Nothing.
-    Store,
-    /// `max(sum, 0)`.
-    Relu,
-    /// `sum * scale` where the stored activation is above 0, else 0.
-    Gate {
-        /// The activation at the tile's first element; columns side by side.
-        activation: *const T,
-        /// Elements from one of its rows to the next.
-        row_stride: isize,
-        /// Factor of what passes.
-        scale: T,
-    },
+pub(crate) struct Beside<P> {
+    pub(crate) ptr: P,
+    /// Elements from one row to the next.
+    pub(crate) row_stride: isize,
 }
 
-/// One tile: packed panels, its place in C, and its epilogue.
+/// What happens to the finished sums of a tile.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum TileFinish<T> {
+    /// They are stored.
+    Store,
+    /// `max(sum, 0)` is stored.
+    Relu,
+    /// `max(sum, 0) * scale` is stored where the mask keeps the element, else 0.
+    ReluDropout {
+        mask: DropoutMask,
+        /// Place of the tile's first element in the masked matrix.
+        row: usize,
+        col: usize,
+        scale: T,
+    },
+    /// `sum * scale` is stored where the activation is above 0, else 0.
+    Gate { activation: Beside<*const T>, scale: T },
+    /// C are weights and the sum their gradient: `g = decay w + sum; w = -rate g + w`.
+    Descent { rate: T, decay: T },
+    /// As `Descent`, with a velocity: `v = -rate g + momentum v; w = w + v`.
+    Momentum { velocity: Beside<*mut T>, rate: T, momentum: T, decay: T },
+}
+
+impl<T> TileFinish<T> {
+    /// The same for the element `rows` below and `cols` to the right.
+    pub(crate) fn at(self, rows: usize, cols: usize) -> Self {
+        let step = |stride: isize| rows as isize * stride + cols as isize;
+        match self {
+            Self::Gate { activation: Beside { ptr, row_stride }, scale } => {
+                let ptr = ptr.wrapping_offset(step(row_stride));
+                Self::Gate { activation: Beside { ptr, row_stride }, scale }
+            }
+            Self::Momentum { velocity: Beside { ptr, row_stride }, rate, momentum, decay } => {
+                let ptr = ptr.wrapping_offset(step(row_stride));
+                Self::Momentum { velocity: Beside { ptr, row_stride }, rate, momentum, decay }
+            }
+            Self::ReluDropout { mask, row, col, scale } => {
+                Self::ReluDropout { mask, row: row + rows, col: col + cols, scale }
+            }
+            other => other,
+        }
+    }
+}
+
+/// One tile: where its operands are read, its place in C, and its epilogue.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tile<T> {
     /// Length of the chains.
     pub(crate) depth: usize,
-    /// Panel of A: for each p the MR elements of a column.
+    /// Element (0, 0) of A. Packed: for each p the MR elements of a column.
     pub(crate) a: *const T,
-    /// Panel of B: for each p the NR elements of a row.
+    /// Elements from one row of A to the next; not used where A is packed.
+    pub(crate) a_row_stride: isize,
+    /// Elements from one column of A to the next; not used where A is packed.
+    pub(crate) a_depth_stride: isize,
+    /// Element (0, 0) of B. Packed: for each p the NR elements of a row.
     pub(crate) b: *const T,
+    /// Elements from one row of B to the next; not used where B is packed.
+    pub(crate) b_depth_stride: isize,
     /// First element of C; columns side by side.
     pub(crate) c: *mut T,
     /// Elements from one row of C to the next.
@@ -62,6 +106,14 @@ pub(crate) struct Tile<T> {
     pub(crate) start: TileStart<T>,
     pub(crate) finish: TileFinish<T>,
 }
+
+/// Where a tile's operands are read from.
+pub(crate) const PACKED: bool = true;
+/// The operands where they are: nothing is padded, so the last vector of B is masked.
+pub(crate) const IN_PLACE: bool = false;
+
+/// Rows of B that are fetched ahead where B is read in place: about one memory latency.
+const ROWS_AHEAD: isize = 16;
 
 /// `LANES` elements, or the first `count` of them.
 ///
@@ -73,18 +125,20 @@ unsafe fn load<S: Isa<T>, T: Float>(isa: S, from: *const T, count: usize) -> S::
     unsafe { if count == S::LANES { isa.load(from) } else { isa.load_first(from, count) } }
 }
 
-/// Computes one tile of `ROWS` rows and `VECS` vectors from panels of width `MR` and
-/// `NR = NV * LANES`.
+/// Computes one tile of `ROWS` rows and `VECS` vectors, from panels of width `MR` and
+/// `NR = NV * LANES` if `FROM` is [`PACKED`], else from the operands in place.
 ///
 /// # Safety
-/// - `a` is readable for `depth * MR` elements and `b` for `depth * NR`.
+/// - A is readable for `ROWS x depth` elements and B for `depth x ((VECS - 1) * LANES +
+///   last_cols)` by their strides; packed panels for whole MR and NR.
 /// - For each of the `ROWS` rows, `c` is writable for `(VECS - 1) * LANES + last_cols` elements,
-///   and readable where `start` reads C; likewise the bias and the activation.
+///   and readable where `start` or `finish` reads C; likewise what stands beside C.
 /// - `1 <= last_cols <= LANES`, `ROWS <= MR`, `VECS <= NV`.
 #[inline(always)]
 pub(crate) unsafe fn tile<
     S,
     T,
+    const FROM: bool,
     const ROWS: usize,
     const VECS: usize,
     const MR: usize,
@@ -99,6 +153,7 @@ pub(crate) unsafe fn tile<
     let zero = isa.splat(T::ZERO);
     let mut acc = [[zero; VECS]; ROWS];
     let cols = |v: usize| if v + 1 == VECS { tile.last_cols } else { S::LANES };
+    let at = |i: usize, v: usize| i as isize * tile.row_stride + (v * S::LANES) as isize;
 
     match tile.start {
         TileStart::Zero => {}
@@ -115,10 +170,7 @@ pub(crate) unsafe fn tile<
             for (i, row) in acc.iter_mut().enumerate() {
                 for (v, sum) in row.iter_mut().enumerate() {
                     // SAFETY: the caller vouches for the tile's elements of C.
-                    *sum = unsafe {
-                        let c = tile.c.offset(i as isize * tile.row_stride).add(v * S::LANES);
-                        load(isa, c, cols(v))
-                    };
+                    *sum = unsafe { load(isa, tile.c.offset(at(i, v)), cols(v)) };
                 }
             }
             if let TileStart::Scale(factor) = tile.start {
@@ -131,21 +183,36 @@ pub(crate) unsafe fn tile<
     }
 
     let (mut a, mut b) = (tile.a, tile.b);
+    let (a_row_stride, a_depth_stride, b_depth_stride) = if FROM == PACKED {
+        (1, MR as isize, (NV * S::LANES) as isize)
+    } else {
+        (tile.a_row_stride, tile.a_depth_stride, tile.b_depth_stride)
+    };
     for _ in 0..tile.depth {
         let mut b_row = [zero; VECS];
         for (v, vector) in b_row.iter_mut().enumerate() {
-            // SAFETY: inside the panel of B, of which `p * NR` elements are behind `b`.
-            *vector = unsafe { isa.load(b.add(v * S::LANES)) };
+            let from = b.wrapping_add(v * S::LANES);
+            // SAFETY: row p of B; packed panels are padded to whole vectors.
+            *vector = unsafe {
+                if FROM == PACKED || v + 1 < VECS {
+                    isa.load(from)
+                } else {
+                    isa.load_first(from, tile.last_cols)
+                }
+            };
+            if FROM == IN_PLACE {
+                isa.prefetch(from.wrapping_offset(ROWS_AHEAD * b_depth_stride));
+            }
         }
         for (i, row) in acc.iter_mut().enumerate() {
-            // SAFETY: inside the panel of A, of which `p * MR` elements are behind `a`.
-            let a_value = isa.splat(unsafe { *a.add(i) });
+            // SAFETY: row i of column p of A.
+            let a_value = isa.splat(unsafe { *a.offset(i as isize * a_row_stride) });
             for (sum, &vector) in row.iter_mut().zip(&b_row) {
                 *sum = isa.mul_add(a_value, vector, *sum);
             }
         }
-        a = a.wrapping_add(MR);
-        b = b.wrapping_add(NV * S::LANES);
+        a = a.wrapping_offset(a_depth_stride);
+        b = b.wrapping_offset(b_depth_stride);
     }
 
     match tile.finish {
@@ -155,16 +222,54 @@ pub(crate) unsafe fn tile<
                 *sum = isa.relu(*sum);
             }
         }
-        TileFinish::Gate { activation, row_stride, scale } => {
+        TileFinish::ReluDropout { mask, row, col, scale } => {
+            let scale = isa.splat(scale);
+            for (i, sums) in acc.iter_mut().enumerate() {
+                for (v, sum) in sums.iter_mut().enumerate() {
+                    let mut kept = [T::ZERO; MAX_LANES];
+                    mask.fill(row + i, col + v * S::LANES, &mut kept[..S::LANES]);
+                    // SAFETY: no vector has more than MAX_LANES lanes.
+                    let kept = unsafe { isa.load(kept.as_ptr()) };
+                    *sum = isa.gate(isa.mul(isa.relu(*sum), scale), kept);
+                }
+            }
+        }
+        TileFinish::Gate { activation, scale } => {
             let scale = isa.splat(scale);
             for (i, row) in acc.iter_mut().enumerate() {
                 for (v, sum) in row.iter_mut().enumerate() {
+                    let step = i as isize * activation.row_stride + (v * S::LANES) as isize;
                     // SAFETY: the caller vouches for the tile's elements of the activation.
-                    let gate = unsafe {
-                        let h = activation.offset(i as isize * row_stride).add(v * S::LANES);
-                        load(isa, h, cols(v))
-                    };
+                    let gate = unsafe { load(isa, activation.ptr.offset(step), cols(v)) };
                     *sum = isa.gate(isa.mul(*sum, scale), gate);
+                }
+            }
+        }
+        TileFinish::Descent { rate, decay } => {
+            let (rate, decay) = (isa.splat(-rate), isa.splat(decay));
+            for (i, row) in acc.iter_mut().enumerate() {
+                for (v, sum) in row.iter_mut().enumerate() {
+                    // SAFETY: the caller vouches for the tile's elements of C.
+                    let w = unsafe { load(isa, tile.c.offset(at(i, v)), cols(v)) };
+                    *sum = isa.mul_add(rate, isa.mul_add(decay, w, *sum), w);
+                }
+            }
+        }
+        TileFinish::Momentum { velocity, rate, momentum, decay } => {
+            let (rate, decay) = (isa.splat(-rate), isa.splat(decay));
+            let momentum = isa.splat(momentum);
+            for (i, row) in acc.iter_mut().enumerate() {
+                for (v, sum) in row.iter_mut().enumerate() {
+                    let step = i as isize * velocity.row_stride + (v * S::LANES) as isize;
+                    // SAFETY: the caller vouches for the tile's elements of C and the velocity.
+                    unsafe {
+                        let w = load(isa, tile.c.offset(at(i, v)), cols(v));
+                        let place = velocity.ptr.offset(step);
+                        let old = isa.mul(momentum, load(isa, place, cols(v)));
+                        let new = isa.mul_add(rate, isa.mul_add(decay, w, *sum), old);
+                        isa.store_first(place, new, cols(v));
+                        *sum = isa.add(w, new);
+                    }
                 }
             }
         }
@@ -174,7 +279,7 @@ pub(crate) unsafe fn tile<
         for (v, &sum) in row.iter().enumerate() {
             // SAFETY: the caller vouches for the tile's elements of C.
             unsafe {
-                let c = tile.c.offset(i as isize * tile.row_stride).add(v * S::LANES);
+                let c = tile.c.offset(at(i, v));
                 if cols(v) == S::LANES {
                     isa.store(c, sum);
                 } else {

@@ -34,7 +34,7 @@ macro_rules! impl_avx2 {
     (
         $t:ident, $vector:ident, $lanes:literal, $splat:ident, $load:ident, $mask_load:ident,
         $store:ident, $mask_store:ident, $add:ident, $mul:ident, $fmadd:ident, $max:ident,
-        $cmp:ident, $and:ident, $transpose:ident
+        $cmp:ident, $and:ident, $transpose:ident, $load_bytes:ident
     ) => {
         // In all methods, SAFETY of the intrinsics: `self` proves that the CPU has AVX2 and FMA.
         // Masked-off lanes of loads and stores are not accessed.
@@ -56,6 +56,16 @@ macro_rules! impl_avx2 {
             unsafe fn load_first(self, from: *const $t, count: usize) -> $vector {
                 // SAFETY: see above; the caller vouches for the first `count <= LANES` elements.
                 unsafe { $mask_load(from, first_words(count * (8 / $lanes))) }
+            }
+            #[inline(always)]
+            unsafe fn load_bytes(self, from: *const u8) -> $vector {
+                // SAFETY: see above; the caller vouches for the bytes.
+                unsafe { $load_bytes(from) }
+            }
+            #[inline(always)]
+            fn prefetch(self, address: *const $t) {
+                // SAFETY: a prefetch of any address is harmless.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
             }
             #[inline(always)]
             unsafe fn store(self, to: *mut $t, vector: $vector) {
@@ -117,7 +127,8 @@ impl_avx2!(
     _mm256_max_ps,
     _mm256_cmp_ps,
     _mm256_and_ps,
-    transpose_f32
+    transpose_f32,
+    load_bytes_f32
 );
 impl_avx2!(
     f64,
@@ -134,7 +145,8 @@ impl_avx2!(
     _mm256_max_pd,
     _mm256_cmp_pd,
     _mm256_and_pd,
-    transpose_f64
+    transpose_f64,
+    load_bytes_f64
 );
 
 /// Transposes 8 x 8: pairs, then fours within 16-byte halves, then the halves.
@@ -183,5 +195,24 @@ unsafe fn transpose_f64(r: &mut [__m256d; 4]) {
         r[1] = _mm256_permute2f128_pd::<0x20>(high_01, high_23);
         r[2] = _mm256_permute2f128_pd::<0x31>(low_01, low_23);
         r[3] = _mm256_permute2f128_pd::<0x31>(high_01, high_23);
+    }
+}
+
+/// # Safety
+/// The CPU has `avx2`, and `from` is valid for reading 8 bytes.
+#[inline(always)]
+unsafe fn load_bytes_f32(from: *const u8) -> __m256 {
+    // SAFETY: the caller vouches for both.
+    unsafe { _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast()))) }
+}
+
+/// # Safety
+/// The CPU has `avx2`, and `from` is valid for reading 4 bytes.
+#[inline(always)]
+unsafe fn load_bytes_f64(from: *const u8) -> __m256d {
+    // SAFETY: the caller vouches for both.
+    unsafe {
+        let bytes = from.cast::<i32>().read_unaligned();
+        _mm256_cvtepi32_pd(_mm_cvtepu8_epi32(_mm_cvtsi32_si128(bytes)))
     }
 }

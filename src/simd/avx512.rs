@@ -21,7 +21,7 @@ macro_rules! impl_avx512 {
     (
         $t:ident, $vector:ident, $mask:ident, $lanes:literal, $splat:ident, $load:ident,
         $maskz_load:ident, $store:ident, $mask_store:ident, $add:ident, $mul:ident, $fmadd:ident,
-        $max:ident, $cmp:ident, $maskz_mov:ident, $transpose:ident
+        $max:ident, $cmp:ident, $maskz_mov:ident, $transpose:ident, $load_bytes:ident
     ) => {
         // In all methods, SAFETY of the intrinsics: `self` proves that the CPU has AVX-512F.
         // Masked-off lanes of loads and stores are not accessed.
@@ -43,6 +43,16 @@ macro_rules! impl_avx512 {
             unsafe fn load_first(self, from: *const $t, count: usize) -> $vector {
                 // SAFETY: see above; the caller vouches for the first `count` elements.
                 unsafe { $maskz_load(((1u32 << count) - 1) as $mask, from) }
+            }
+            #[inline(always)]
+            unsafe fn load_bytes(self, from: *const u8) -> $vector {
+                // SAFETY: see above; the caller vouches for the bytes.
+                unsafe { $load_bytes(from) }
+            }
+            #[inline(always)]
+            fn prefetch(self, address: *const $t) {
+                // SAFETY: a prefetch of any address is harmless.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
             }
             #[inline(always)]
             unsafe fn store(self, to: *mut $t, vector: $vector) {
@@ -105,7 +115,8 @@ impl_avx512!(
     _mm512_max_ps,
     _mm512_cmp_ps_mask,
     _mm512_maskz_mov_ps,
-    transpose_f32
+    transpose_f32,
+    load_bytes_f32
 );
 impl_avx512!(
     f64,
@@ -123,7 +134,8 @@ impl_avx512!(
     _mm512_max_pd,
     _mm512_cmp_pd_mask,
     _mm512_maskz_mov_pd,
-    transpose_f64
+    transpose_f64,
+    load_bytes_f64
 );
 
 /// Transposes 16 x 16: pairs, then fours within 16-byte quarters, then the quarters.
@@ -189,4 +201,20 @@ unsafe fn transpose_f64(r: &mut [__m512d; 8]) {
             r[6 + j] = _mm512_shuffle_f64x2::<0xdd>(high_01, high_23);
         }
     }
+}
+
+/// # Safety
+/// The CPU has `avx512f`, and `from` is valid for reading 16 bytes.
+#[inline(always)]
+unsafe fn load_bytes_f32(from: *const u8) -> __m512 {
+    // SAFETY: the caller vouches for both.
+    unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast()))) }
+}
+
+/// # Safety
+/// The CPU has `avx512f`, and `from` is valid for reading 8 bytes.
+#[inline(always)]
+unsafe fn load_bytes_f64(from: *const u8) -> __m512d {
+    // SAFETY: the caller vouches for both; AVX-512F comes with AVX2.
+    unsafe { _mm512_cvtepi32_pd(_mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast()))) }
 }

@@ -17,6 +17,9 @@ pub use detect::InstructionSet;
 
 use crate::float::Float;
 
+/// Lanes of the widest vector of any set.
+pub(crate) const MAX_LANES: usize = 16;
+
 /// One instruction set's vectors of `T`.
 pub(crate) trait Isa<T: Float>: Copy + Send + Sync + 'static {
     /// A vector of [`LANES`](Self::LANES) elements.
@@ -38,6 +41,15 @@ pub(crate) trait Isa<T: Float>: Copy + Send + Sync + 'static {
     /// # Safety
     /// `count <= LANES`, and `from` is valid for reading `count` elements.
     unsafe fn load_first(self, from: *const T, count: usize) -> Self::Vector;
+
+    /// `LANES` bytes from `from` on, as numbers from 0 to 255.
+    ///
+    /// # Safety
+    /// `from` is valid for reading `LANES` bytes.
+    unsafe fn load_bytes(self, from: *const u8) -> Self::Vector;
+
+    /// Asks for the cache line at `address`, which may be anything.
+    fn prefetch(self, address: *const T);
 
     /// Stores all lanes, at any alignment.
     ///

@@ -48,6 +48,14 @@ macro_rules! impl_portable {
                 $vector::new(lanes)
             }
             #[inline(always)]
+            unsafe fn load_bytes(self, from: *const u8) -> $vector {
+                // SAFETY: the caller vouches for LANES bytes.
+                let bytes = unsafe { from.cast::<[u8; $lanes]>().read() };
+                $vector::new(bytes.map(<$t>::from))
+            }
+            #[inline(always)]
+            fn prefetch(self, _address: *const $t) {}
+            #[inline(always)]
             unsafe fn store(self, to: *mut $t, vector: $vector) {
                 // SAFETY: as for `load`.
                 unsafe { to.cast::<[$t; $lanes]>().write(vector.to_array()) }

@@ -1,0 +1,119 @@
+//! Products in the shape of BLAS, on raw pointers: with the signature of the crate
+//! `matrixmultiply`, so that a user of it swaps one import.
+//!
+//! ```text
+//! C = alpha A B + beta C,    A (m, k), B (k, n), C (m, n)
+//! element (i, j) of X stands at x + i * rsx + j * csx
+//! ```
+
+use crate::{
+    gemm::{Epilogue, Gemm, operand::Lines},
+    kernels::{Element, Input, Output},
+    threads::Threads,
+};
+
+/// A product of raw operands.
+///
+/// # Safety
+/// As for [`sgemm`].
+#[expect(clippy::too_many_arguments, reason = "the shape of BLAS")]
+unsafe fn product<T: Element>(
+    threads: Threads,
+    (m, k, n): (usize, usize, usize),
+    alpha: T,
+    a: (*const T, isize, isize),
+    b: (*const T, isize, isize),
+    beta: T,
+    c: (*mut T, isize, isize),
+) {
+    // SAFETY: the caller vouches for the operands.
+    let (a, b, c) = unsafe {
+        (
+            Input::from_raw(a.0, (m, k), (a.1, a.2)),
+            Input::from_raw(b.0, (k, n), (b.1, b.2)),
+            Output::from_raw(c.0, (m, n), (c.1, c.2)),
+        )
+    };
+    let gemm = Gemm::new().unwrap_or_else(|error| panic!("{error}")).threads(threads);
+    let depth = if alpha == T::ZERO { 0 } else { k };
+    let (a, b) = (Lines::Matrix(a, alpha), Lines::Matrix(b.t(), T::ONE));
+    let result = gemm
+        .scratch(m, n, depth)
+        .and_then(|mut memory| gemm.execute(depth, a, b, c, Epilogue::scaled(beta), &mut memory));
+    if let Err(error) = result {
+        panic!("{error}");
+    }
+}
+
+macro_rules! blas {
+    ($name:ident, $with:ident, $t:ident) => {
+        /// `C = alpha A B + beta C` on the calling thread.
+        ///
+        /// A is (m, k), B (k, n), C (m, n); `rs` and `cs` are the elements from one row and from
+        /// one column to the next, of any sign. With `beta == 0` C is not read, with
+        /// `alpha == 0` neither A nor B. Scratch memory is allocated for the call.
+        ///
+        /// # Safety
+        /// - All elements of A and B are readable, those of C readable and writable.
+        /// - The elements of C are distinct, and none is an element of A or B.
+        ///
+        /// # Panics
+        /// If `TILEWISE_ISA` names an instruction set that is not available, or the sizes exceed
+        /// the address space.
+        #[expect(clippy::too_many_arguments, reason = "the shape of BLAS")]
+        pub unsafe fn $name(
+            m: usize,
+            k: usize,
+            n: usize,
+            alpha: $t,
+            a: *const $t,
+            rsa: isize,
+            csa: isize,
+            b: *const $t,
+            rsb: isize,
+            csb: isize,
+            beta: $t,
+            c: *mut $t,
+            rsc: isize,
+            csc: isize,
+        ) {
+            let threads = Threads::Caller;
+            let (a, b, c) = ((a, rsa, csa), (b, rsb, csb), (c, rsc, csc));
+            // SAFETY: the caller's promises are passed on.
+            unsafe { product(threads, (m, k, n), alpha, a, b, beta, c) }
+        }
+
+        /// The same, divided among threads.
+        ///
+        /// # Safety
+        /// As without `threads`.
+        ///
+        /// # Panics
+        /// As without `threads`.
+        #[expect(clippy::too_many_arguments, reason = "the shape of BLAS")]
+        pub unsafe fn $with(
+            threads: Threads,
+            m: usize,
+            k: usize,
+            n: usize,
+            alpha: $t,
+            a: *const $t,
+            rsa: isize,
+            csa: isize,
+            b: *const $t,
+            rsb: isize,
+            csb: isize,
+            beta: $t,
+            c: *mut $t,
+            rsc: isize,
+            csc: isize,
+        ) {
+            let (a, b, c) = ((a, rsa, csa), (b, rsb, csb), (c, rsc, csc));
+            // SAFETY: the caller's promises are passed on.
+            unsafe { product(threads, (m, k, n), alpha, a, b, beta, c) }
+        }
+    };
+}
+
+blas!(sgemm, sgemm_with, f32);
+blas!(dgemm, dgemm_with, f64);
