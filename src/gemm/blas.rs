@@ -16,7 +16,6 @@ use crate::{
 ///
 /// # Safety
 /// As for [`sgemm`].
-#[expect(clippy::too_many_arguments, reason = "the shape of BLAS")]
 unsafe fn product<T: Element>(
     threads: Threads,
     (m, k, n): (usize, usize, usize),
