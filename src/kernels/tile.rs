@@ -222,18 +222,6 @@ pub(crate) unsafe fn tile<
                 *sum = isa.relu(*sum);
             }
         }
-        TileFinish::ReluDropout { mask, row, col, scale } => {
-            let scale = isa.splat(scale);
-            for (i, sums) in acc.iter_mut().enumerate() {
-                for (v, sum) in sums.iter_mut().enumerate() {
-                    let mut kept = [T::ZERO; MAX_LANES];
-                    mask.fill(row + i, col + v * S::LANES, &mut kept[..S::LANES]);
-                    // SAFETY: no vector has more than MAX_LANES lanes.
-                    let kept = unsafe { isa.load(kept.as_ptr()) };
-                    *sum = isa.gate(isa.mul(isa.relu(*sum), scale), kept);
-                }
-            }
-        }
         TileFinish::Gate { activation, scale } => {
             let scale = isa.splat(scale);
             for (i, row) in acc.iter_mut().enumerate() {
@@ -245,33 +233,18 @@ pub(crate) unsafe fn tile<
                 }
             }
         }
-        TileFinish::Descent { rate, decay } => {
-            let (rate, decay) = (isa.splat(-rate), isa.splat(decay));
-            for (i, row) in acc.iter_mut().enumerate() {
-                for (v, sum) in row.iter_mut().enumerate() {
-                    // SAFETY: the caller vouches for the tile's elements of C.
-                    let w = unsafe { load(isa, tile.c.offset(at(i, v)), cols(v)) };
-                    *sum = isa.mul_add(rate, isa.mul_add(decay, w, *sum), w);
+        // Longer finishes work on memory: on the registers they would make the compiler spill
+        // the accumulators in the loop above.
+        _ => {
+            let mut sums = [[zero; VECS]; ROWS];
+            for (row, from) in sums.iter_mut().zip(&acc) {
+                for (sum, &from) in row.iter_mut().zip(from) {
+                    *sum = from;
                 }
             }
-        }
-        TileFinish::Momentum { velocity, rate, momentum, decay } => {
-            let (rate, decay) = (isa.splat(-rate), isa.splat(decay));
-            let momentum = isa.splat(momentum);
-            for (i, row) in acc.iter_mut().enumerate() {
-                for (v, sum) in row.iter_mut().enumerate() {
-                    let step = i as isize * velocity.row_stride + (v * S::LANES) as isize;
-                    // SAFETY: the caller vouches for the tile's elements of C and the velocity.
-                    unsafe {
-                        let w = load(isa, tile.c.offset(at(i, v)), cols(v));
-                        let place = velocity.ptr.offset(step);
-                        let old = isa.mul(momentum, load(isa, place, cols(v)));
-                        let new = isa.mul_add(rate, isa.mul_add(decay, w, *sum), old);
-                        isa.store_first(place, new, cols(v));
-                        *sum = isa.add(w, new);
-                    }
-                }
-            }
+            // SAFETY: the sums of all rows and vectors of the tile, which the caller vouches for.
+            unsafe { finish_in_memory(isa, tile, ROWS, VECS, sums.as_flattened().as_ptr()) };
+            return;
         }
     }
 
@@ -285,6 +258,56 @@ pub(crate) unsafe fn tile<
                 } else {
                     isa.store_first(c, sum, cols(v));
                 }
+            }
+        }
+    }
+}
+
+/// Finishes and stores a tile from its `rows * vectors` sums.
+///
+/// # Safety
+/// As for [`tile`]; `sums` is readable for all of them.
+#[inline(always)]
+unsafe fn finish_in_memory<S: Isa<T>, T: Float>(
+    isa: S,
+    tile: &Tile<T>,
+    rows: usize,
+    vectors: usize,
+    sums: *const S::Vector,
+) {
+    for i in 0..rows {
+        for v in 0..vectors {
+            let count = if v + 1 == vectors { tile.last_cols } else { S::LANES };
+            let col = v * S::LANES;
+            // SAFETY: a sum of the tile, and its elements of C and of the velocity, for which the
+            // caller vouches; no vector has more than MAX_LANES lanes.
+            unsafe {
+                let sum = *sums.add(i * vectors + v);
+                let c = tile.c.offset(i as isize * tile.row_stride).add(col);
+                let value = match tile.finish {
+                    TileFinish::ReluDropout { mask, row, col: first_col, scale } => {
+                        let mut kept = [T::ZERO; MAX_LANES];
+                        mask.fill(row + i, first_col + col, &mut kept[..S::LANES]);
+                        let kept = isa.load(kept.as_ptr());
+                        isa.gate(isa.mul(isa.relu(sum), isa.splat(scale)), kept)
+                    }
+                    TileFinish::Descent { rate, decay } => {
+                        let w = load(isa, c, count);
+                        let gradient = isa.mul_add(isa.splat(decay), w, sum);
+                        isa.mul_add(isa.splat(-rate), gradient, w)
+                    }
+                    TileFinish::Momentum { velocity, rate, momentum, decay } => {
+                        let place = velocity.ptr.offset(i as isize * velocity.row_stride).add(col);
+                        let w = load(isa, c, count);
+                        let gradient = isa.mul_add(isa.splat(decay), w, sum);
+                        let kept = isa.mul(isa.splat(momentum), load(isa, place, count));
+                        let new = isa.mul_add(isa.splat(-rate), gradient, kept);
+                        isa.store_first(place, new, count);
+                        isa.add(w, new)
+                    }
+                    TileFinish::Store | TileFinish::Relu | TileFinish::Gate { .. } => sum,
+                };
+                isa.store_first(c, value, count);
             }
         }
     }
