@@ -23,6 +23,9 @@ pub(crate) trait Source<T: Float>: Copy {
     /// # Safety
     /// `1 <= count <= LANES`, and the run has at least `at + count` elements.
     unsafe fn load<S: Isa<T>>(self, isa: S, run: usize, at: usize, count: usize) -> S::Vector;
+
+    /// Asks for the cache line of element `at` of run `run`, which need not exist.
+    fn prefetch<S: Isa<T>>(self, isa: S, run: usize, at: usize);
 }
 
 /// `LANES` elements, or the first `count` of them.
@@ -52,6 +55,12 @@ impl<T: Float> Source<T> for Strided<T> {
         let vector =
             unsafe { load(isa, self.ptr.offset(run as isize * self.stride).add(at), count) };
         isa.mul(vector, isa.splat(self.scale))
+    }
+
+    #[inline(always)]
+    fn prefetch<S: Isa<T>>(self, isa: S, run: usize, at: usize) {
+        let step = (run as isize).wrapping_mul(self.stride);
+        isa.prefetch(self.ptr.wrapping_offset(step).wrapping_add(at));
     }
 }
 
@@ -88,6 +97,10 @@ impl<T: Float> Source<T> for Bytes<T> {
             isa.mul_add(bytes, scale, load(isa, self.shift.add(feature), count))
         }
     }
+
+    /// Pictures lie in any order, and a line holds 64 bytes of one: nothing is asked for.
+    #[inline(always)]
+    fn prefetch<S: Isa<T>>(self, _isa: S, _run: usize, _at: usize) {}
 }
 
 /// Which way a source's elements stand side by side.
@@ -119,6 +132,10 @@ pub(crate) struct Packing<T, P> {
 /// Panels that are filled at a time where lines stand side by side, so that a source's run is read
 /// in long pieces.
 const PANELS_AT_A_TIME: usize = 8;
+
+/// Runs that are fetched ahead where lines stand side by side: a run is too short for the CPU's
+/// own prefetching to get going.
+const RUNS_AHEAD: usize = 8;
 
 /// Packs a rectangle.
 ///
@@ -171,6 +188,7 @@ unsafe fn pack_side_by_side<S: Isa<T>, T: Float, P: Source<T>>(isa: S, packing: 
                         // The elements of the next panel do no harm, and whole vectors are
                         // faster.
                         let vector = source.load(isa, p, line, S::LANES.min(lines - line));
+                        source.prefetch(isa, p + RUNS_AHEAD, line);
                         if count == S::LANES {
                             isa.store(to.add(done), vector);
                         } else {
@@ -211,6 +229,7 @@ unsafe fn pack_transposed<S: Isa<T>, T: Float, P: Source<T>>(isa: S, packing: &P
                 for (i, row) in square.iter_mut().enumerate().take(count) {
                     // SAFETY: `steps` elements of a line from p on.
                     *row = unsafe { source.load(isa, panel + first + i, p, steps) };
+                    source.prefetch(isa, panel + width + first + i, p);
                 }
                 isa.transpose(&mut square[..S::LANES]);
                 for (i, &column) in square.iter().enumerate().take(steps) {
