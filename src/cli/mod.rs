@@ -1,5 +1,6 @@
 //! The `tilewise` program: its command line, its exit codes, and one module per subcommand.
 
+pub mod bench;
 mod console;
 pub mod data;
 mod dataset;
@@ -39,6 +40,8 @@ enum Command {
     Data(data::DataArgs),
     /// Show what this machine offers and what tilewise makes of it.
     Info(info::InfoArgs),
+    /// Measure how fast this machine computes.
+    Bench(bench::BenchArgs),
 }
 
 /// Runs the program with the arguments of the process. An error is one line on standard error;
@@ -53,6 +56,7 @@ pub fn main() -> ExitCode {
         Command::Eval(args) => eval::run(args),
         Command::Data(args) => data::run(args),
         Command::Info(args) => info::run(args),
+        Command::Bench(args) => bench::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

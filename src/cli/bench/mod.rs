@@ -1,0 +1,32 @@
+//! `tilewise bench`: what this machine gives, and what the crate makes of it.
+
+mod gemm;
+mod turns;
+
+use crate::error::Result;
+
+/// Arguments of `tilewise bench`.
+#[derive(Debug, clap::Args)]
+pub struct BenchArgs {
+    #[command(subcommand)]
+    command: BenchCommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum BenchCommand {
+    /// Measure products of matrices, as fractions of the FMA peak of the same run.
+    Gemm(gemm::GemmArgs),
+}
+
+/// Runs `tilewise bench`.
+///
+/// # Errors
+/// [`Error::Setting`](crate::Error::Setting) for sizes that do not fit the memory,
+/// [`Error::IsaUnavailable`](crate::Error::IsaUnavailable) if `TILEWISE_ISA` names an instruction
+/// set that is not available, [`Error::ThreadPool`](crate::Error::ThreadPool) if the threads
+/// cannot be started, [`Error::Io`](crate::Error::Io) if nothing can be printed.
+pub fn run(args: &BenchArgs) -> Result<()> {
+    match &args.command {
+        BenchCommand::Gemm(args) => gemm::run(args),
+    }
+}
