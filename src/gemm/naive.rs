@@ -29,15 +29,26 @@ pub fn gemm<T: Float>(
     alpha: T,
     a: MatRef<'_, T>,
     b: MatRef<'_, T>,
+    c: MatMut<'_, T>,
+    epilogue: Epilogue<'_, T>,
+) -> Result<()> {
+    match rounding {
+        Rounding::Once => loops(T::mul_add, alpha, a, b, c, epilogue),
+        Rounding::Twice => loops(|a, b, c| a * b + c, alpha, a, b, c, epilogue),
+    }
+}
+
+/// The three loops, with a given way to compute `a * b + c`.
+fn loops<T: Float>(
+    multiply_add: impl Fn(T, T, T) -> T,
+    alpha: T,
+    a: MatRef<'_, T>,
+    b: MatRef<'_, T>,
     mut c: MatMut<'_, T>,
     mut epilogue: Epilogue<'_, T>,
 ) -> Result<()> {
     let (m, n, k) = check_shapes(a.shape(), b.shape(), c.shape())?;
     epilogue.check((m, n), c.col_stride())?;
-    let multiply_add = |a: T, b: T, c: T| match rounding {
-        Rounding::Once => a.mul_add(b, c),
-        Rounding::Twice => a * b + c,
-    };
     let depth = if alpha == T::ZERO { 0 } else { k };
     if let Some(sums) = epilogue.b_sums {
         for (j, sum) in sums.iter_mut().enumerate() {
@@ -51,8 +62,10 @@ pub fn gemm<T: Float>(
                 Start::Scaled(beta) => beta * c.get(i, j),
                 Start::Bias(bias) => bias[j],
             };
-            let sum = (0..depth)
-                .fold(start, |sum, p| multiply_add(alpha * a.get(i, p), b.get(p, j), sum));
+            let mut sum = start;
+            for p in 0..depth {
+                sum = multiply_add(alpha * a.get(i, p), b.get(p, j), sum);
+            }
             let value = match &mut epilogue.finish {
                 Finish::Store => sum,
                 Finish::Relu => sum.relu(),

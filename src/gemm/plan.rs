@@ -30,18 +30,19 @@ pub struct Blocking {
 impl Blocking {
     /// Blocking for a kernel's tile and elements of `size` bytes.
     ///
-    /// kc: a panel of B fills half of the L1 cache, so that the panels of A can stream past it;
-    /// mc: a block of A fills a quarter of the L2 cache; nc and kb: the packed part of B.
+    /// kc: a panel of B fills two thirds of the L1 cache, so that the panels of A can stream past
+    /// it; mc: a block of A fills a tenth of the L2 cache, which it shares with B and C; nc and
+    /// kb: threads meet once for every four kc. `docs/gemm.md` has the measurements.
     pub(super) fn for_tile(
         caches: Caches,
         tile_rows: usize,
         tile_cols: usize,
         size: usize,
     ) -> Self {
-        let kc = (caches.l1 / 2 / (tile_cols * size)).max(64);
-        let mc = (caches.l2 / 4 / (kc * size)).max(tile_rows) / tile_rows * tile_rows;
+        let kc = (caches.l1 * 2 / 3 / (tile_cols * size)).max(64) / 8 * 8;
+        let mc = (caches.l2 / 10 / (kc * size)).max(tile_rows) / tile_rows * tile_rows;
         let nc = 2048usize.next_multiple_of(tile_cols);
-        let kb = (16 * 1024 * 1024 / (nc * size) / kc).max(1) * kc;
+        let kb = 4 * kc;
         Self { mc, kc, nc, kb, in_place_lines: 16, in_place_work: 64 * 64 * 64 }
     }
 
