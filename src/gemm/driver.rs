@@ -284,13 +284,33 @@ impl<T: Element> Product<'_, T> {
                 }
             },
             &|mut band: Band<'_, T>| {
-                let a = a.part(band.rows.clone(), 0..self.depth);
-                let b = b.part(0..self.depth, band.cols.clone());
                 let Band { c, velocity, rows, cols } = &mut band;
-                let (start, finish) = self.epilogue(velocity, rows, cols, &(0..self.depth));
-                self.kernels.block_in_place(a, b, c, start, finish);
+                let step = self.depth_in_place(rows.len(), cols.len());
+                for first in (0..self.depth.max(1)).step_by(step) {
+                    let depth = first..self.depth.min(first + step);
+                    let a = a.part(rows.clone(), depth.clone());
+                    let b = b.part(depth.clone(), cols.clone());
+                    let (start, finish) = self.epilogue(velocity, rows, cols, &depth);
+                    self.kernels.block_in_place(a, b, c, start, finish);
+                }
             },
         );
+    }
+
+    /// Depth of the blocks of a band in place. Where few rows use each element of B only a few
+    /// times, speed is that of reading B: shallow blocks read whole rows of it, side by side.
+    /// The sums of an update have nowhere to wait, so it takes the whole depth.
+    fn depth_in_place(&self, rows: usize, cols: usize) -> usize {
+        let update =
+            matches!(self.finish, SharedFinish::Descent { .. } | SharedFinish::Momentum { .. });
+        let few = rows <= self.kernels.tile_rows() && cols > self.kernels.tile_cols();
+        if update || !few {
+            self.depth.max(1)
+        } else if rows <= self.kernels.wide_rows() {
+            16
+        } else {
+            64
+        }
     }
 
     /// Start and finish of a band's block over rows `depth` of B: the first begins, the others go

@@ -31,8 +31,8 @@ impl Blocking {
     /// Blocking for a kernel's tile and elements of `size` bytes.
     ///
     /// kc: a panel of B fills two thirds of the L1 cache, so that the panels of A can stream past
-    /// it; mc: a block of A fills a tenth of the L2 cache, which it shares with B and C; nc and
-    /// kb: threads meet once for every four kc. `docs/gemm.md` has the measurements.
+    /// it; mc: a block of A fills a tenth of the L2 cache, which it shares with B and C; kb: what
+    /// is packed of B at a time is used while it is in L2. `docs/gemm.md` has the measurements.
     pub(super) fn for_tile(
         caches: Caches,
         tile_rows: usize,
@@ -42,7 +42,7 @@ impl Blocking {
         let kc = (caches.l1 * 2 / 3 / (tile_cols * size)).max(64) / 8 * 8;
         let mc = (caches.l2 / 10 / (kc * size)).max(tile_rows) / tile_rows * tile_rows;
         let nc = 2048usize.next_multiple_of(tile_cols);
-        let kb = 4 * kc;
+        let kb = kc;
         Self { mc, kc, nc, kb, in_place_lines: 16, in_place_work: 64 * 64 * 64 }
     }
 

@@ -1,6 +1,7 @@
 //! One block of A times one block of B: the loops over tiles.
 //!
 //! For each panel of B (which stays in the L1 cache) all panels of A (which stay in L2) pass by.
+//! Shallow blocks do little but write C: they go along its rows.
 
 use crate::{
     float::Float,
@@ -9,6 +10,9 @@ use crate::{
 
 /// Rows of the largest packed tile, and columns, over all kernels; sizes of stack buffers.
 pub(crate) const MAX_TILE: (usize, usize) = (14, 64);
+
+/// Depth up to which a block is shallow.
+const SHALLOW: usize = 32;
 
 /// Computes a tile: see `kernels::tile::tile` for what must hold.
 pub(crate) type TileFn<T> = unsafe fn(&Tile<T>);
@@ -59,34 +63,53 @@ pub(crate) struct Block<T> {
 /// - A bias, or anything beside C, comes only with `col_stride == 1`; an update of C likewise.
 pub(crate) unsafe fn block<T: Float>(tiles: Tiles<T>, block: &Block<T>) {
     let (mr, nr) = (tiles.rows(), tiles.cols());
-    let Block { first, a_panel_stride, b_panel_stride, col_stride, .. } = *block;
-    for (column, j) in (0..block.cols).step_by(nr).enumerate() {
-        let cols = nr.min(block.cols - j);
-        let vectors = cols.div_ceil(tiles.lanes);
-        for (row, i) in (0..block.rows).step_by(mr).enumerate() {
-            let rows = mr.min(block.rows - i);
-            let step = i as isize * first.row_stride + j as isize * col_stride;
-            let tile = Tile {
-                a: first.a.wrapping_offset(row as isize * a_panel_stride),
-                b: first.b.wrapping_offset(column as isize * b_panel_stride),
-                c: first.c.wrapping_offset(step),
-                last_cols: cols - (vectors - 1) * tiles.lanes,
-                start: match first.start {
-                    TileStart::Bias(bias) => TileStart::Bias(bias.wrapping_add(j)),
-                    other => other,
-                },
-                finish: first.finish.at(i, j),
-                ..first
-            };
-            let function = tiles.functions[rows - 1][vectors - 1];
-            // SAFETY: the tile lies in the block, and the function is one of the set's.
-            unsafe {
-                if col_stride == 1 {
-                    function(&tile);
-                } else {
-                    through_buffer(function, tile, (rows, cols), col_stride);
-                }
+    if block.first.depth <= SHALLOW {
+        for i in (0..block.rows).step_by(mr) {
+            for j in (0..block.cols).step_by(nr) {
+                // SAFETY: the caller's promises are passed on.
+                unsafe { tile_at(tiles, block, i, j) };
             }
+        }
+    } else {
+        for j in (0..block.cols).step_by(nr) {
+            for i in (0..block.rows).step_by(mr) {
+                // SAFETY: the caller's promises are passed on.
+                unsafe { tile_at(tiles, block, i, j) };
+            }
+        }
+    }
+}
+
+/// Computes the tile of a block at row `i` and column `j`.
+///
+/// # Safety
+/// As for [`block`]; `i` and `j` are multiples of the tile's sizes inside of the block.
+#[inline(always)]
+unsafe fn tile_at<T: Float>(tiles: Tiles<T>, block: &Block<T>, i: usize, j: usize) {
+    let (mr, nr) = (tiles.rows(), tiles.cols());
+    let Block { first, a_panel_stride, b_panel_stride, col_stride, .. } = *block;
+    let (rows, cols) = (mr.min(block.rows - i), nr.min(block.cols - j));
+    let vectors = cols.div_ceil(tiles.lanes);
+    let step = i as isize * first.row_stride + j as isize * col_stride;
+    let tile = Tile {
+        a: first.a.wrapping_offset((i / mr) as isize * a_panel_stride),
+        b: first.b.wrapping_offset((j / nr) as isize * b_panel_stride),
+        c: first.c.wrapping_offset(step),
+        last_cols: cols - (vectors - 1) * tiles.lanes,
+        start: match first.start {
+            TileStart::Bias(bias) => TileStart::Bias(bias.wrapping_add(j)),
+            other => other,
+        },
+        finish: first.finish.at(i, j),
+        ..first
+    };
+    let function = tiles.functions[rows - 1][vectors - 1];
+    // SAFETY: the tile lies in the block, and the function is one of the set's.
+    unsafe {
+        if col_stride == 1 {
+            function(&tile);
+        } else {
+            through_buffer(function, tile, (rows, cols), col_stride);
         }
     }
 }

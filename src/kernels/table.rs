@@ -139,6 +139,11 @@ impl<T: Float> KernelSet<T> {
         self.packed.cols()
     }
 
+    /// Rows up to which operands in place are computed by short and wide tiles.
+    pub(crate) fn wide_rows(&self) -> usize {
+        self.wide.rows()
+    }
+
     /// Packs `scale * x` into panels of `width` rows each; see `kernels::pack`. Packing the
     /// transposed matrix makes panels of columns. The elements of each row are added to `sums`,
     /// one for each row, if they are given; then rows must stand side by side.
@@ -282,7 +287,7 @@ impl<T: Float> KernelSet<T> {
         if rows == 0 || cols == 0 {
             return;
         }
-        let tiles = if rows <= self.wide.rows() && cols > self.in_place.cols() {
+        let tiles = if rows <= self.wide_rows() && cols > self.in_place.cols() {
             self.wide
         } else {
             self.in_place
