@@ -303,7 +303,7 @@ impl<T: Element> Product<'_, T> {
     fn depth_in_place(&self, rows: usize, cols: usize) -> usize {
         let update =
             matches!(self.finish, SharedFinish::Descent { .. } | SharedFinish::Momentum { .. });
-        let few = rows <= self.kernels.tile_rows() && cols > self.kernels.tile_cols();
+        let few = rows <= 2 * self.kernels.tile_rows() && cols > self.kernels.tile_cols();
         if update || !few {
             self.depth.max(1)
         } else if rows <= self.kernels.wide_rows() {
