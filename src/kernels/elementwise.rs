@@ -5,38 +5,6 @@ use crate::{float::Float, kernels::operand::Output, matrix::MatRef, simd::Isa};
 /// Partial sums of [`sum_of_squares`]: element i goes to sum i mod 16, whatever the vector width.
 const SUMS: usize = 16;
 
-/// `count` elements of `slice` from `at` on.
-///
-/// # Safety
-/// `count <= LANES` and `at + count <= slice.len()`.
-#[inline(always)]
-unsafe fn load<S: Isa<T>, T: Float>(isa: S, slice: &[T], at: usize, count: usize) -> S::Vector {
-    // SAFETY: the caller vouches for the elements.
-    unsafe {
-        let from = slice.as_ptr().add(at);
-        if count == S::LANES { isa.load(from) } else { isa.load_first(from, count) }
-    }
-}
-
-/// Stores the first `count` lanes to `slice` from `at` on.
-///
-/// # Safety
-/// `count <= LANES` and `at + count <= slice.len()`.
-#[inline(always)]
-unsafe fn store<S: Isa<T>, T: Float>(
-    isa: S,
-    slice: &mut [T],
-    at: usize,
-    count: usize,
-    vector: S::Vector,
-) {
-    // SAFETY: the caller vouches for the elements.
-    unsafe {
-        let to = slice.as_mut_ptr().add(at);
-        if count == S::LANES { isa.store(to, vector) } else { isa.store_first(to, vector, count) }
-    }
-}
-
 /// `out = max(x, 0)`.
 ///
 /// # Safety
@@ -47,7 +15,13 @@ pub(crate) unsafe fn relu<S: Isa<T>, T: Float>(isa: S, x: &[T], out: &mut [T]) {
     while at < x.len() {
         let count = S::LANES.min(x.len() - at);
         // SAFETY: `count` elements are left in both slices.
-        unsafe { store(isa, out, at, count, isa.relu(load(isa, x, at, count))) };
+        unsafe {
+            isa.store_up_to(
+                out.as_mut_ptr().add(at),
+                isa.relu(isa.load_up_to(x.as_ptr().add(at), count)),
+                count,
+            )
+        };
         at += S::LANES;
     }
 }
@@ -63,8 +37,11 @@ pub(crate) unsafe fn gate<S: Isa<T>, T: Float>(isa: S, gate: &[T], x: &mut [T]) 
         let count = S::LANES.min(x.len() - at);
         // SAFETY: `count` elements are left in both slices.
         unsafe {
-            let passed = isa.gate(load(isa, x, at, count), load(isa, gate, at, count));
-            store(isa, x, at, count, passed);
+            let passed = isa.gate(
+                isa.load_up_to(x.as_ptr().add(at), count),
+                isa.load_up_to(gate.as_ptr().add(at), count),
+            );
+            isa.store_up_to(x.as_mut_ptr().add(at), passed, count);
         }
         at += S::LANES;
     }
@@ -82,8 +59,12 @@ pub(crate) unsafe fn add_scaled<S: Isa<T>, T: Float>(isa: S, factor: T, x: &[T],
         let count = S::LANES.min(y.len() - at);
         // SAFETY: `count` elements are left in both slices.
         unsafe {
-            let sum = isa.mul_add(factor, load(isa, x, at, count), load(isa, y, at, count));
-            store(isa, y, at, count, sum);
+            let sum = isa.mul_add(
+                factor,
+                isa.load_up_to(x.as_ptr().add(at), count),
+                isa.load_up_to(y.as_ptr().add(at), count),
+            );
+            isa.store_up_to(y.as_mut_ptr().add(at), sum, count);
         }
         at += S::LANES;
     }
@@ -106,7 +87,7 @@ pub(crate) unsafe fn sum_of_squares<S: Isa<T>, T: Float>(isa: S, x: &[T]) -> T {
             if at < x.len() {
                 let count = S::LANES.min(x.len() - at);
                 // SAFETY: `count` elements are left; lanes beyond them are 0.
-                let value = unsafe { load(isa, x, at, count) };
+                let value = unsafe { isa.load_up_to(x.as_ptr().add(at), count) };
                 *sum = isa.mul_add(value, value, *sum);
                 at += S::LANES;
             }
@@ -155,7 +136,7 @@ pub(crate) unsafe fn column_sums<S: Isa<T>, T: Float>(isa: S, x: &MatRef<'_, T>,
             let count = count(v);
             if count > 0 {
                 // SAFETY: `count` elements are left from there on.
-                unsafe { store(isa, sums, at + v * S::LANES, count, sum) };
+                unsafe { isa.store_up_to(sums.as_mut_ptr().add(at + v * S::LANES), sum, count) };
             }
         }
         at += GROUP * S::LANES;

@@ -28,16 +28,6 @@ pub(crate) trait Source<T: Float>: Copy {
     fn prefetch<S: Isa<T>>(self, isa: S, run: usize, at: usize);
 }
 
-/// `LANES` elements, or the first `count` of them.
-///
-/// # Safety
-/// `1 <= count <= LANES`, and `from` is valid for reading `count` elements.
-#[inline(always)]
-unsafe fn load<S: Isa<T>, T: Float>(isa: S, from: *const T, count: usize) -> S::Vector {
-    // SAFETY: the caller vouches for the elements.
-    unsafe { if count == S::LANES { isa.load(from) } else { isa.load_first(from, count) } }
-}
-
 /// A matrix of which one stride is 1.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Strided<T> {
@@ -53,7 +43,7 @@ impl<T: Float> Source<T> for Strided<T> {
     unsafe fn load<S: Isa<T>>(self, isa: S, run: usize, at: usize, count: usize) -> S::Vector {
         // SAFETY: the caller vouches for the elements.
         let vector =
-            unsafe { load(isa, self.ptr.offset(run as isize * self.stride).add(at), count) };
+            unsafe { isa.load_up_to(self.ptr.offset(run as isize * self.stride).add(at), count) };
         isa.mul(vector, isa.splat(self.scale))
     }
 
@@ -93,8 +83,8 @@ impl<T: Float> Source<T> for Bytes<T> {
                 from.copy_to_nonoverlapping(bytes.as_mut_ptr(), count);
                 isa.load_bytes(bytes.as_ptr())
             };
-            let scale = load(isa, self.scale.add(feature), count);
-            isa.mul_add(bytes, scale, load(isa, self.shift.add(feature), count))
+            let scale = isa.load_up_to(self.scale.add(feature), count);
+            isa.mul_add(bytes, scale, isa.load_up_to(self.shift.add(feature), count))
         }
     }
 
@@ -189,11 +179,7 @@ unsafe fn pack_side_by_side<S: Isa<T>, T: Float, P: Source<T>>(isa: S, packing: 
                         // faster.
                         let vector = source.load(isa, p, line, S::LANES.min(lines - line));
                         source.prefetch(isa, p + RUNS_AHEAD, line);
-                        if count == S::LANES {
-                            isa.store(to.add(done), vector);
-                        } else {
-                            isa.store_first(to.add(done), vector, count);
-                        }
+                        isa.store_up_to(to.add(done), vector, count);
                         if !sums.is_null() {
                             let sum = isa.add(isa.load_first(sums.add(line), count), vector);
                             isa.store_first(sums.add(line), sum, count);
@@ -235,12 +221,7 @@ unsafe fn pack_transposed<S: Isa<T>, T: Float, P: Source<T>>(isa: S, packing: &P
                 for (i, &column) in square.iter().enumerate().take(steps) {
                     // SAFETY: `count` lines from `first` on, in their places of p + i.
                     unsafe {
-                        let place = to.add((p + i) * width + first);
-                        if count == S::LANES {
-                            isa.store(place, column);
-                        } else {
-                            isa.store_first(place, column, count);
-                        }
+                        isa.store_up_to(to.add((p + i) * width + first), column, count);
                     }
                 }
                 p += S::LANES;

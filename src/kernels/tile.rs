@@ -115,16 +115,6 @@ pub(crate) const IN_PLACE: bool = false;
 /// Rows of B that are fetched ahead where B is read in place: about one memory latency.
 const ROWS_AHEAD: isize = 16;
 
-/// `LANES` elements, or the first `count` of them.
-///
-/// # Safety
-/// `1 <= count <= LANES`, and `from` is valid for reading `count` elements.
-#[inline(always)]
-unsafe fn load<S: Isa<T>, T: Float>(isa: S, from: *const T, count: usize) -> S::Vector {
-    // SAFETY: the caller vouches for the elements.
-    unsafe { if count == S::LANES { isa.load(from) } else { isa.load_first(from, count) } }
-}
-
 /// Computes one tile of `ROWS` rows and `VECS` vectors, from panels of width `MR` and
 /// `NR = NV * LANES` if `FROM` is [`PACKED`], else from the operands in place.
 ///
@@ -160,7 +150,7 @@ pub(crate) unsafe fn tile<
         TileStart::Bias(bias) => {
             for v in 0..VECS {
                 // SAFETY: the caller vouches for the bias of the tile's columns.
-                let bias = unsafe { load(isa, bias.add(v * S::LANES), cols(v)) };
+                let bias = unsafe { isa.load_up_to(bias.add(v * S::LANES), cols(v)) };
                 for row in &mut acc {
                     row[v] = bias;
                 }
@@ -170,7 +160,7 @@ pub(crate) unsafe fn tile<
             for (i, row) in acc.iter_mut().enumerate() {
                 for (v, sum) in row.iter_mut().enumerate() {
                     // SAFETY: the caller vouches for the tile's elements of C.
-                    *sum = unsafe { load(isa, tile.c.offset(at(i, v)), cols(v)) };
+                    *sum = unsafe { isa.load_up_to(tile.c.offset(at(i, v)), cols(v)) };
                 }
             }
             if let TileStart::Scale(factor) = tile.start {
@@ -228,7 +218,7 @@ pub(crate) unsafe fn tile<
                 for (v, sum) in row.iter_mut().enumerate() {
                     let step = i as isize * activation.row_stride + (v * S::LANES) as isize;
                     // SAFETY: the caller vouches for the tile's elements of the activation.
-                    let gate = unsafe { load(isa, activation.ptr.offset(step), cols(v)) };
+                    let gate = unsafe { isa.load_up_to(activation.ptr.offset(step), cols(v)) };
                     *sum = isa.gate(isa.mul(*sum, scale), gate);
                 }
             }
@@ -253,11 +243,7 @@ pub(crate) unsafe fn tile<
             // SAFETY: the caller vouches for the tile's elements of C.
             unsafe {
                 let c = tile.c.offset(at(i, v));
-                if cols(v) == S::LANES {
-                    isa.store(c, sum);
-                } else {
-                    isa.store_first(c, sum, cols(v));
-                }
+                isa.store_up_to(c, sum, cols(v));
             }
         }
     }
@@ -292,22 +278,22 @@ unsafe fn finish_in_memory<S: Isa<T>, T: Float>(
                         isa.gate(isa.mul(isa.relu(sum), isa.splat(scale)), kept)
                     }
                     TileFinish::Descent { rate, decay } => {
-                        let w = load(isa, c, count);
+                        let w = isa.load_up_to(c, count);
                         let gradient = isa.mul_add(isa.splat(decay), w, sum);
                         isa.mul_add(isa.splat(-rate), gradient, w)
                     }
                     TileFinish::Momentum { velocity, rate, momentum, decay } => {
                         let place = velocity.ptr.offset(i as isize * velocity.row_stride).add(col);
-                        let w = load(isa, c, count);
+                        let w = isa.load_up_to(c, count);
                         let gradient = isa.mul_add(isa.splat(decay), w, sum);
-                        let kept = isa.mul(isa.splat(momentum), load(isa, place, count));
+                        let kept = isa.mul(isa.splat(momentum), isa.load_up_to(place, count));
                         let new = isa.mul_add(isa.splat(-rate), gradient, kept);
-                        isa.store_first(place, new, count);
+                        isa.store_up_to(place, new, count);
                         isa.add(w, new)
                     }
                     TileFinish::Store | TileFinish::Relu | TileFinish::Gate { .. } => sum,
                 };
-                isa.store_first(c, value, count);
+                isa.store_up_to(c, value, count);
             }
         }
     }

@@ -63,6 +63,32 @@ pub(crate) trait Isa<T: Float>: Copy + Send + Sync + 'static {
     /// `count <= LANES`, and `to` is valid for writing `count` elements.
     unsafe fn store_first(self, to: *mut T, vector: Self::Vector, count: usize);
 
+    /// As `load_first`; a plain load where `count` is `LANES`.
+    ///
+    /// # Safety
+    /// `count <= LANES`, and `from` is valid for reading `count` elements.
+    #[inline(always)]
+    unsafe fn load_up_to(self, from: *const T, count: usize) -> Self::Vector {
+        // SAFETY: the caller vouches for the elements.
+        unsafe { if count == Self::LANES { self.load(from) } else { self.load_first(from, count) } }
+    }
+
+    /// As `store_first`; a plain store where `count` is `LANES`.
+    ///
+    /// # Safety
+    /// `count <= LANES`, and `to` is valid for writing `count` elements.
+    #[inline(always)]
+    unsafe fn store_up_to(self, to: *mut T, vector: Self::Vector, count: usize) {
+        // SAFETY: the caller vouches for the elements.
+        unsafe {
+            if count == Self::LANES {
+                self.store(to, vector);
+            } else {
+                self.store_first(to, vector, count);
+            }
+        }
+    }
+
     /// A square of `LANES` vectors, transposed: lane j of vector i becomes lane i of vector j.
     fn transpose(self, square: &mut [Self::Vector]);
 
