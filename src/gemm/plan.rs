@@ -43,7 +43,7 @@ impl Blocking {
         let mc = (caches.l2 / 10 / (kc * size)).max(tile_rows) / tile_rows * tile_rows;
         let nc = 2048usize.next_multiple_of(tile_cols);
         let kb = kc;
-        Self { mc, kc, nc, kb, in_place_lines: 2 * tile_rows, in_place_work: 64 * 64 * 64 }
+        Self { mc, kc, nc, kb, in_place_lines: 2 * tile_rows, in_place_work: 1 << 20 }
     }
 
     /// The same, cut to whole tiles and to the sizes of one product. With `whole_depth` it has one

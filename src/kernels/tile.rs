@@ -112,9 +112,6 @@ pub(crate) const PACKED: bool = true;
 /// The operands where they are: nothing is padded, so the last vector of B is masked.
 pub(crate) const IN_PLACE: bool = false;
 
-/// Rows of B that are fetched ahead where B is read in place: about one memory latency.
-const ROWS_AHEAD: isize = 16;
-
 /// Computes one tile of `ROWS` rows and `VECS` vectors, from panels of width `MR` and
 /// `NR = NV * LANES` if `FROM` is [`PACKED`], else from the operands in place.
 ///
@@ -190,9 +187,6 @@ pub(crate) unsafe fn tile<
                     isa.load_first(from, tile.last_cols)
                 }
             };
-            if FROM == IN_PLACE {
-                isa.prefetch(from.wrapping_offset(ROWS_AHEAD * b_depth_stride));
-            }
         }
         for (i, row) in acc.iter_mut().enumerate() {
             // SAFETY: row i of column p of A.
