@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::{
     cli::{console::print, cores},
     error::Result,
-    gemm::{Blocking, Gemm},
+    gemm::{Blocking, Caches, Gemm},
     kernels::Element,
     simd::InstructionSet,
 };
@@ -75,6 +75,7 @@ fn as_json(in_use: InstructionSet, kernels: &[Kernel]) -> String {
     let object = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "cores": cores(),
+        "caches": { "l1": Caches::detect().l1, "l2": Caches::detect().l2 },
         "instruction_set": in_use.to_string(),
         "available": available(),
         "fused_multiply_add": in_use.is_fused(),
@@ -88,10 +89,13 @@ fn as_text(in_use: InstructionSet, kernels: &[Kernel]) -> String {
     let mut text = format!(
         "tilewise         {}\n\
          cores            {}\n\
+         caches of a core {} KiB L1 data, {} KiB L2\n\
          instruction set  {in_use}, multiply-add {fused} (available: {})\n\n\
          kernel                     tile  {:>6} {:>6} {:>6} {:>6}\n",
         env!("CARGO_PKG_VERSION"),
         cores(),
+        Caches::detect().l1 / 1024,
+        Caches::detect().l2 / 1024,
         available().join(", "),
         "mc",
         "kc",
