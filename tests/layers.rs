@@ -149,6 +149,41 @@ fn the_fused_pair_equals_its_parts_to_the_bit() {
 }
 
 #[test]
+fn dropout_in_a_network_equals_the_layer_to_the_bit() {
+    let gemm = Gemm::<f32>::new().unwrap();
+    let config = NetConfig {
+        input: 90,
+        hidden: vec![40],
+        classes: 5,
+        init: Init::He,
+        dropout: 0.3,
+        seed: 9,
+        ..NetConfig::default()
+    };
+    let net = FullyConnectedNet::<f32>::new(&config).unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(12);
+    let x = Matrix::from_fn(70, 90, |_, _| rng.random_range(-1.0f32..1.0)).unwrap();
+    let mut workspace = net.workspace(gemm, 70).unwrap();
+    let mut input = workspace.input_mut(70).unwrap();
+    for i in 0..70 {
+        input.row_mut(i).unwrap().copy_from_slice(x.view().row(i).unwrap());
+    }
+    net.forward(&mut workspace, 70, Mode::Training { step: 4 }).unwrap();
+
+    let mut scratch = gemm.scratch(70, 90, 90).unwrap();
+    let mut hidden = Matrix::zeros(70, 40).unwrap();
+    let mut logits = Matrix::zeros(70, 5).unwrap();
+    let [first, last] = net.layers() else { panic!("two layers") };
+    LinearRelu(first.clone()).forward(&gemm, x.view(), hidden.view_mut(), &mut scratch).unwrap();
+    let position = DropoutPosition { step: 4, layer: 0 };
+    Dropout::new(0.3, 9).unwrap().forward(&gemm, position, hidden.view_mut()).unwrap();
+    last.forward(&gemm, hidden.view(), logits.view_mut(), &mut scratch).unwrap();
+    for i in 0..70 {
+        assert_eq!(logits.view().row(i), workspace.logits(70).unwrap().row(i));
+    }
+}
+
+#[test]
 fn relu_has_gradient_zero_at_zero_and_keeps_nan() {
     let gemm = Gemm::new().unwrap();
     let x = [-1.0, 0.0, 2.0, f64::NAN];

@@ -1,6 +1,6 @@
 //! Element-wise work, and the reductions, each with one fixed order of additions.
 
-use crate::{float::Float, kernels::operand::Output, matrix::MatRef, simd::Isa};
+use crate::{float::Float, kernels::operand::Output, simd::Isa};
 
 /// Partial sums of [`sum_of_squares`]: element i goes to sum i mod 16, whatever the vector width.
 const SUMS: usize = 16;
@@ -106,41 +106,6 @@ pub(crate) unsafe fn sum_of_squares<S: Isa<T>, T: Float>(isa: S, x: &[T]) -> T {
         }
     }
     partial[0]
-}
-
-/// `sums[j]` = sum over the rows of column j, from the first row to the last.
-///
-/// # Safety
-/// `x` has `sums.len()` columns, side by side in memory.
-#[inline(always)]
-pub(crate) unsafe fn column_sums<S: Isa<T>, T: Float>(isa: S, x: &MatRef<'_, T>, sums: &mut [T]) {
-    /// Vectors summed at a time, so that their additions overlap.
-    const GROUP: usize = 4;
-    let (mut at, cols) = (0, sums.len());
-    while at < cols {
-        let mut group = [isa.splat(T::ZERO); GROUP];
-        let count = |v: usize| S::LANES.min(cols.saturating_sub(at + v * S::LANES));
-        for i in 0..x.rows() {
-            for (v, sum) in group.iter_mut().enumerate() {
-                if count(v) > 0 {
-                    // SAFETY: columns `at + v * LANES` and `count - 1` more are in the matrix.
-                    let row = unsafe {
-                        let row = x.as_ptr().offset(i as isize * x.row_stride());
-                        isa.load_first(row.add(at + v * S::LANES), count(v))
-                    };
-                    *sum = isa.add(*sum, row);
-                }
-            }
-        }
-        for (v, &sum) in group.iter().enumerate() {
-            let count = count(v);
-            if count > 0 {
-                // SAFETY: `count` elements are left from there on.
-                unsafe { isa.store_up_to(sums.as_mut_ptr().add(at + v * S::LANES), sum, count) };
-            }
-        }
-        at += GROUP * S::LANES;
-    }
 }
 
 /// Which elements of a matrix dropout keeps: a pure function of what the mask was made from, of

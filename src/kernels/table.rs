@@ -64,7 +64,6 @@ pub struct KernelSet<T: 'static> {
     gate: unsafe fn(&[T], &mut [T]),
     add_scaled: unsafe fn(T, &[T], &mut [T]),
     sum_of_squares: unsafe fn(&[T]) -> T,
-    column_sums: unsafe fn(&MatRef<'_, T>, &mut [T]),
     dropout: unsafe fn(DropoutMask, usize, T, &mut Output<'_, T>),
 }
 
@@ -353,13 +352,6 @@ impl<T: Float> KernelSet<T> {
         unsafe { (self.sum_of_squares)(x) }
     }
 
-    /// Sums of the columns of `x`, from the first row to the last.
-    pub(crate) fn column_sums(&self, x: MatRef<'_, T>, sums: &mut [T]) {
-        assert!(x.cols() == sums.len() && x.col_stride() == 1);
-        // SAFETY: one sum for each column, columns side by side; the CPU has the set.
-        unsafe { (self.column_sums)(&x, sums) }
-    }
-
     /// `x * scale` where the mask keeps an element, else 0, in place.
     pub(crate) fn dropout(
         &self,
@@ -471,7 +463,6 @@ macro_rules! stamp {
                 gate,
                 add_scaled,
                 sum_of_squares,
-                column_sums,
                 dropout,
             };
 
@@ -521,11 +512,6 @@ macro_rules! stamp {
             unsafe fn sum_of_squares(x: &[$t]) -> $t {
                 // SAFETY: see above.
                 unsafe { elementwise::sum_of_squares(Token::new(), x) }
-            }
-            $(#[$feature])?
-            unsafe fn column_sums(x: &MatRef<'_, $t>, sums: &mut [$t]) {
-                // SAFETY: see above.
-                unsafe { elementwise::column_sums(Token::new(), x, sums) }
             }
             $(#[$feature])?
             unsafe fn dropout(

@@ -50,6 +50,13 @@ impl Dropout {
         T::from_f64(1.0 / (1.0 - self.probability))
     }
 
+    /// What is kept at a position, and nothing where nothing is dropped.
+    pub(super) fn mask(&self, position: DropoutPosition) -> Option<DropoutMask> {
+        let DropoutPosition { step, layer } = position;
+        let mask = DropoutMask::new(self.probability, self.seed, step, layer);
+        (self.probability > 0.0).then_some(mask)
+    }
+
     /// `x * scale` where an element is kept, else 0, in place. x is (batch, features), rows one
     /// after another, columns side by side.
     ///
@@ -61,14 +68,10 @@ impl Dropout {
         position: DropoutPosition,
         x: MatMut<'_, T>,
     ) -> Result<()> {
-        if self.probability == 0.0 {
-            return Ok(());
-        }
+        let Some(mask) = self.mask(position) else { return Ok(()) };
         if x.col_stride() != 1 && x.cols() > 1 {
             return Err(Error::setting("column stride", x.col_stride(), "1: columns side by side"));
         }
-        let DropoutPosition { step, layer } = position;
-        let mask = DropoutMask::new(self.probability, self.seed, step, layer);
         elementwise::dropout(gemm, mask, self.scale(), x)
     }
 

@@ -4,7 +4,7 @@ use crate::{
     error::Result,
     gemm::Gemm,
     kernels::{DropoutMask, Element},
-    matrix::{MatMut, MatRef},
+    matrix::MatMut,
     threads::{cut, divide},
 };
 
@@ -48,23 +48,6 @@ pub(super) fn sum_of_squares<T: Element>(gemm: &Gemm<T>, x: &[T], partial: &mut 
         },
     );
     partial[..blocks].iter().map(|sum| sum.to_f64()).sum()
-}
-
-/// Sums of the columns of `x`, each from the first row to the last.
-pub(super) fn column_sums<T: Element>(gemm: &Gemm<T>, x: MatRef<'_, T>, sums: &mut [T]) {
-    divide(
-        (0, sums),
-        gemm.tasks_for(x.rows() * x.cols()),
-        &|(first, sums): (usize, &mut [T]), left, parts| {
-            let at = cut(sums.len(), LINE, left, parts);
-            let (s1, s2) = sums.split_at_mut(at);
-            ((first, s1), (first + at, s2))
-        },
-        &|(first, sums)| {
-            let part = x.part(0..x.rows(), first..first + sums.len()).expect("columns of x");
-            gemm.kernels().column_sums(part, sums);
-        },
-    );
 }
 
 /// `x * scale` where the mask keeps an element, else 0, in place.

@@ -6,7 +6,7 @@ use crate::{
     gemm::{Epilogue, Finish, Gemm},
     kernels::Element,
     matrix::{MatMut, MatRef},
-    nn::{elementwise, init::Init, relu::Relu},
+    nn::{init::Init, relu::Relu},
 };
 
 /// `out = x W + b`, with W (in_features, out_features) and b (out_features).
@@ -129,18 +129,20 @@ impl<T: Element> Linear<T> {
         out: MatMut<'_, T>,
         scratch: &mut [T],
     ) -> Result<()> {
-        gemm.run(T::ONE, x, self.weight(), out, Epilogue::bias(&self.bias), scratch)
+        self.forward_finish(gemm, x, out, Finish::Store, scratch)
     }
 
-    /// `out = max(x W + b, 0)` in one pass.
-    pub(super) fn forward_relu(
+    /// `out = finish(x W + b)` in one pass.
+    pub(super) fn forward_finish(
         &self,
         gemm: &Gemm<T>,
         x: MatRef<'_, T>,
         out: MatMut<'_, T>,
+        finish: Finish<'_, T>,
         scratch: &mut [T],
     ) -> Result<()> {
-        gemm.run(T::ONE, x, self.weight(), out, Epilogue::bias_relu(&self.bias), scratch)
+        let epilogue = Epilogue { finish, ..Epilogue::bias(&self.bias) };
+        gemm.run(T::ONE, x, self.weight(), out, epilogue, scratch)
     }
 
     /// Gradients of the parameters, and of the input if `d_x` is given:
@@ -167,8 +169,8 @@ impl<T: Element> Linear<T> {
             });
         }
         d_out.expect_shape("gradient of the output", (x.rows(), self.out_features))?;
-        elementwise::column_sums(gemm, d_out, gradient.bias);
-        gemm.run(T::ONE, x.t(), d_out, gradient.weight, Epilogue::default(), scratch)?;
+        let sums = Epilogue { b_sums: Some(gradient.bias), ..Epilogue::default() };
+        gemm.run(T::ONE, x.t(), d_out, gradient.weight, sums, scratch)?;
         if let Some((d_x, finish)) = d_x {
             let epilogue = Epilogue { finish, ..Epilogue::default() };
             gemm.run(T::ONE, d_out, self.weight().t(), d_x, epilogue, scratch)?;
@@ -193,7 +195,7 @@ impl<T: Element> LinearRelu<T> {
         out: MatMut<'_, T>,
         scratch: &mut [T],
     ) -> Result<()> {
-        self.0.forward_relu(gemm, x, out, scratch)
+        self.0.forward_finish(gemm, x, out, Finish::Relu, scratch)
     }
 
     /// As [`Linear::backward`], behind the rectifier: `d_out` is first set to 0, in place, where

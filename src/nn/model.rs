@@ -199,15 +199,19 @@ impl<T: Element> FullyConnectedNet<T> {
         let gemm = *workspace.gemm();
         let last = self.layers.len() - 1;
         for (l, layer) in self.layers.iter().enumerate() {
-            let (x, mut out, scratch) = workspace.forward_parts(l, batch)?;
-            if l == last {
-                return layer.forward(&gemm, x, out, scratch);
-            }
-            layer.forward_relu(&gemm, x, out.reborrow(), scratch)?;
-            if let Mode::Training { step } = mode {
-                let position = DropoutPosition { step, layer: l as u64 };
-                self.dropout.forward(&gemm, position, out)?;
-            }
+            let (x, out, scratch) = workspace.forward_parts(l, batch)?;
+            let mask = match mode {
+                Mode::Training { step } => {
+                    self.dropout.mask(DropoutPosition { step, layer: l as u64 })
+                }
+                Mode::Evaluation => None,
+            };
+            let finish = match mask {
+                _ if l == last => Finish::Store,
+                Some(mask) => Finish::ReluDropout { mask, scale: self.dropout.scale() },
+                None => Finish::Relu,
+            };
+            layer.forward_finish(&gemm, x, out, finish, scratch)?;
         }
         Ok(())
     }
