@@ -31,8 +31,10 @@ impl Layout {
         }
         let last_row = (self.rows - 1) as i128 * self.row_stride as i128;
         let last_col = (self.cols - 1) as i128 * self.col_stride as i128;
-        let lowest = self.offset as i128 + last_row.min(0) + last_col.min(0);
-        let highest = self.offset as i128 + last_row.max(0) + last_col.max(0);
+        // Each step fits 128 bits; the sum of two need not.
+        let reach = |row: i128, col: i128| (self.offset as i128 + row).saturating_add(col);
+        let lowest = reach(last_row.min(0), last_col.min(0));
+        let highest = reach(last_row.max(0), last_col.max(0));
         if lowest < 0 || highest >= len as i128 {
             let Layout { offset, rows, cols, row_stride, col_stride } = self;
             return Err(Error::OutOfBounds { rows, cols, row_stride, col_stride, offset, len });

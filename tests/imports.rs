@@ -1,6 +1,9 @@
-//! Imports run one way: a module uses only those below it.
+//! Imports run one way: a module uses only those below it. Unsafe code has its few places.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// Modules from the ground up; a module may import from itself and from those before it.
 const ORDER: [&str; 13] = [
@@ -21,6 +24,9 @@ const ORDER: [&str; 13] = [
 
 /// Pairs on one floor that must not know each other.
 const STRANGERS: [(&str, &str); 2] = [("data", "gemm"), ("nn", "data")];
+
+/// Where unsafe code may stand.
+const UNSAFE: [&str; 4] = ["simd", "kernels", "aligned.rs", "gemm/blas.rs"];
 
 fn imports(source: &str) -> Vec<String> {
     let mut found = Vec::new();
@@ -52,7 +58,7 @@ fn imports(source: &str) -> Vec<String> {
 
 fn check(path: &Path, module: &str, problems: &mut Vec<String>) {
     let place = |name: &str| ORDER.iter().position(|&module| module == name);
-    let source = fs::read_to_string(path).unwrap();
+    let source = read(path);
     for import in imports(&source) {
         // `crate::Error` and its like are re-exports at the root.
         if import.starts_with(char::is_uppercase) {
@@ -68,29 +74,71 @@ fn check(path: &Path, module: &str, problems: &mut Vec<String>) {
     }
 }
 
-#[test]
-fn imports_run_one_way() {
+/// All files of the crate, by their path from `src` on.
+fn sources() -> Vec<PathBuf> {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut problems = Vec::new();
-    let mut files = 0;
-    let mut folders = vec![src.clone()];
+    let (mut files, mut folders) = (Vec::new(), vec![src.clone()]);
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-                continue;
-            }
-            let inside = path.strip_prefix(&src).unwrap().with_extension("");
-            let module = inside.iter().next().unwrap().to_str().unwrap().to_owned();
-            if !["lib", "main"].contains(&module.as_str()) {
-                files += 1;
-                check(&path, &module, &mut problems);
+            } else {
+                files.push(path.strip_prefix(&src).unwrap().to_owned());
             }
         }
     }
-    assert!(files > 30, "only {files} files were looked at");
+    assert!(files.len() > 30, "only {} files were found", files.len());
+    files
+}
+
+/// The text of a file of the crate.
+fn read(file: &Path) -> String {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    fs::read_to_string(src.join(file)).unwrap()
+}
+
+#[test]
+fn imports_run_one_way() {
+    let mut problems = Vec::new();
+    for file in sources() {
+        let inside = file.with_extension("");
+        let module = inside.iter().next().unwrap().to_str().unwrap();
+        if !["lib", "main"].contains(&module) {
+            check(&file, module, &mut problems);
+        }
+    }
     assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+/// Whether the word `unsafe` stands in the code, comments and lints aside.
+fn is_unsafe(source: &str) -> bool {
+    let code = source.lines().map(|line| line.split("//").next().unwrap_or_default());
+    let mut words = code.flat_map(|line| line.split(|c: char| !c.is_alphanumeric() && c != '_'));
+    words.any(|word| word == "unsafe")
+}
+
+#[test]
+fn unsafe_code_stays_in_its_places() {
+    let places = UNSAFE.map(Path::new);
+    let mut used = Vec::new();
+    for file in sources().iter().filter(|file| is_unsafe(&read(file))) {
+        let place = places.iter().find(|place| file.starts_with(place));
+        used.push(place.unwrap_or_else(|| panic!("unsafe code in {}", file.display())));
+    }
+    for place in &places {
+        assert!(used.contains(&place), "{}: nothing unsafe there, take it off", place.display());
+    }
+}
+
+#[test]
+fn unsafe_is_found_in_code_alone() {
+    for code in ["unsafe { f() }", "pub unsafe fn f();", "x;\n  unsafe impl Send for X {}"] {
+        assert!(is_unsafe(code), "{code}");
+    }
+    for code in ["// SAFETY: unsafe", "#![deny(unsafe_op_in_unsafe_fn)]", "f(); // unsafe"] {
+        assert!(!is_unsafe(code), "{code}");
+    }
 }
 
 #[test]

@@ -177,17 +177,10 @@ impl<T: Element> Gemm<T> {
     /// # Errors
     /// [`Error::SizeOverflow`] if that exceeds the address space.
     pub fn scratch_len(&self, m: usize, n: usize, k: usize) -> Result<usize> {
-        let tasks = self.threads.tasks();
-        let mut len = 0;
-        // A C stored by columns is computed transposed; an update of C takes the whole depth.
-        for (m, n) in [(m, n), (n, m)] {
-            for whole_depth in [false, true] {
-                let blocking = self.blocking;
-                let plan = Plan::new(self.kernels, blocking, tasks, (m, n, k), whole_depth)?;
-                len = len.max(plan.scratch_len);
-            }
-        }
-        Ok(len)
+        let (kernels, blocking, tasks) = (self.kernels, self.blocking, self.threads.tasks());
+        // A C stored by columns is computed transposed.
+        let len = Plan::scratch_bound(kernels, blocking, tasks, (m, n, k))?;
+        Ok(len.max(Plan::scratch_bound(kernels, blocking, tasks, (n, m, k))?))
     }
 
     /// Scratch memory for products of up to these sizes.

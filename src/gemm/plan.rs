@@ -57,7 +57,6 @@ impl Blocking {
         let kc = self.kc.max(1);
         let kb = (self.kb / kc).max(1) * kc;
         let (mc, kc, nc, kb) = if whole_depth && k > kc {
-            // Rounded down to whole tiles, so that a larger product needs no less memory.
             let rows = (self.mc * kc / k) / tile.0 * tile.0;
             let cols = (self.nc * kb / k.max(kb)) / tile.1 * tile.1;
             (rows.max(tile.0), k, cols.max(tile.1), k)
@@ -109,5 +108,32 @@ impl Plan {
             rows: blocking.mc,
             cols: blocking.nc,
         })
+    }
+
+    /// Elements that serve every product of up to these sizes. A block of the whole depth is
+    /// rounded down to whole tiles, so a plan may need less than that of a smaller product.
+    ///
+    /// # Errors
+    /// `Error::SizeOverflow` if that exceeds the address space.
+    pub(super) fn scratch_bound<T: Float>(
+        kernels: &KernelSet<T>,
+        blocking: Blocking,
+        tasks: usize,
+        (m, n, k): (usize, usize, usize),
+    ) -> Result<usize> {
+        let mut len = Self::new(kernels, blocking, tasks, (m, n, k), false)?.scratch_len;
+        let Blocking { mc, kc, nc, kb, .. } = blocking;
+        if k > kc.max(1) {
+            let block = |elements: usize, lines: usize, width: usize| {
+                let whole = lines.div_ceil(width).max(1).saturating_mul(width).saturating_mul(k);
+                whole.min(elements.max(width.saturating_mul(k)))
+            };
+            let a_len = block(mc.saturating_mul(kc.max(1)), m, kernels.tile_rows());
+            let b_len = block(nc.saturating_mul(kb.max(kc).max(1)), n, kernels.tile_cols());
+            let elements = a_len.checked_mul(tasks).and_then(|a_len| a_len.checked_add(b_len));
+            let what = "scratch memory of a product";
+            len = len.max(elements.ok_or(Error::SizeOverflow { what, rows: m, cols: n })?);
+        }
+        Ok(len)
     }
 }

@@ -5,6 +5,12 @@ use std::{marker::PhantomData, ops::Range};
 
 use crate::matrix::{MatMut, MatRef};
 
+/// Elements from one column to the next: a single column stands side by side with itself, whatever
+/// its view says.
+fn col_stride(cols: usize, stride: isize) -> isize {
+    if cols <= 1 { 1 } else { stride }
+}
+
 /// A shared view of `rows x cols` elements, as `MatRef`.
 #[derive(Clone, Copy)]
 pub(crate) struct Input<'a, T> {
@@ -29,7 +35,7 @@ impl<'a, T: Copy> From<MatRef<'a, T>> for Input<'a, T> {
             rows: matrix.rows(),
             cols: matrix.cols(),
             row_stride: matrix.row_stride(),
-            col_stride: matrix.col_stride(),
+            col_stride: col_stride(matrix.cols(), matrix.col_stride()),
             shared: PhantomData,
         }
     }
@@ -113,7 +119,7 @@ impl<'a, T: Copy> From<MatMut<'a, T>> for Output<'a, T> {
             rows: matrix.rows(),
             cols: matrix.cols(),
             row_stride: matrix.row_stride(),
-            col_stride: matrix.col_stride(),
+            col_stride: col_stride(matrix.cols(), matrix.col_stride()),
             exclusive: PhantomData,
         }
     }

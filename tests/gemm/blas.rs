@@ -1,0 +1,73 @@
+//! The raw entry points, which take the place of those of the crate `matrixmultiply`.
+
+use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
+use tilewise::{
+    gemm::{dgemm, dgemm_with, sgemm, sgemm_with},
+    threads::Threads,
+};
+
+use crate::operands::{Heap, Layouts, Strided};
+
+/// Products of whole numbers, exact in any order of additions, by tilewise and by
+/// `matrixmultiply`, through one type of function.
+macro_rules! same_products {
+    ($test:ident, $t:ident, $ours:ident, $with:ident) => {
+        #[test]
+        fn $test() {
+    #[rustfmt::skip]
+            type Product = unsafe fn(
+                usize, usize, usize, $t,
+                *const $t, isize, isize, *const $t, isize, isize, $t,
+                *mut $t, isize, isize,
+            );
+            let functions: [Product; 2] = [$ours, matrixmultiply::$ours];
+            let seed = 6;
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            for case in 0..2_000 {
+                let limit = if case % 400 == 0 { 250 } else { 40 };
+                let mut size = || rng.random_range(0..limit);
+                let (m, k, n) = (size(), size(), size());
+                let whole = |rng: &mut ChaCha8Rng| $t::from(rng.random_range(-8..=8i8));
+                let a = Strided::<$t, Heap>::with(&mut rng, (m, k), Layouts::Shared, whole);
+                let b = Strided::<$t, Heap>::with(&mut rng, (k, n), Layouts::Shared, whole);
+                let c = Strided::<$t, Heap>::with(&mut rng, (m, n), Layouts::Distinct, whole);
+                let (alpha, beta) = (whole(&mut rng), whole(&mut rng));
+                let (ra, rb, rc) = (a.place.strides, b.place.strides, c.place.strides);
+                let left = a.data.as_ptr().wrapping_add(a.place.offset);
+                let right = b.data.as_ptr().wrapping_add(b.place.offset);
+                // C as a function leaves it, what stands around it included; NaN as `None`.
+                let run = |function: &dyn Fn(*mut $t)| {
+                    let mut data = c.data.clone();
+                    function(data.as_mut_ptr().wrapping_add(c.place.offset));
+                    data.iter().map(|&c| (!c.is_nan()).then_some(c)).collect::<Vec<_>>()
+                };
+                let [ours, theirs] = functions.map(|f| {
+                    // SAFETY: all elements of the places lie in their slices, those of C are
+                    // distinct.
+                    run(&|c| unsafe {
+                        f(m, k, n, alpha, left, ra.0, ra.1, right, rb.0, rb.1, beta, c, rc.0, rc.1)
+                    })
+                });
+                let divided = run(&|c| {
+                    let (a, b, threads) = (left, right, Threads::Count(3));
+                    // SAFETY: as above.
+                    unsafe {
+                        $with(
+                            threads, m, k, n, alpha, a, ra.0, ra.1, b, rb.0, rb.1, beta, c, rc.0,
+                            rc.1,
+                        )
+                    }
+                });
+                let about = format!(
+                    "seed {seed} case {case}: {m} x {n} x {k}, A {ra:?}, B {rb:?}, C {rc:?}, \
+                     alpha {alpha}, beta {beta}"
+                );
+                assert!(ours == theirs, "on one thread: {about}");
+                assert!(divided == theirs, "divided: {about}");
+            }
+        }
+    };
+}
+
+same_products!(sgemm_computes_what_matrixmultiply_does, f32, sgemm, sgemm_with);
+same_products!(dgemm_computes_what_matrixmultiply_does, f64, dgemm, dgemm_with);
