@@ -1,12 +1,14 @@
-//! The raw entry points, which take the place of those of the crate `matrixmultiply`.
+//! The raw entry points, which take the place of those of the crate `matrixmultiply`, and the
+//! backends that can take the place of the kernels.
 
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use tilewise::{
-    gemm::{dgemm, dgemm_with, sgemm, sgemm_with},
+    gemm::{Backend, Epilogue, Gemm, dgemm, dgemm_with, sgemm, sgemm_with},
+    matrix::MatRef,
     threads::Threads,
 };
 
-use crate::operands::{Heap, Layouts, Strided};
+use crate::operands::{Heap, Layouts, Strided, product};
 
 /// Products of whole numbers, exact in any order of additions, by tilewise and by
 /// `matrixmultiply`, through one type of function.
@@ -71,3 +73,22 @@ macro_rules! same_products {
 
 same_products!(sgemm_computes_what_matrixmultiply_does, f32, sgemm, sgemm_with);
 same_products!(dgemm_computes_what_matrixmultiply_does, f64, dgemm, dgemm_with);
+
+#[test]
+fn every_backend_computes_the_same_whole_numbers() {
+    let (seed, (m, n, k)) = (14, (33, 47, 61));
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut whole =
+        |len: usize| (0..len).map(|_| f32::from(rng.random_range(-8..=8i8))).collect::<Vec<_>>();
+    let (a, b, bias, activation) = (whole(m * k), whole(k * n), whole(n), whole(m * n));
+    let (a, b) = (MatRef::new(&a, m, k).unwrap(), MatRef::new(&b, k, n).unwrap());
+    let gate = || Epilogue::gate(MatRef::new(&activation, m, n).unwrap());
+    let gemm = Gemm::new().unwrap();
+    for backend in [Backend::MatrixMultiply, Backend::Naive] {
+        let other = gemm.with_backend(backend);
+        let biased = product(other, a, b, Epilogue::bias_relu(&bias));
+        let expected = product(gemm, a, b, Epilogue::bias_relu(&bias));
+        assert_eq!(biased, expected, "{backend:?} seed {seed}: bias and rectifier");
+        assert_eq!(product(other, a, b, gate()), product(gemm, a, b, gate()), "{backend:?}: gate");
+    }
+}
