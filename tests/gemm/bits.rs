@@ -232,6 +232,24 @@ fn rows_stand_alone<T: Element>(seed: u64) {
     }
 }
 
+/// A C of more than two million elements is cut into deeper blocks than its parts.
+#[test]
+fn the_size_of_the_whole() {
+    let (m, n, k) = (2100, 1010, 1300);
+    let mut rng = ChaCha8Rng::seed_from_u64(27);
+    let (a, b) = (values::<f32>(&mut rng, m * k), values(&mut rng, k * n));
+    let (a, b) = (MatRef::new(&a, m, k).unwrap(), MatRef::new(&b, k, n).unwrap());
+    for set in InstructionSet::available() {
+        let gemm = Gemm::with_instruction_set(set).unwrap();
+        let whole = product(gemm, a, b, Epilogue::default());
+        for rows in [0..700, 700..1400, 1400..2100] {
+            let part = a.part(rows.clone(), 0..k).unwrap();
+            let part = product(gemm, part, b, Epilogue::default());
+            assert!(bits(&part) == bits(&whole[rows.start * n..rows.end * n]), "{set} {rows:?}");
+        }
+    }
+}
+
 #[test]
 fn the_other_rows_of_a_batch_in_f32() {
     rows_stand_alone::<f32>(24);
