@@ -1,11 +1,9 @@
 //! No product allocates once its plan, its panels and its scratch memory are there: counted by
 //! the allocator itself, over all threads.
 
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    sync::atomic::{AtomicUsize, Ordering},
-};
+mod support;
 
+use support::Counting;
 use tilewise::{
     Element, Result,
     gemm::{DropoutMask, Epilogue, Finish, GatheredRows, Gemm, Operand, Start},
@@ -14,27 +12,8 @@ use tilewise::{
     threads::Threads,
 };
 
-/// The system's allocator, and how often it was asked for memory, by all threads.
-struct Counting;
-
-static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: everything is passed on to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::SeqCst);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: Counting = Counting::new();
 
 /// Allocations of every kind of product of (m, k) by (k, n), twice each: the first call must not
 /// be an exception.
@@ -55,7 +34,7 @@ fn allocations<T: Element>(gemm: Gemm<T>, (m, n, k): (usize, usize, usize)) -> R
     let mut scratch = gemm.scratch(m.max(k), n, k.max(m))?;
     let mask = DropoutMask::new(0.5, 1, 2, 3);
 
-    let before = ALLOCATIONS.load(Ordering::SeqCst);
+    let before = ALLOCATOR.allocations();
     for _ in 0..2 {
         let operands: [(Operand<'_, T>, Operand<'_, T>); 5] = [
             (a.into(), b.into()),
@@ -90,15 +69,15 @@ fn allocations<T: Element>(gemm: Gemm<T>, (m, n, k): (usize, usize, usize)) -> R
         let weights = MatMut::new(&mut weights, k, n)?;
         gemm.run(T::ONE, pictures, errors, weights, update, &mut scratch)?;
     }
-    Ok(ALLOCATIONS.load(Ordering::SeqCst) - before)
+    Ok(ALLOCATOR.allocations() - before)
 }
 
 // One test, because the counter sees the allocations of all tests of the process.
 #[test]
 fn products_allocate_nothing() {
-    let before = ALLOCATIONS.load(Ordering::SeqCst);
+    let before = ALLOCATOR.allocations();
     drop(std::hint::black_box(vec![0u8; 100]));
-    assert_eq!(ALLOCATIONS.load(Ordering::SeqCst), before + 1, "the counter counts");
+    assert_eq!(ALLOCATOR.allocations(), before + 1, "the counter counts");
 
     let pool = rayon::ThreadPoolBuilder::new().num_threads(4).build().unwrap();
     pool.install(|| {

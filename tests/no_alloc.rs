@@ -1,11 +1,10 @@
 //! No heap allocation on any thread once a run is planned: counted by the allocator itself.
 
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    ops::ControlFlow,
-    sync::atomic::{AtomicUsize, Ordering},
-};
+mod support;
 
+use std::ops::ControlFlow;
+
+use support::Counting;
 use tilewise::{
     data::{Normalization, Split, synthetic},
     nn::{FullyConnectedNet, NetConfig},
@@ -13,27 +12,8 @@ use tilewise::{
     train::{Progress, Sgd, Solver, SolverConfig, TrainingData},
 };
 
-/// The system's allocator, and how often it was asked for memory, by all threads.
-struct Counting;
-
-static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: everything is passed on to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::SeqCst);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: Counting = Counting::new();
 
 /// Allocations of a whole training run, accuracy checks included, after its construction.
 fn allocations_of_a_run(threads: usize) -> usize {
@@ -55,14 +35,14 @@ fn allocations_of_a_run(threads: usize) -> usize {
     pool.install(|| {
         let mut solver = Solver::new(net, data, Box::new(Sgd), settings).unwrap();
         let mut epochs = 0;
-        let before = ALLOCATIONS.load(Ordering::SeqCst);
+        let before = ALLOCATOR.allocations();
         solver
             .train_with(&mut |progress| {
                 epochs += usize::from(matches!(progress, Progress::Epoch(_)));
                 ControlFlow::Continue(())
             })
             .unwrap();
-        let allocations = ALLOCATIONS.load(Ordering::SeqCst) - before;
+        let allocations = ALLOCATOR.allocations() - before;
         assert_eq!(epochs, 3);
         allocations
     })
@@ -71,9 +51,9 @@ fn allocations_of_a_run(threads: usize) -> usize {
 // One test, because the counter sees the allocations of all tests of the process.
 #[test]
 fn whole_epochs_allocate_nothing() {
-    let before = ALLOCATIONS.load(Ordering::SeqCst);
+    let before = ALLOCATOR.allocations();
     drop(std::hint::black_box(vec![0u8; 100]));
-    assert_eq!(ALLOCATIONS.load(Ordering::SeqCst), before + 1, "the counter counts");
+    assert_eq!(ALLOCATOR.allocations(), before + 1, "the counter counts");
     for threads in [1, 2, 4] {
         assert_eq!(allocations_of_a_run(threads), 0, "{threads} threads");
     }

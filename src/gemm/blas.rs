@@ -77,9 +77,8 @@ macro_rules! blas {
             csc: isize,
         ) {
             let threads = Threads::Caller;
-            let (a, b, c) = ((a, rsa, csa), (b, rsb, csb), (c, rsc, csc));
             // SAFETY: the caller's promises are passed on.
-            unsafe { product(threads, (m, k, n), alpha, a, b, beta, c) }
+            unsafe { $with(threads, m, k, n, alpha, a, rsa, csa, b, rsb, csb, beta, c, rsc, csc) }
         }
 
         /// The same, divided among threads.
