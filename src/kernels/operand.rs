@@ -55,35 +55,8 @@ impl<T: Copy> Input<'_, T> {
         Self { ptr, rows, cols, row_stride, col_stride, shared: PhantomData }
     }
 
-    pub(crate) fn rows(&self) -> usize {
-        self.rows
-    }
-
-    pub(crate) fn cols(&self) -> usize {
-        self.cols
-    }
-
-    pub(crate) fn row_stride(&self) -> isize {
-        self.row_stride
-    }
-
-    pub(crate) fn col_stride(&self) -> isize {
-        self.col_stride
-    }
-
     pub(crate) fn as_ptr(&self) -> *const T {
         self.ptr
-    }
-
-    /// The transposed view.
-    pub(crate) fn t(self) -> Self {
-        Self {
-            rows: self.cols,
-            cols: self.rows,
-            row_stride: self.col_stride,
-            col_stride: self.row_stride,
-            ..self
-        }
     }
 
     /// The part in the given rows and columns, which must lie inside.
@@ -139,22 +112,6 @@ impl<T: Copy> Output<'_, T> {
         Self { ptr, rows, cols, row_stride, col_stride, exclusive: PhantomData }
     }
 
-    pub(crate) fn rows(&self) -> usize {
-        self.rows
-    }
-
-    pub(crate) fn cols(&self) -> usize {
-        self.cols
-    }
-
-    pub(crate) fn row_stride(&self) -> isize {
-        self.row_stride
-    }
-
-    pub(crate) fn col_stride(&self) -> isize {
-        self.col_stride
-    }
-
     pub(crate) fn as_mut_ptr(&mut self) -> *mut T {
         self.ptr
     }
@@ -162,17 +119,6 @@ impl<T: Copy> Output<'_, T> {
     /// The same view for a shorter time.
     pub(crate) fn reborrow(&mut self) -> Output<'_, T> {
         Output { exclusive: PhantomData, ..*self }
-    }
-
-    /// The transposed view.
-    pub(crate) fn t(self) -> Self {
-        Self {
-            rows: self.cols,
-            cols: self.rows,
-            row_stride: self.col_stride,
-            col_stride: self.row_stride,
-            ..self
-        }
     }
 
     /// Rows `0..at` and rows `at..`; `at` is cut to the number of rows.
@@ -189,3 +135,38 @@ impl<T: Copy> Output<'_, T> {
         (left.t(), right.t())
     }
 }
+
+macro_rules! impl_common {
+    ($($view:ident),*) => {$(
+        impl<T: Copy> $view<'_, T> {
+            pub(crate) fn rows(&self) -> usize {
+                self.rows
+            }
+
+            pub(crate) fn cols(&self) -> usize {
+                self.cols
+            }
+
+            pub(crate) fn row_stride(&self) -> isize {
+                self.row_stride
+            }
+
+            pub(crate) fn col_stride(&self) -> isize {
+                self.col_stride
+            }
+
+            /// The transposed view.
+            pub(crate) fn t(self) -> Self {
+                Self {
+                    rows: self.cols,
+                    cols: self.rows,
+                    row_stride: self.col_stride,
+                    col_stride: self.row_stride,
+                    ..self
+                }
+            }
+        }
+    )*};
+}
+
+impl_common!(Input, Output);
