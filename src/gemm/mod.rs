@@ -259,10 +259,17 @@ impl<T: Element> Gemm<T> {
         scratch: &mut [T],
     ) -> Result<()> {
         let (symmetric, whole_depth) = (epilogue.is_symmetric(), epilogue.is_update());
-        // Tiles are written by rows; a C stored by columns is computed transposed.
+        // Tiles are written by rows; a C stored by columns is computed transposed. So is a thin C
+        // of an A stored by columns, which then fills whole vectors; several tasks do better with
+        // its many rows.
         let (a, b, c) = match (a, b) {
-            (Lines::Matrix(..), Lines::Matrix(..))
-                if symmetric && c.col_stride() != 1 && c.row_stride() == 1 =>
+            (Lines::Matrix(a_view, _), Lines::Matrix(..))
+                if symmetric
+                    && (c.col_stride() != 1 && c.row_stride() == 1
+                        || self.threads.tasks() == 1
+                            && c.cols() <= self.blocking.in_place_lines
+                            && c.rows() > 4 * self.blocking.in_place_lines
+                            && a_view.row_stride() == 1) =>
             {
                 (b, a, c.t())
             }
