@@ -64,6 +64,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn cuts_are_at_steps_and_in_proportion() {
+        for (len, step, left, parts, at) in [
+            (10, 1, 1, 2, 5),
+            (10, 4, 1, 2, 4),
+            (12, 4, 2, 3, 8),
+            (5, 16, 1, 2, 0),
+            (33, 16, 1, 2, 16),
+            (7, 4, 2, 2, 7),
+            (0, 4, 1, 2, 0),
+        ] {
+            assert_eq!(cut(len, step, left, parts), at, "{len} by {step}, {left} of {parts}");
+        }
+    }
+
+    #[test]
     fn parts_cover_everything_once() {
         for len in 0..40 {
             for step in 1..5 {

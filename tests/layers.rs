@@ -11,6 +11,7 @@ use tilewise::{
         gradcheck::{central_differences, check_net, relative_error},
         softmax_cross_entropy,
     },
+    simd::InstructionSet,
 };
 
 /// What the analytic gradients may differ from the numeric ones.
@@ -299,6 +300,34 @@ fn whole_networks_have_the_right_gradients() {
         let linear = NetConfig { hidden: vec![], ..config };
         check_whole_net(&FullyConnectedNet::new(&linear).unwrap(), Mode::Evaluation);
     }
+}
+
+#[test]
+fn the_loss_has_the_squares_of_the_weights_and_the_same_bits_on_every_fused_set() {
+    let config = NetConfig { input: 90, hidden: vec![41], classes: 7, ..NetConfig::default() };
+    let (plain, l2) = (FullyConnectedNet::<f64>::new(&config).unwrap(), 0.7);
+    let regularised = FullyConnectedNet::new(&NetConfig { l2, ..config }).unwrap();
+    let (x, labels) = (random(30, 90, 13), [3; 30]);
+    let run = |net: &FullyConnectedNet<f64>, set| {
+        let gemm = Gemm::with_instruction_set(set).unwrap();
+        let mut workspace = net.workspace(gemm, 30).unwrap();
+        let mut input = workspace.input_mut(30).unwrap();
+        for i in 0..30 {
+            input.row_mut(i).unwrap().copy_from_slice(x.view().row(i).unwrap());
+        }
+        let loss = net.loss_and_gradient(&mut workspace, &labels, Mode::Evaluation).unwrap();
+        let gradients = (0..2).flat_map(|l| workspace.gradient(l).concat());
+        (loss, gradients.map(f64::to_bits).collect::<Vec<_>>())
+    };
+    let squares: f64 =
+        plain.layers().iter().flat_map(|layer| elements(layer.weight())).map(|w| w * w).sum();
+    for set in InstructionSet::available() {
+        let difference = run(&regularised, set).0 - run(&plain, set).0;
+        assert!((difference - l2 * squares).abs() < 1e-12, "{set}: {difference}");
+    }
+    let fused = InstructionSet::available().filter(|set| set.is_fused());
+    let results: Vec<_> = fused.map(|set| run(&regularised, set)).collect();
+    assert!(results.windows(2).all(|pair| pair[0] == pair[1]), "fused sets differ");
 }
 
 #[test]

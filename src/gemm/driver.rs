@@ -246,6 +246,7 @@ impl<T: Element> Product<'_, T> {
         c: &Output<'_, T>,
     ) -> Option<(Input<'s, T>, Input<'s, T>)> {
         let (m, n) = (c.rows(), c.cols());
+        let work = m.saturating_mul(n).saturating_mul(self.depth);
         let Blocking { in_place_lines, in_place_work, .. } = self.plan.blocking;
         match (self.a, self.b) {
             (Lines::Matrix(a, scale), Lines::Matrix(b, b_scale))
@@ -253,7 +254,7 @@ impl<T: Element> Product<'_, T> {
                     && b_scale == T::ONE
                     && b.row_stride() == 1
                     && c.col_stride() == 1
-                    && (m.min(n) <= in_place_lines || m * n * self.depth <= in_place_work) =>
+                    && (m.min(n) <= in_place_lines || work <= in_place_work) =>
             {
                 Some((a.part(0..m, 0..self.depth), b.part(0..n, 0..self.depth).t()))
             }

@@ -3,7 +3,7 @@
 //! Shapes are those of BLAS: A is (m, k), B is (k, n), C is (m, n), f32 or f64, with any strides.
 //! Every element of C is one chain of multiply-adds over k, begun at its start value; so the
 //! bits of a result depend on the operands alone: not on blocking, threads, vector width, memory
-//! alignment, or the other rows of a batch. [`naive::gemm`] is that definition in five lines.
+//! alignment, or the other rows of a batch. [`naive::gemm`] is that definition in scalar code.
 
 pub mod backend;
 mod blas;

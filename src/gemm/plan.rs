@@ -70,8 +70,8 @@ impl Blocking {
         let kc = self.kc.max(1);
         let kb = (self.kb / kc).max(1) * kc;
         let (mc, kc, nc, kb) = if whole_depth && k > kc {
-            let rows = (self.mc * kc / k) / tile.0 * tile.0;
-            let cols = (self.nc * kb / k.max(kb)) / tile.1 * tile.1;
+            let rows = (self.mc.saturating_mul(kc) / k) / tile.0 * tile.0;
+            let cols = (self.nc.saturating_mul(kb) / k.max(kb)) / tile.1 * tile.1;
             (rows.max(tile.0), k, cols.max(tile.1), k)
         } else {
             (self.mc, kc, self.nc, kb)

@@ -130,8 +130,8 @@ const RUNS_AHEAD: usize = 8;
 /// Packs a rectangle.
 ///
 /// # Safety
-/// - All `lines * depth` elements of the source are readable; if `along` is [`Along::Lines`], or
-///   [`Along::Depth`], they stand side by side that way.
+/// - All `lines * depth` elements of the source are readable, and stand side by side the way that
+///   `along` says.
 /// - `dst` is writable for `lines.next_multiple_of(width) * depth` elements and overlaps no
 ///   source element.
 /// - `sums` is null, or writable for `lines` elements; then `along` is [`Along::Lines`].
