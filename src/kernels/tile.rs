@@ -175,24 +175,44 @@ pub(crate) unsafe fn tile<
     } else {
         (tile.a_row_stride, tile.a_depth_stride, tile.b_depth_stride)
     };
-    for _ in 0..tile.depth {
-        let mut b_row = [zero; VECS];
-        for (v, vector) in b_row.iter_mut().enumerate() {
-            let from = b.wrapping_add(v * S::LANES);
-            // SAFETY: row p of B; packed panels are padded to whole vectors.
-            *vector = unsafe {
-                if FROM == PACKED || v + 1 < VECS {
-                    isa.load(from)
-                } else {
-                    isa.load_first(from, tile.last_cols)
-                }
-            };
+    let load_b = |b: *const T, v: usize| {
+        let from = b.wrapping_add(v * S::LANES);
+        // SAFETY: row p of B; packed panels are padded to whole vectors.
+        unsafe {
+            if FROM == PACKED || v + 1 < VECS {
+                isa.load(from)
+            } else {
+                isa.load_first(from, tile.last_cols)
+            }
         }
-        for (i, row) in acc.iter_mut().enumerate() {
-            // SAFETY: row i of column p of A.
-            let a_value = isa.splat(unsafe { *a.offset(i as isize * a_row_stride) });
-            for (sum, &vector) in row.iter_mut().zip(&b_row) {
-                *sum = isa.mul_add(a_value, vector, *sum);
+    };
+    let splat_a = |a: *const T, i: usize| {
+        // SAFETY: row i of column p of A.
+        isa.splat(unsafe { *a.offset(i as isize * a_row_stride) })
+    };
+    for _ in 0..tile.depth {
+        // The shorter side of the tile is kept in registers beside the sums.
+        if ROWS < VECS {
+            let mut a_column = [zero; ROWS];
+            for (i, a_value) in a_column.iter_mut().enumerate() {
+                *a_value = splat_a(a, i);
+            }
+            for v in 0..VECS {
+                let vector = load_b(b, v);
+                for (row, &a_value) in acc.iter_mut().zip(&a_column) {
+                    row[v] = isa.mul_add(a_value, vector, row[v]);
+                }
+            }
+        } else {
+            let mut b_row = [zero; VECS];
+            for (v, vector) in b_row.iter_mut().enumerate() {
+                *vector = load_b(b, v);
+            }
+            for (i, row) in acc.iter_mut().enumerate() {
+                let a_value = splat_a(a, i);
+                for (sum, &vector) in row.iter_mut().zip(&b_row) {
+                    *sum = isa.mul_add(a_value, vector, *sum);
+                }
             }
         }
         a = a.wrapping_offset(a_depth_stride);
