@@ -43,9 +43,11 @@ impl<T> Tiles<T> {
 pub(crate) struct Block<T> {
     pub(crate) rows: usize,
     pub(crate) cols: usize,
+    /// Rows of a tile, up to those of a full one; of a packed A, those of a full one.
+    pub(crate) tile_rows: usize,
     /// The first tile; the others follow from it.
     pub(crate) first: Tile<T>,
-    /// Elements from one panel (MR rows) of A to the next.
+    /// Elements from the first row of a tile in A to that of the next.
     pub(crate) a_panel_stride: isize,
     /// Elements from one panel (NR columns) of B to the next.
     pub(crate) b_panel_stride: isize,
@@ -57,12 +59,12 @@ pub(crate) struct Block<T> {
 ///
 /// # Safety
 /// - The CPU has the instruction set of `tiles`.
-/// - The operands are as its functions take them.
+/// - The operands are as its functions take them; `1 <= tile_rows <= tiles.rows()`.
 /// - All `rows * cols` elements of C are writable, readable where start or finish read them, and
 ///   touched by nobody else meanwhile; likewise the bias and what stands beside C.
 /// - A bias, or anything beside C, comes only with `col_stride == 1`; an update of C likewise.
 pub(crate) unsafe fn block<T: Float>(tiles: Tiles<T>, block: &Block<T>) {
-    let (mr, nr) = (tiles.rows(), tiles.cols());
+    let (mr, nr) = (block.tile_rows, tiles.cols());
     if block.first.depth <= SHALLOW {
         for i in (0..block.rows).step_by(mr) {
             for j in (0..block.cols).step_by(nr) {
@@ -86,7 +88,7 @@ pub(crate) unsafe fn block<T: Float>(tiles: Tiles<T>, block: &Block<T>) {
 /// As for [`block`]; `i` and `j` are multiples of the tile's sizes inside of the block.
 #[inline(always)]
 unsafe fn tile_at<T: Float>(tiles: Tiles<T>, block: &Block<T>, i: usize, j: usize) {
-    let (mr, nr) = (tiles.rows(), tiles.cols());
+    let (mr, nr) = (block.tile_rows, tiles.cols());
     let Block { first, a_panel_stride, b_panel_stride, col_stride, .. } = *block;
     let (rows, cols) = (mr.min(block.rows - i), nr.min(block.cols - j));
     let vectors = cols.div_ceil(tiles.lanes);

@@ -262,6 +262,7 @@ impl<T: Float> KernelSet<T> {
             rows: c.rows(),
             cols: c.cols(),
             first,
+            tile_rows: self.packed.rows(),
             a_panel_stride: a.stride as isize,
             b_panel_stride: b.stride as isize,
             col_stride: c.col_stride(),
@@ -305,11 +306,14 @@ impl<T: Float> KernelSet<T> {
             start,
             finish,
         };
+        // Tiles of equal height: a low one would have too few chains to keep the units busy.
+        let tile_rows = rows.div_ceil(rows.div_ceil(tiles.rows()));
         let arguments = Block {
             rows,
             cols,
+            tile_rows,
             first,
-            a_panel_stride: tiles.rows() as isize * a.row_stride(),
+            a_panel_stride: tile_rows as isize * a.row_stride(),
             b_panel_stride: tiles.cols() as isize,
             col_stride: 1,
         };
