@@ -43,7 +43,7 @@ impl Blocking {
         let mc = (caches.l2 / 10 / (kc * size)).max(tile_rows) / tile_rows * tile_rows;
         let nc = 2048usize.next_multiple_of(tile_cols);
         let kb = kc;
-        Self { mc, kc, nc, kb, in_place_lines: 2 * tile_rows, in_place_work: 1 << 20 }
+        Self { mc, kc, nc, kb, in_place_lines: 2 * tile_rows, in_place_work: 1 << 21 }
     }
 
     /// The same for several tasks, which meet before and after each part of B: larger parts.

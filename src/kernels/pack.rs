@@ -127,6 +127,9 @@ const PANELS_AT_A_TIME: usize = 8;
 /// own prefetching to get going.
 const RUNS_AHEAD: usize = 8;
 
+/// Bytes that are fetched together.
+const CACHE_LINE: usize = 64;
+
 /// Packs a rectangle.
 ///
 /// # Safety
@@ -167,22 +170,33 @@ unsafe fn pack_side_by_side<S: Isa<T>, T: Float, P: Source<T>>(isa: S, packing: 
             let mut panel = first;
             while panel < end {
                 let used = width.min(end - panel);
+                // Whole vectors are faster. Elements of the next panel do no harm: they fall on
+                // the place of the next p, which is written later.
+                let whole = p + 1 < depth && lines - panel >= width.next_multiple_of(S::LANES);
                 // SAFETY: lines `panel` to `panel + used - 1` of this p, in their panel; sums
                 // likewise. A vector is loaded only where all of its lines exist.
                 unsafe {
                     let to = dst.add(panel * depth + p * width);
                     let mut done = 0;
                     while done < used {
-                        let count = S::LANES.min(used - done);
                         let line = panel + done;
-                        // The elements of the next panel do no harm, and whole vectors are
-                        // faster.
-                        let vector = source.load(isa, p, line, S::LANES.min(lines - line));
-                        source.prefetch(isa, p + RUNS_AHEAD, line);
-                        isa.store_up_to(to.add(done), vector, count);
+                        let count = S::LANES.min(used - done);
+                        if done * size_of::<T>() % CACHE_LINE == 0 {
+                            source.prefetch(isa, p + RUNS_AHEAD, line);
+                        }
+                        let vector = if whole {
+                            source.load(isa, p, line, S::LANES)
+                        } else {
+                            source.load(isa, p, line, count)
+                        };
+                        if whole {
+                            isa.store(to.add(done), vector);
+                        } else {
+                            isa.store_up_to(to.add(done), vector, count);
+                        }
                         if !sums.is_null() {
-                            let sum = isa.add(isa.load_first(sums.add(line), count), vector);
-                            isa.store_first(sums.add(line), sum, count);
+                            let sum = isa.add(isa.load_up_to(sums.add(line), count), vector);
+                            isa.store_up_to(sums.add(line), sum, count);
                         }
                         done += S::LANES;
                     }
@@ -205,28 +219,41 @@ unsafe fn pack_transposed<S: Isa<T>, T: Float, P: Source<T>>(isa: S, packing: &P
     while panel < lines {
         let used = width.min(lines - panel);
         let to = dst.wrapping_add(panel * depth);
-        let mut first = 0;
-        while first < used {
+        // Whole vectors are stored, because masked stores are slow on some CPUs. What is too much
+        // falls on the first lines of the next p, which are written later: the last lines come
+        // first. Behind the last p nothing may be touched.
+        for chunk in (0..used.div_ceil(S::LANES)).rev() {
+            let first = chunk * S::LANES;
             let count = S::LANES.min(used - first);
+            let room = S::LANES.min(width - first);
             let mut p = 0;
             while p < depth {
                 let steps = S::LANES.min(depth - p);
                 let mut square = [isa.splat(T::ZERO); MAX_LANES];
-                for (i, row) in square.iter_mut().enumerate().take(count) {
-                    // SAFETY: `steps` elements of a line from p on.
-                    *row = unsafe { source.load(isa, panel + first + i, p, steps) };
-                    source.prefetch(isa, panel + width + first + i, p);
+                for (i, row) in square.iter_mut().enumerate().take(S::LANES) {
+                    if i < count {
+                        // SAFETY: `steps` elements of a line from p on.
+                        *row = unsafe { source.load(isa, panel + first + i, p, steps) };
+                        source.prefetch(isa, panel + width + first + i, p);
+                    }
                 }
                 isa.transpose(&mut square[..S::LANES]);
-                for (i, &column) in square.iter().enumerate().take(steps) {
-                    // SAFETY: `count` lines from `first` on, in their places of p + i.
-                    unsafe {
-                        isa.store_up_to(to.add((p + i) * width + first), column, count);
+                for (i, &column) in square.iter().enumerate().take(S::LANES) {
+                    if i < steps {
+                        // SAFETY: the place of line `first` and p + i; from there to the end of
+                        // the panel are `room` elements in the last p, and whole vectors before.
+                        unsafe {
+                            let to = to.add((p + i) * width + first);
+                            if p + i + 1 < depth {
+                                isa.store(to, column);
+                            } else {
+                                isa.store_first(to, column, room);
+                            }
+                        }
                     }
                 }
                 p += S::LANES;
             }
-            first += S::LANES;
         }
         panel += width;
     }

@@ -33,7 +33,7 @@ unsafe fn first_words(words: usize) -> __m256i {
 macro_rules! impl_avx2 {
     (
         $t:ident, $vector:ident, $lanes:literal, $splat:ident, $load:ident, $mask_load:ident,
-        $store:ident, $mask_store:ident, $add:ident, $mul:ident, $fmadd:ident, $max:ident,
+        $store:ident, $store_first:ident, $add:ident, $mul:ident, $fmadd:ident, $max:ident,
         $cmp:ident, $and:ident, $transpose:ident, $load_bytes:ident
     ) => {
         // In all methods, SAFETY of the intrinsics: `self` proves that the CPU has AVX2 and FMA.
@@ -75,7 +75,7 @@ macro_rules! impl_avx2 {
             #[inline(always)]
             unsafe fn store_first(self, to: *mut $t, vector: $vector, count: usize) {
                 // SAFETY: see above; the caller vouches for the first `count <= LANES` elements.
-                unsafe { $mask_store(to, first_words(count * (8 / $lanes)), vector) }
+                unsafe { $store_first(to, vector, count) }
             }
             #[inline(always)]
             fn transpose(self, square: &mut [$vector]) {
@@ -120,7 +120,7 @@ impl_avx2!(
     _mm256_loadu_ps,
     _mm256_maskload_ps,
     _mm256_storeu_ps,
-    _mm256_maskstore_ps,
+    store_first_f32,
     _mm256_add_ps,
     _mm256_mul_ps,
     _mm256_fmadd_ps,
@@ -138,7 +138,7 @@ impl_avx2!(
     _mm256_loadu_pd,
     _mm256_maskload_pd,
     _mm256_storeu_pd,
-    _mm256_maskstore_pd,
+    store_first_f64,
     _mm256_add_pd,
     _mm256_mul_pd,
     _mm256_fmadd_pd,
@@ -148,6 +148,58 @@ impl_avx2!(
     transpose_f64,
     load_bytes_f64
 );
+
+/// Stores the first `count` lanes, in pieces: the instruction with a mask takes a dozen cycles and
+/// more on AMD's CPUs.
+///
+/// # Safety
+/// The CPU has `avx`, `count <= 8`, and `to` is valid for writing `count` elements.
+#[inline(always)]
+unsafe fn store_first_f32(mut to: *mut f32, vector: __m256, count: usize) {
+    // SAFETY: the caller vouches for both.
+    unsafe {
+        if count == 8 {
+            return _mm256_storeu_ps(to, vector);
+        }
+        let mut rest = _mm256_castps256_ps128(vector);
+        if count & 4 != 0 {
+            _mm_storeu_ps(to, rest);
+            rest = _mm256_extractf128_ps::<1>(vector);
+            to = to.add(4);
+        }
+        if count & 2 != 0 {
+            _mm_storel_pd(to.cast(), _mm_castps_pd(rest));
+            rest = _mm_movehl_ps(rest, rest);
+            to = to.add(2);
+        }
+        if count & 1 != 0 {
+            _mm_store_ss(to, rest);
+        }
+    }
+}
+
+/// As [`store_first_f32`].
+///
+/// # Safety
+/// The CPU has `avx`, `count <= 4`, and `to` is valid for writing `count` elements.
+#[inline(always)]
+unsafe fn store_first_f64(mut to: *mut f64, vector: __m256d, count: usize) {
+    // SAFETY: the caller vouches for both.
+    unsafe {
+        if count == 4 {
+            return _mm256_storeu_pd(to, vector);
+        }
+        let mut rest = _mm256_castpd256_pd128(vector);
+        if count & 2 != 0 {
+            _mm_storeu_pd(to, rest);
+            rest = _mm256_extractf128_pd::<1>(vector);
+            to = to.add(2);
+        }
+        if count & 1 != 0 {
+            _mm_store_sd(to, rest);
+        }
+    }
+}
 
 /// Transposes 8 x 8: pairs, then fours within 16-byte halves, then the halves.
 ///
