@@ -125,7 +125,7 @@ fn a_c_by_columns_takes_no_bias() {
 #[test]
 fn short_scratch_memory() {
     // Large enough to be packed; beside it the same product with just enough.
-    let (m, n, k) = (100, 110, 120);
+    let (m, n, k) = (150, 160, 170);
     let (a, b) = (vec![1.0f32; m * k], vec![1.0; k * n]);
     let (a, b) = (MatRef::new(&a, m, k).unwrap(), MatRef::new(&b, k, n).unwrap());
     let needed = plan().scratch_len(m, n, k).unwrap();
