@@ -7,15 +7,20 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use support::{CONTESTANTS, assert_close, gemm, random, set_flops};
 use tilewise::{
     gemm::Backend,
-    matrix::Matrix,
+    matrix::{MatRef, Matrix},
     nn::{FullyConnectedNet, Init, Mode, NetConfig, Workspace},
     train::{Sgd, optim},
 };
 
 const BATCH: usize = 512;
 
-fn step(net: &mut FullyConnectedNet<f32>, workspace: &mut Workspace<f32>, labels: &[u8]) {
-    net.loss_and_gradient(workspace, labels, Mode::Training { step: 0 }).expect("ten classes");
+fn step(
+    net: &mut FullyConnectedNet<f32>,
+    x: MatRef<'_, f32>,
+    workspace: &mut Workspace<f32>,
+    labels: &[u8],
+) {
+    net.loss_and_gradient(x, workspace, labels, Mode::Training { step: 0 }).expect("ten classes");
     optim::update(&mut Sgd, net, workspace, 0.01);
 }
 
@@ -36,12 +41,7 @@ fn steps(criterion: &mut Criterion) {
             }
             let mut net = net.clone();
             let mut workspace = net.workspace(gemm(backend), BATCH).expect("a small workspace");
-            let mut input = workspace.input_mut(BATCH).expect("room for the batch");
-            for i in 0..BATCH {
-                let row = x.view().row(i).expect("a dense row");
-                input.row_mut(i).expect("a dense row").copy_from_slice(row);
-            }
-            step(&mut net, &mut workspace, &labels);
+            step(&mut net, x.view(), &mut workspace, &labels);
             let weights = net.layers()[0].weight();
             let expected = expected.get_or_insert_with(|| {
                 let element = |i, j| weights.get(i, j);
@@ -49,7 +49,7 @@ fn steps(criterion: &mut Criterion) {
             });
             assert_close(weights, expected.view(), 1);
             group.bench_function(contestant, |bencher| {
-                bencher.iter(|| step(&mut net, &mut workspace, &labels));
+                bencher.iter(|| step(&mut net, x.view(), &mut workspace, &labels));
             });
         }
     }

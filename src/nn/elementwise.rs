@@ -67,7 +67,7 @@ pub(super) fn dropout<T: Element>(
 ///
 /// # Errors
 /// As [`MatMut::split_rows`].
-pub(crate) fn for_row_bands<'a, T: Element>(
+fn for_row_bands<'a, T: Element>(
     (first_row, x): (usize, MatMut<'a, T>),
     tasks: usize,
     run: &(impl Fn((usize, MatMut<'_, T>)) + Sync),

@@ -8,7 +8,7 @@ pub mod model_file;
 pub mod optim;
 mod solver;
 
-pub use evaluate::{Evaluation, evaluate};
+pub use evaluate::{Evaluation, Evaluator, evaluate};
 pub use history::{EpochRecord, History};
 pub use optim::{Optimizer, Sgd};
 pub use solver::{Best, LastBatch, Progress, Solver, SolverConfig, TrainingData};

@@ -7,7 +7,7 @@ use crate::{
     error::{Error, Result},
     gemm::Gemm,
     kernels::Element,
-    nn::{FullyConnectedNet, Mode},
+    nn::{FullyConnectedNet, Mode, Workspace},
     threads::Threads,
     train::{
         evaluate::Evaluation,
@@ -141,6 +141,7 @@ pub struct Solver<'a, T: Element> {
     net: FullyConnectedNet<T>,
     optimizer: Box<dyn Optimizer<T>>,
     config: SolverConfig,
+    workspace: Workspace<T>,
     feed: Feed<'a, T>,
     order: EpochOrder,
     validation: Vec<u32>,
@@ -190,7 +191,8 @@ impl<'a, T: Element> Solver<'a, T> {
             history: History::with_capacity(config.epochs, batches)?,
             best_net: net.clone(),
             best_epoch: None,
-            feed: Feed::new(images, normalization.table(), workspace)?,
+            feed: Feed::new(images, &normalization, workspace.capacity())?,
+            workspace,
             order: EpochOrder::new(split.train, config.seed)?,
             validation: validation.map(|index| index as u32).collect(),
             evaluation: Evaluation::new(images.classes()),
@@ -244,14 +246,14 @@ impl<'a, T: Element> Solver<'a, T> {
         for batch in self.order.batches(self.config.batch_size).take(batches) {
             self.iteration += 1;
             let iteration = self.iteration;
-            let (workspace, labels) = self.feed.load(batch)?;
+            let (x, labels) = self.feed.batch(batch)?;
             let mode = Mode::Training { step: iteration as u64 };
-            let loss = self.net.loss_and_gradient(workspace, labels, mode)?;
+            let loss = self.net.loss_and_gradient(x, &mut self.workspace, labels, mode)?;
             if !loss.is_finite() {
                 return Err(Error::Diverged { epoch, iteration, learning_rate, loss });
             }
             let optimizer = self.optimizer.as_mut();
-            optim::update(optimizer, &mut self.net, workspace, learning_rate);
+            optim::update(optimizer, &mut self.net, &self.workspace, learning_rate);
             self.history.loss_history.push(loss);
             total_loss += loss;
             let step = Progress::Step {
@@ -269,10 +271,12 @@ impl<'a, T: Element> Solver<'a, T> {
         let samples = self.config.train_accuracy_samples.clamp(1, images);
         let train_accuracy = {
             let indices = &self.order.indices()[..samples];
-            self.evaluation.run(&self.net, &mut self.feed, indices)?;
+            let (workspace, feed) = (&mut self.workspace, &mut self.feed);
+            self.evaluation.run(&self.net, workspace, feed, indices, &mut |_, _| ())?;
             self.evaluation.accuracy()
         };
-        self.evaluation.run(&self.net, &mut self.feed, &self.validation)?;
+        let (workspace, feed) = (&mut self.workspace, &mut self.feed);
+        self.evaluation.run(&self.net, workspace, feed, &self.validation, &mut |_, _| ())?;
         let val_accuracy = self.evaluation.accuracy();
         self.history.train_acc_history.push(train_accuracy);
         self.history.val_acc_history.push(val_accuracy);
