@@ -304,6 +304,7 @@ impl<T: Element> FullyConnectedNet<T> {
         criterion: CrossEntropy,
     ) -> Result<f64> {
         let (logits, d_logits, row_losses) = workspace.loss_parts(labels.len())?;
+        let d_logits = d_logits.expect("a workspace for backward passes");
         let loss = criterion.forward_backward(logits, labels, d_logits, row_losses)?;
         Ok(loss + self.regularisation(workspace))
     }

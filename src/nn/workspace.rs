@@ -238,12 +238,13 @@ impl<T: Element> Workspace<T> {
         Ok((x.map(|rows| rows.view(x_data, batch)), out.view_mut(out_data, batch), scratch))
     }
 
-    /// Logits, room for their gradient, and for the losses of the rows.
+    /// Logits, and room for the losses of the rows and for the gradient of the logits; none in a
+    /// workspace for forward passes.
     #[allow(clippy::type_complexity, reason = "three views, named where they are taken apart")]
     pub(super) fn loss_parts(
         &mut self,
         batch: usize,
-    ) -> Result<(MatRef<'_, T>, MatMut<'_, T>, &mut [T])> {
+    ) -> Result<(MatRef<'_, T>, Option<MatMut<'_, T>>, &mut [T])> {
         self.check(batch)?;
         let (logits, gradient) = match (self.parts.values.last(), self.parts.gradients.last()) {
             (Some(logits), Some(gradient)) => (logits, gradient),
@@ -251,7 +252,8 @@ impl<T: Element> Workspace<T> {
         };
         let [values, d_values, losses] =
             disjoint(&mut self.block, [&logits.range, &gradient.range, &self.parts.row_losses]);
-        Ok((logits.view(values, batch), gradient.view_mut(d_values, batch), &mut losses[..batch]))
+        let gradient = (!d_values.is_empty()).then(|| gradient.view_mut(d_values, batch));
+        Ok((logits.view(values, batch), gradient, &mut losses[..batch]))
     }
 
     /// What the backward pass through layer `layer` needs.
