@@ -3,7 +3,7 @@
 use crate::{
     aligned::AlignedBuf,
     error::{Error, Result},
-    gemm::{Epilogue, Finish, Gemm, Operand},
+    gemm::{Epilogue, Finish, Gemm, Operand, Start},
     kernels::Element,
     matrix::{MatMut, MatRef},
     nn::{init::Init, relu::Relu},
@@ -165,7 +165,8 @@ impl<T: Element> Linear<T> {
         if let Some((d_x, finish)) = d_x {
             self.backward_input(gemm, d_out, d_x, finish, scratch)?;
         }
-        self.backward_parameters(gemm, x.into(), d_out, gradient, scratch)
+        let start = Start::Scaled(T::ZERO);
+        self.backward_parameters(gemm, x.into(), d_out, gradient, start, scratch)
     }
 
     /// `d_x = finish(d_out Wᵀ)`.
@@ -181,17 +182,18 @@ impl<T: Element> Linear<T> {
         gemm.run(T::ONE, d_out, self.weight().t(), d_x, epilogue, scratch)
     }
 
-    /// `dW = xᵀ d_out`, `db = ` column sums of `d_out`.
+    /// `dW = xᵀ d_out`, `db = ` column sums of `d_out`, both from `start`.
     pub(super) fn backward_parameters(
         &self,
         gemm: &Gemm<T>,
         x: Operand<'_, T>,
         d_out: MatRef<'_, T>,
         gradient: LinearGradient<'_, T>,
+        start: Start<'_, T>,
         scratch: &mut [T],
     ) -> Result<()> {
         self.check_gradient(x.shape().0, d_out, gradient.bias)?;
-        let sums = Epilogue { b_sums: Some(gradient.bias), ..Epilogue::default() };
+        let sums = Epilogue { start, b_sums: Some(gradient.bias), ..Epilogue::default() };
         gemm.run(T::ONE, x.t()?, d_out, gradient.weight, sums, scratch)
     }
 

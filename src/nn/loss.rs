@@ -42,7 +42,7 @@ impl CrossEntropy {
         labels: &[u8],
         row_losses: &mut [T],
     ) -> Result<f64> {
-        self.run(logits, labels, None, row_losses)
+        self.run(logits, labels, None, labels.len(), row_losses)
     }
 
     /// The mean loss, that of each row, and the gradient of the mean with respect to the logits:
@@ -57,8 +57,21 @@ impl CrossEntropy {
         gradient: MatMut<'_, T>,
         row_losses: &mut [T],
     ) -> Result<f64> {
+        self.part_backward(logits, labels, gradient, labels.len(), row_losses)
+    }
+
+    /// As [`forward_backward`](Self::forward_backward) for part of a batch of `of` rows: the
+    /// gradient is that of the mean over the whole batch.
+    pub(super) fn part_backward<T: Float>(
+        self,
+        logits: MatRef<'_, T>,
+        labels: &[u8],
+        gradient: MatMut<'_, T>,
+        of: usize,
+        row_losses: &mut [T],
+    ) -> Result<f64> {
         gradient.expect_shape("gradient of the logits", logits.shape())?;
-        self.run(logits, labels, Some(gradient), row_losses)
+        self.run(logits, labels, Some(gradient), of, row_losses)
     }
 
     fn run<T: Float>(
@@ -66,6 +79,7 @@ impl CrossEntropy {
         logits: MatRef<'_, T>,
         labels: &[u8],
         mut gradient: Option<MatMut<'_, T>>,
+        of: usize,
         row_losses: &mut [T],
     ) -> Result<f64> {
         let (batch, classes) = logits.shape();
@@ -86,7 +100,7 @@ impl CrossEntropy {
                 Some(gradient) => Some(gradient.row_mut(i).ok_or_else(apart)?),
                 None => None,
             };
-            *row_loss = self.row(logits, usize::from(label), gradient, batch);
+            *row_loss = self.row(logits, usize::from(label), gradient, of);
         }
         let total: f64 = row_losses.iter().map(|loss| loss.to_f64()).sum();
         Ok(total / (batch.max(1) as f64))
@@ -98,7 +112,7 @@ impl CrossEntropy {
         logits: &[T],
         label: usize,
         gradient: Option<&mut [T]>,
-        batch: usize,
+        of: usize,
     ) -> T {
         let largest = logits.iter().fold(logits[0], |a, &b| if b > a { b } else { a });
         let smoothed = T::from_f64(self.label_smoothing / logits.len() as f64);
@@ -115,7 +129,7 @@ impl CrossEntropy {
                     *value = (logit - largest).exp();
                     sum += *value;
                 }
-                let count = T::from_f64(batch as f64);
+                let count = T::from_f64(of as f64);
                 for (j, value) in gradient.iter_mut().enumerate() {
                     let hit = if j == label { at_label } else { T::ZERO };
                     *value = (*value / sum - (hit + smoothed)) / count;

@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 
 use crate::{
     error::{Error, Result},
-    gemm::{Finish, Gemm, Operand},
+    gemm::{Finish, Gemm, Operand, Start},
     kernels::Element,
     matrix::{MatMut, MatRef},
     nn::{
@@ -229,8 +229,18 @@ impl<T: Element> FullyConnectedNet<T> {
         workspace: &mut Workspace<T>,
         mode: Mode,
     ) -> Result<()> {
+        self.forward_rows(x.into(), workspace, mode, 0)
+    }
+
+    /// The forward pass of rows `first` and following of a batch; dropout depends on the place.
+    pub(crate) fn forward_rows(
+        &self,
+        x: Operand<'_, T>,
+        workspace: &mut Workspace<T>,
+        mode: Mode,
+        first: usize,
+    ) -> Result<()> {
         let gemm = *workspace.gemm();
-        let x = x.into();
         let (batch, last) = (x.shape().0, self.layers.len() - 1);
         for (l, layer) in self.layers.iter().enumerate() {
             let (hidden, out, scratch) = workspace.forward_parts(l, batch)?;
@@ -242,7 +252,10 @@ impl<T: Element> FullyConnectedNet<T> {
             };
             let finish = match mask {
                 _ if l == last => Finish::Store,
-                Some(mask) => Finish::ReluDropout { mask, scale: self.dropout.scale() },
+                Some(mask) => {
+                    let (mask, scale) = (mask.from_row(first), self.dropout.scale());
+                    Finish::ReluDropout { mask, scale }
+                }
                 None => Finish::Relu,
             };
             layer.forward_finish(&gemm, hidden.map_or(x, Operand::from), out, finish, scratch)?;
@@ -288,24 +301,28 @@ impl<T: Element> FullyConnectedNet<T> {
     ) -> Result<f64> {
         let x = x.into();
         self.forward(x, workspace, mode)?;
-        let loss = self.loss_backward(workspace, labels, CrossEntropy::default())?;
+        let batch = labels.len();
+        let loss = self.loss_backward(workspace, labels, CrossEntropy::default(), batch)?;
         for l in (0..self.layers.len()).rev() {
-            self.backward_input(l, workspace, labels.len(), mode)?;
-            self.backward_parameters(l, x, workspace, labels.len())?;
+            self.backward_input(l, workspace, batch, mode)?;
+            self.backward_parameters(l, x, workspace, batch, false)?;
+            self.add_l2_gradient(l, workspace);
         }
         Ok(loss)
     }
 
-    /// The loss of the last forward pass, L2 term included, and the gradient of the logits.
+    /// The loss of the last forward pass, L2 term included, and the gradient of the logits with
+    /// respect to the mean over a batch of `of` rows.
     pub(crate) fn loss_backward(
         &self,
         workspace: &mut Workspace<T>,
         labels: &[u8],
         criterion: CrossEntropy,
+        of: usize,
     ) -> Result<f64> {
         let (logits, d_logits, row_losses) = workspace.loss_parts(labels.len())?;
         let d_logits = d_logits.expect("a workspace for backward passes");
-        let loss = criterion.forward_backward(logits, labels, d_logits, row_losses)?;
+        let loss = criterion.part_backward(logits, labels, d_logits, of, row_losses)?;
         Ok(loss + self.regularisation(workspace))
     }
 
@@ -332,28 +349,40 @@ impl<T: Element> FullyConnectedNet<T> {
         Ok(())
     }
 
-    /// The gradients of the parameters of layer `layer`, L2 term included, into the workspace. `x`
-    /// is the input of the network.
+    /// The gradients of the parameters of layer `layer`, without the L2 term, into the workspace;
+    /// with `go_on` they are added to what is there. `x` is the input of the network.
     pub(crate) fn backward_parameters(
         &self,
         layer: usize,
         x: Operand<'_, T>,
         workspace: &mut Workspace<T>,
         batch: usize,
+        go_on: bool,
     ) -> Result<()> {
         let gemm = *workspace.gemm();
         let parts = workspace.backward_parts(layer, batch)?;
-        let [weight, _] = self.layers[layer].parameters();
-        let x = parts.x.map_or(x, Operand::from);
         let (rows, cols) = self.layers[layer].weight().shape();
         let d_weight = MatMut::new(parts.weight, rows, cols)?;
         let gradient = LinearGradient { weight: d_weight, bias: parts.bias };
-        self.layers[layer].backward_parameters(&gemm, x, parts.d_out, gradient, parts.scratch)?;
+        let start = Start::Scaled(if go_on { T::ONE } else { T::ZERO });
+        self.layers[layer].backward_parameters(
+            &gemm,
+            parts.x.map_or(x, Operand::from),
+            parts.d_out,
+            gradient,
+            start,
+            parts.scratch,
+        )
+    }
+
+    /// Adds the gradient of the L2 term to that of the weights of layer `layer`.
+    pub(crate) fn add_l2_gradient(&self, layer: usize, workspace: &mut Workspace<T>) {
         if self.l2 != 0.0 {
+            let gemm = *workspace.gemm();
+            let [weight, _] = self.layers[layer].parameters();
             let d_weight = workspace.gradient_mut(layer, 0);
             elementwise::add_scaled(&gemm, T::from_f64(2.0 * self.l2), weight, d_weight);
         }
-        Ok(())
     }
 
     /// Updates the weights of layer `layer` as their gradient comes into being; that of the biases

@@ -136,7 +136,7 @@ impl Parts {
             scratch = scratch.max(layer.scratch_len(gemm, capacity)?);
         }
         parts.row_losses = planner.take(1, capacity)?;
-        parts.partial_sums = planner.take(1, most_weights.div_ceil(SQUARES_BLOCK))?;
+        parts.partial_sums = planner.take(1, most_weights.max(widest).div_ceil(SQUARES_BLOCK))?;
         parts.scratch = planner.take(1, scratch)?;
         parts.len = planner.len;
         Ok(parts)
@@ -210,8 +210,19 @@ impl<T: Element> Workspace<T> {
     }
 
     /// As [`gradient`](Self::gradient), to be changed.
-    pub(super) fn gradient_mut(&mut self, layer: usize, tensor: usize) -> &mut [T] {
+    pub(crate) fn gradient_mut(&mut self, layer: usize, tensor: usize) -> &mut [T] {
         &mut self.block[self.parts.parameters[layer][tensor].clone()]
+    }
+
+    /// The gradient of W (tensor 0) or b (tensor 1) of a layer, and room for partial sums.
+    pub(crate) fn gradient_and_partial_sums(
+        &mut self,
+        layer: usize,
+        tensor: usize,
+    ) -> (&[T], &mut [T]) {
+        let ranges = [&self.parts.parameters[layer][tensor], &self.parts.partial_sums];
+        let [gradient, partial] = disjoint(&mut self.block, ranges);
+        (gradient, partial)
     }
 
     fn check(&self, batch: usize) -> Result<()> {
