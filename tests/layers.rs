@@ -6,10 +6,9 @@ use tilewise::{
     gemm::{Finish, Gemm},
     matrix::{MatRef, Matrix},
     nn::{
-        Dropout, DropoutPosition, FullyConnectedNet, Init, Linear, LinearGradient, LinearRelu,
-        Mode, NetConfig, Relu, TwoLayerNet,
+        CrossEntropy, Dropout, DropoutPosition, FullyConnectedNet, Init, Linear, LinearGradient,
+        LinearRelu, Mode, NetConfig, Relu, TwoLayerNet,
         gradcheck::{central_differences, check_net, relative_error},
-        CrossEntropy,
     },
     simd::InstructionSet,
 };
@@ -309,7 +308,8 @@ fn the_loss_has_the_squares_of_the_weights_and_the_same_bits_on_every_fused_set(
     let run = |net: &FullyConnectedNet<f64>, set| {
         let gemm = Gemm::with_instruction_set(set).unwrap();
         let mut workspace = net.workspace(gemm, 30).unwrap();
-        let loss = net.loss_and_gradient(x.view(), &mut workspace, &labels, Mode::Evaluation).unwrap();
+        let loss =
+            net.loss_and_gradient(x.view(), &mut workspace, &labels, Mode::Evaluation).unwrap();
         let gradients = (0..2).flat_map(|l| workspace.gradient(l).concat());
         (loss, gradients.map(f64::to_bits).collect::<Vec<_>>())
     };
@@ -353,8 +353,8 @@ fn a_row_has_the_same_logits_in_any_batch() {
     let x = random(37, 100, 10);
     let logits = |rows: std::ops::Range<usize>| {
         let mut workspace = net.workspace(Gemm::new().unwrap(), 37).unwrap();
-        let part =
-            Matrix::from_fn(rows.len(), 100, |i, j| x.view().get(rows.start + i, j) as f32).unwrap();
+        let part = Matrix::from_fn(rows.len(), 100, |i, j| x.view().get(rows.start + i, j) as f32)
+            .unwrap();
         net.forward(part.view(), &mut workspace, Mode::Evaluation).unwrap();
         let logits = workspace.logits(rows.len()).unwrap();
         (0..rows.len()).map(|i| logits.row(i).unwrap().to_vec()).collect::<Vec<_>>()

@@ -107,13 +107,7 @@ impl CrossEntropy {
     }
 
     /// The loss of one row, and its part of the gradient.
-    fn row<T: Float>(
-        self,
-        logits: &[T],
-        label: usize,
-        gradient: Option<&mut [T]>,
-        of: usize,
-    ) -> T {
+    fn row<T: Float>(self, logits: &[T], label: usize, gradient: Option<&mut [T]>, of: usize) -> T {
         let largest = logits.iter().fold(logits[0], |a, &b| if b > a { b } else { a });
         let smoothed = T::from_f64(self.label_smoothing / logits.len() as f64);
         let at_label = T::from_f64(1.0 - self.label_smoothing);

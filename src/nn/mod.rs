@@ -22,5 +22,5 @@ pub use model::{FullyConnectedNet, Mode, NetConfig, TwoLayerNet};
 pub use relu::Relu;
 pub use workspace::Workspace;
 
-pub(crate) use elementwise::{add_scaled, scale, sum_of_squares};
+pub(crate) use elementwise::{scale, sum_of_squares};
 pub(crate) use workspace::Passes;

@@ -155,6 +155,11 @@ impl<T: Element> FullyConnectedNet<T> {
         Ok(())
     }
 
+    /// Lengths of all parameter tensors: of each layer the weights, then the biases.
+    pub fn tensor_lengths(&self) -> Vec<usize> {
+        self.layers.iter().flat_map(Linear::parameters).map(<[T]>::len).collect()
+    }
+
     /// Number of weights and biases.
     pub fn parameter_count(&self) -> usize {
         self.layers.iter().flat_map(Linear::parameters).map(<[T]>::len).sum()
