@@ -31,7 +31,8 @@ pub struct TrainerConfig {
     /// Gradients whose norm over all parameters is larger are scaled down to it.
     pub clip_norm: Option<f64>,
     /// Whether gradients have a place of their own although no setting asks for it, for
-    /// [`Trainer::accumulate`] and [`Trainer::gradient`]. It changes no bits.
+    /// [`Trainer::accumulate`] and [`Trainer::gradient`]. It changes no bits, unless the network
+    /// has an L2 term and the rule has weight decay: then their sum is rounded twice.
     pub store_gradients: bool,
     /// What becomes of denormal numbers during a step; the setting of the caller's thread is back
     /// after it.
@@ -298,6 +299,8 @@ impl<T: Element> Trainer<T> {
             return Err(Error::Length { what: "labels", expected: found, found: labels.len() });
         }
         let mode = self.mode();
+        // Whatever cannot be transposed for the backward pass is refused before any update.
+        x.t()?;
         self.net.forward_rows(x, &mut self.workspace, mode, first)?;
         stats.times.forward = clock.lap();
         stats.loss = self.net.loss_backward(&mut self.workspace, labels, self.criterion, of)?;
