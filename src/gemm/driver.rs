@@ -20,7 +20,10 @@ use crate::{
         operand::Lines,
         plan::{Blocking, Plan},
     },
-    kernels::{BlockFinish, BlockStart, DropoutMask, Element, Input, KernelSet, Output, Panels},
+    kernels::{
+        BlockFinish, BlockStart, Descent, DropoutMask, Element, Input, KernelSet, Momentum, Output,
+        Panels,
+    },
     matrix::MatRef,
     threads::{cut, divide},
 };
@@ -44,8 +47,8 @@ pub(super) enum SharedFinish<'a, T: Element> {
     Relu,
     ReluDropout { mask: DropoutMask, scale: T },
     Gate { activation: MatRef<'a, T>, scale: T },
-    Descent { rate: T, decay: T },
-    Momentum { rate: T, momentum: T, decay: T },
+    Descent(Descent<T>),
+    Momentum(Momentum<T>),
 }
 
 impl<'a, T: Element> SharedFinish<'a, T> {
@@ -58,12 +61,12 @@ impl<'a, T: Element> SharedFinish<'a, T> {
             Finish::ReluDropout { mask, scale } => (Self::ReluDropout { mask, scale }, None),
             Finish::Gate { activation, scale } => (Self::Gate { activation, scale }, None),
             Finish::Descent { learning_rate, l2 } => {
-                (Self::Descent { rate: learning_rate, decay: l2 + l2 }, None)
+                (Self::Descent(Descent { rate: learning_rate, decay: l2 + l2 }), None)
             }
-            Finish::Momentum { velocity, learning_rate, momentum, l2 } => (
-                Self::Momentum { rate: learning_rate, momentum, decay: l2 + l2 },
-                Some(velocity.into()),
-            ),
+            Finish::Momentum { velocity, learning_rate, momentum, nesterov, l2 } => {
+                let rule = Momentum { rate: learning_rate, decay: l2 + l2, momentum, nesterov };
+                (Self::Momentum(rule), Some(velocity.into()))
+            }
         }
     }
 }
@@ -302,8 +305,7 @@ impl<T: Element> Product<'_, T> {
     /// times, speed is that of reading B: shallow blocks read whole rows of it, side by side.
     /// The sums of an update have nowhere to wait, so it takes the whole depth.
     fn depth_in_place(&self, rows: usize, cols: usize) -> usize {
-        let update =
-            matches!(self.finish, SharedFinish::Descent { .. } | SharedFinish::Momentum { .. });
+        let update = matches!(self.finish, SharedFinish::Descent(_) | SharedFinish::Momentum(_));
         let few = rows <= 2 * self.kernels.tile_rows() && cols > self.kernels.tile_cols();
         if update || !few {
             self.depth.max(1)
@@ -346,11 +348,11 @@ impl<T: Element> Product<'_, T> {
                 let activation = Input::from(activation).part(rows.clone(), cols.clone());
                 BlockFinish::Gate { activation, scale }
             }
-            SharedFinish::Descent { rate, decay } => BlockFinish::Descent { rate, decay },
-            SharedFinish::Momentum { rate, momentum, decay } => {
+            SharedFinish::Descent(rule) => BlockFinish::Descent(rule),
+            SharedFinish::Momentum(rule) => {
                 let velocity = velocity.as_mut().map(Output::reborrow);
                 let velocity = velocity.expect("an update with momentum has a velocity");
-                BlockFinish::Momentum { velocity, rate, momentum, decay }
+                BlockFinish::Momentum { velocity, rule }
             }
         };
         (start, finish)

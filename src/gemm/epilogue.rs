@@ -48,7 +48,8 @@ pub enum Finish<'a, T: Copy> {
         /// Factor of the squared weights in the loss.
         l2: T,
     },
-    /// As `Descent`, with a velocity: `v = -learning_rate g + momentum v; w = w + v`.
+    /// As `Descent`, with a velocity: `v = -learning_rate g + momentum v; w = w + v`, or with
+    /// `nesterov` instead `w = w + (-learning_rate g + momentum v)`.
     Momentum {
         /// Of the same shape as C, its columns side by side; updated.
         velocity: MatMut<'a, T>,
@@ -56,6 +57,8 @@ pub enum Finish<'a, T: Copy> {
         learning_rate: T,
         /// Share of the velocity that is kept.
         momentum: T,
+        /// Whether w moves by the velocity that the same gradient would make next.
+        nesterov: bool,
         /// Factor of the squared weights in the loss.
         l2: T,
     },

@@ -87,13 +87,14 @@ fn loops<T: Float>(
                     let w = c.get(i, j);
                     multiply_add(-*learning_rate, multiply_add(*l2 + *l2, w, sum), w)
                 }
-                Finish::Momentum { velocity, learning_rate, momentum, l2 } => {
+                Finish::Momentum { velocity, learning_rate, momentum, nesterov, l2 } => {
                     let w = c.get(i, j);
                     let gradient = multiply_add(*l2 + *l2, w, sum);
                     let kept = *momentum * velocity.get(i, j);
                     let new = multiply_add(-*learning_rate, gradient, kept);
                     velocity.set(i, j, new);
-                    w + new
+                    let next = multiply_add(-*learning_rate, gradient, *momentum * new);
+                    w + if *nesterov { next } else { new }
                 }
             };
             c.set(i, j, value);
