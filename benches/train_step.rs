@@ -9,14 +9,19 @@ use tilewise::{
     gemm::Backend,
     matrix::Matrix,
     nn::{FullyConnectedNet, Init, Mode, NetConfig, Workspace},
-    train::{Sgd, optim},
+    train::{Optimizer, OptimizerState, optim},
 };
 
 const BATCH: usize = 512;
 
-fn step(net: &mut FullyConnectedNet<f32>, workspace: &mut Workspace<f32>, labels: &[u8]) {
+fn step(
+    net: &mut FullyConnectedNet<f32>,
+    workspace: &mut Workspace<f32>,
+    optimizer: &mut OptimizerState<f32>,
+    labels: &[u8],
+) {
     net.loss_and_gradient(workspace, labels, Mode::Training { step: 0 }).expect("ten classes");
-    optim::update(&mut Sgd, net, workspace, 0.01);
+    optim::update(optimizer, net, workspace, 0.01).expect("the network's state");
 }
 
 fn steps(criterion: &mut Criterion) {
@@ -36,12 +41,14 @@ fn steps(criterion: &mut Criterion) {
             }
             let mut net = net.clone();
             let mut workspace = net.workspace(gemm(backend), BATCH).expect("a small workspace");
+            let mut optimizer =
+                OptimizerState::new(&Optimizer::sgd(), &net.tensor_lengths()).expect("plain SGD");
             let mut input = workspace.input_mut(BATCH).expect("room for the batch");
             for i in 0..BATCH {
                 let row = x.view().row(i).expect("a dense row");
                 input.row_mut(i).expect("a dense row").copy_from_slice(row);
             }
-            step(&mut net, &mut workspace, &labels);
+            step(&mut net, &mut workspace, &mut optimizer, &labels);
             let weights = net.layers()[0].weight();
             let expected = expected.get_or_insert_with(|| {
                 let element = |i, j| weights.get(i, j);
@@ -49,7 +56,7 @@ fn steps(criterion: &mut Criterion) {
             });
             assert_close(weights, expected.view(), 1);
             group.bench_function(contestant, |bencher| {
-                bencher.iter(|| step(&mut net, &mut workspace, &labels));
+                bencher.iter(|| step(&mut net, &mut workspace, &mut optimizer, &labels));
             });
         }
     }

@@ -9,7 +9,7 @@ use tilewise::{
     data::{Normalization, Split, synthetic},
     nn::{FullyConnectedNet, NetConfig},
     threads::Threads,
-    train::{Progress, Sgd, Solver, SolverConfig, TrainingData},
+    train::{Progress, Solver, SolverConfig, TrainingData},
 };
 
 #[global_allocator]
@@ -33,7 +33,7 @@ fn allocations_of_a_run(threads: usize) -> usize {
     let net = FullyConnectedNet::<f32>::new(&config).unwrap();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     pool.install(|| {
-        let mut solver = Solver::new(net, data, Box::new(Sgd), settings).unwrap();
+        let mut solver = Solver::new(net, data, settings).unwrap();
         let mut epochs = 0;
         let before = ALLOCATOR.allocations();
         solver

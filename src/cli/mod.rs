@@ -8,6 +8,7 @@ pub mod eval;
 pub mod info;
 mod options;
 mod plots;
+mod recipe;
 mod run_dir;
 pub mod train;
 

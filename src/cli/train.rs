@@ -16,6 +16,7 @@ use crate::{
         dataset::{DatasetArgs, Origin},
         in_pool, options,
         options::Dtype,
+        recipe::{OptimizerArgs, ScheduleArgs},
         run_dir::RunDir,
     },
     data::{Cifar10, Normalization, NormalizeMode, Split},
@@ -26,7 +27,7 @@ use crate::{
     simd::InstructionSet,
     threads::Threads,
     train::{
-        EpochRecord, LastBatch, Progress, Sgd, Solver, SolverConfig, TrainingData, evaluate,
+        EpochRecord, LastBatch, Progress, Solver, SolverConfig, TrainingData, evaluate,
         model_file::ModelInfo,
     },
 };
@@ -49,14 +50,10 @@ pub struct TrainArgs {
     /// What becomes of the pictures that are left over when an epoch is cut into batches.
     #[arg(long, value_name = "HOW", default_value = "drop", value_parser = options::last_batch())]
     last_batch: LastBatch,
-    /// Learning rate of the first epoch.
-    #[arg(long, value_name = "RATE", default_value = "0.1", allow_negative_numbers = true,
-          value_parser = options::positive)]
-    lr: f64,
-    /// Factor of the learning rate after each epoch.
-    #[arg(long, value_name = "FACTOR", default_value = "0.95", allow_negative_numbers = true,
-          value_parser = options::positive)]
-    lr_decay: f64,
+    #[command(flatten)]
+    optimizer: OptimizerArgs,
+    #[command(flatten)]
+    schedule: ScheduleArgs,
     /// L2 regularisation: the loss has this much of the sum of all squared weights.
     #[arg(long, value_name = "FACTOR", default_value = "0", allow_negative_numbers = true,
           value_parser = options::not_negative)]
@@ -118,8 +115,10 @@ struct RunConfig<'a> {
     epochs: usize,
     batch: usize,
     last_batch: &'static str,
-    lr: f64,
-    lr_decay: f64,
+    #[serde(flatten)]
+    optimizer: OptimizerArgs,
+    #[serde(flatten)]
+    schedule: ScheduleArgs,
     reg: f64,
     dropout: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -187,7 +186,10 @@ fn train<T: Element>(
         dropout: args.dropout,
         seed: args.seed,
     })?;
-    let run_config = run_config(args, T::NAME, origin, data, &split)?;
+    let (optimizer, optimizer_flags) = args.optimizer.settle()?;
+    let (schedule, schedule_flags) = args.schedule.settle()?;
+    let flags = (optimizer_flags, schedule_flags);
+    let run_config = run_config(args, flags, T::NAME, origin, data, &split)?;
     console.line(introduction(&net, &run_config))?;
     let training = split.train.len();
     if args.batch > training {
@@ -200,8 +202,9 @@ fn train<T: Element>(
         epochs: args.epochs,
         batch_size: args.batch,
         last_batch: args.last_batch,
-        learning_rate: args.lr,
-        learning_rate_decay: args.lr_decay,
+        optimizer,
+        learning_rate: args.schedule.lr,
+        schedule,
         train_accuracy_samples: args.acc_samples,
         validation_samples: args.val_samples,
         seed: args.seed,
@@ -213,7 +216,7 @@ fn train<T: Element>(
     };
     let training_data =
         TrainingData { images: pictures, split, normalization: normalization.clone() };
-    let mut solver = Solver::new(net, training_data, Box::new(Sgd), solver_config)?;
+    let mut solver = Solver::new(net, training_data, solver_config)?;
     let mut dir = match &args.out {
         Some(path) => Some(RunDir::open(path, args.overwrite)?),
         None => None,
@@ -297,6 +300,7 @@ fn keep<T: Element>(solver: &Solver<'_, T>, dir: &RunDir, info: &ModelInfo) -> R
 
 fn run_config<'a>(
     args: &'a TrainArgs,
+    (optimizer, schedule): (OptimizerArgs, ScheduleArgs),
     dtype: &'static str,
     origin: &Origin,
     data: &Cifar10,
@@ -311,8 +315,8 @@ fn run_config<'a>(
         epochs: args.epochs,
         batch: args.batch,
         last_batch: options::last_batch_name(args.last_batch),
-        lr: args.lr,
-        lr_decay: args.lr_decay,
+        optimizer,
+        schedule,
         reg: args.reg,
         dropout: args.dropout,
         weight_scale: args.weight_scale,

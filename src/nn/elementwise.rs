@@ -15,7 +15,7 @@ const LINE: usize = 16;
 pub(super) const SQUARES_BLOCK: usize = 1 << 15;
 
 /// `y = factor * x + y`.
-pub(crate) fn add_scaled<T: Element>(gemm: &Gemm<T>, factor: T, x: &[T], y: &mut [T]) {
+pub(super) fn add_scaled<T: Element>(gemm: &Gemm<T>, factor: T, x: &[T], y: &mut [T]) {
     divide(
         (x, y),
         gemm.tasks_for(x.len()),

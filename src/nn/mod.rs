@@ -22,4 +22,4 @@ pub use model::{FullyConnectedNet, Mode, NetConfig, TwoLayerNet};
 pub use relu::Relu;
 pub use workspace::Workspace;
 
-pub(crate) use elementwise::{add_scaled, for_row_bands};
+pub(crate) use elementwise::for_row_bands;

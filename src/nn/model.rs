@@ -145,6 +145,11 @@ impl<T: Element> FullyConnectedNet<T> {
         self.layers[self.layers.len() - 1].out_features()
     }
 
+    /// Lengths of all parameter tensors: of each layer the weights, then the biases.
+    pub fn tensor_lengths(&self) -> Vec<usize> {
+        self.layers.iter().flat_map(Linear::parameters).map(<[T]>::len).collect()
+    }
+
     /// Number of weights and biases.
     pub fn parameter_count(&self) -> usize {
         self.layers.iter().flat_map(Linear::parameters).map(<[T]>::len).sum()

@@ -13,7 +13,8 @@ use crate::{
         evaluate::Evaluation,
         feed::Feed,
         history::{EpochRecord, History},
-        optim::{self, Optimizer},
+        optim::{self, Optimizer, OptimizerState},
+        schedule::Schedule,
     },
 };
 
@@ -48,10 +49,12 @@ pub struct SolverConfig {
     pub batch_size: usize,
     /// What becomes of an epoch's last batch if it is smaller.
     pub last_batch: LastBatch,
-    /// Learning rate of the first epoch.
+    /// The update rule.
+    pub optimizer: Optimizer,
+    /// Learning rate that the schedule starts from.
     pub learning_rate: f64,
-    /// Factor of the learning rate after each epoch.
-    pub learning_rate_decay: f64,
+    /// How the learning rate changes from step to step.
+    pub schedule: Schedule,
     /// Training pictures whose accuracy is checked after each epoch, chosen at random.
     pub train_accuracy_samples: usize,
     /// Validation pictures whose accuracy is checked after each epoch: the first so many, or all.
@@ -68,8 +71,9 @@ impl Default for SolverConfig {
             epochs: 10,
             batch_size: 512,
             last_batch: LastBatch::default(),
+            optimizer: Optimizer::default(),
             learning_rate: 0.1,
-            learning_rate_decay: 1.0,
+            schedule: Schedule::default(),
             train_accuracy_samples: 1000,
             validation_samples: None,
             seed: 0,
@@ -86,12 +90,10 @@ impl SolverConfig {
         if self.batch_size == 0 {
             return Err(Error::setting("batch", 0, "at least 1"));
         }
-        for (name, value) in [("lr", self.learning_rate), ("lr-decay", self.learning_rate_decay)] {
-            if !(value.is_finite() && value > 0.0) {
-                return Err(Error::setting(name, value, "a finite number above 0"));
-            }
+        if !(self.learning_rate.is_finite() && self.learning_rate > 0.0) {
+            return Err(Error::setting("lr", self.learning_rate, "a finite number above 0"));
         }
-        Ok(())
+        self.schedule.check(self.learning_rate)
     }
 
     /// Batches and pictures of an epoch over `images` training pictures.
@@ -139,7 +141,7 @@ pub struct Best<'a, T: Element> {
 /// rayon pool that it is to use: `pool.install(|| Solver::new(…)?.train())`.
 pub struct Solver<'a, T: Element> {
     net: FullyConnectedNet<T>,
-    optimizer: Box<dyn Optimizer<T>>,
+    optimizer: OptimizerState<T>,
     config: SolverConfig,
     feed: Feed<'a, T>,
     order: EpochOrder,
@@ -162,7 +164,6 @@ impl<'a, T: Element> Solver<'a, T> {
     pub fn new(
         net: FullyConnectedNet<T>,
         data: TrainingData<'a>,
-        mut optimizer: Box<dyn Optimizer<T>>,
         config: SolverConfig,
     ) -> Result<Self> {
         config.check()?;
@@ -179,8 +180,7 @@ impl<'a, T: Element> Solver<'a, T> {
                 return Err(Error::setting("split", format!("{part:?}"), expected));
             }
         }
-        let tensors = net.layers().iter().flat_map(|layer| layer.parameters().map(<[T]>::len));
-        optimizer.prepare(&tensors.collect::<Vec<_>>())?;
+        let optimizer = OptimizerState::new(&config.optimizer, &net.tensor_lengths())?;
         let gemm = Gemm::new()?.threads(config.threads);
         let workspace = net.workspace(gemm, config.batch_size.min(split.train.len()))?;
         let (batches, _) = config.epoch(split.train.len());
@@ -234,33 +234,30 @@ impl<'a, T: Element> Solver<'a, T> {
         on_progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>> {
         let epoch = self.epoch;
-        let exponent = i32::try_from(epoch - 1).unwrap_or(i32::MAX);
-        let learning_rate =
-            self.config.learning_rate * self.config.learning_rate_decay.powi(exponent);
         let begin = Instant::now();
         self.order.shuffle(epoch as u64);
         let (batches, images) = self.config.epoch(self.order.indices().len());
-        let mut total_loss = 0.0;
+        let iterations = batches * self.config.epochs;
+        let (mut total_loss, mut learning_rate) = (0.0, self.config.learning_rate);
         for batch in self.order.batches(self.config.batch_size).take(batches) {
             self.iteration += 1;
             let iteration = self.iteration;
+            learning_rate = self.config.schedule.rate(
+                self.config.learning_rate,
+                iteration as u64 - 1,
+                batches as u64,
+                iterations as u64,
+            );
             let (workspace, labels) = self.feed.load(batch)?;
             let mode = Mode::Training { step: iteration as u64 };
             let loss = self.net.loss_and_gradient(workspace, labels, mode)?;
             if !loss.is_finite() {
                 return Err(Error::Diverged { epoch, iteration, learning_rate, loss });
             }
-            let optimizer = self.optimizer.as_mut();
-            optim::update(optimizer, &mut self.net, workspace, learning_rate);
+            optim::update(&mut self.optimizer, &mut self.net, workspace, learning_rate)?;
             self.history.loss_history.push(loss);
             total_loss += loss;
-            let step = Progress::Step {
-                epoch,
-                iteration,
-                iterations: batches * self.config.epochs,
-                loss,
-                images: batch.len(),
-            };
+            let step = Progress::Step { epoch, iteration, iterations, loss, images: batch.len() };
             if on_progress(step).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
