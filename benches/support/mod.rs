@@ -1,5 +1,7 @@
 //! What the benchmarks share: the shapes of the networks' products, random data, the contestants.
 
+#![allow(dead_code, reason = "each benchmark uses its part")]
+
 use criterion::{BenchmarkGroup, Throughput, measurement::WallTime};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use tilewise::{
