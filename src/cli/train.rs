@@ -62,6 +62,14 @@ pub struct TrainArgs {
     #[arg(long, value_name = "SHARE", default_value = "0", allow_negative_numbers = true,
           value_parser = options::share)]
     dropout: f64,
+    /// Share of every target that is spread over all classes.
+    #[arg(long, value_name = "SHARE", default_value = "0", allow_negative_numbers = true,
+          value_parser = options::share)]
+    label_smoothing: f64,
+    /// Scale gradients down to this norm over all parameters where theirs is larger.
+    #[arg(long, value_name = "NORM", allow_negative_numbers = true,
+          value_parser = options::positive)]
+    clip_norm: Option<f64>,
     /// Standard deviation of the initial weights [default: He et al., by layer]
     #[arg(long, value_name = "STD", allow_negative_numbers = true,
           value_parser = options::positive)]
@@ -121,6 +129,9 @@ struct RunConfig<'a> {
     schedule: ScheduleArgs,
     reg: f64,
     dropout: f64,
+    label_smoothing: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    clip_norm: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     weight_scale: Option<f64>,
     seed: u64,
@@ -205,6 +216,8 @@ fn train<T: Element>(
         optimizer,
         learning_rate: args.schedule.lr,
         schedule,
+        label_smoothing: args.label_smoothing,
+        clip_norm: args.clip_norm,
         train_accuracy_samples: args.acc_samples,
         validation_samples: args.val_samples,
         seed: args.seed,
@@ -319,6 +332,8 @@ fn run_config<'a>(
         schedule,
         reg: args.reg,
         dropout: args.dropout,
+        label_smoothing: args.label_smoothing,
+        clip_norm: args.clip_norm,
         weight_scale: args.weight_scale,
         seed: args.seed,
         threads: args.threads.unwrap_or_else(cores),

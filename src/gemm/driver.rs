@@ -12,7 +12,11 @@
 //! Where packing costs more than it gives (few rows, few columns, tiny products) the operands are
 //! read in place, each band in one block.
 
-use std::ops::Range;
+use std::{
+    ops::Range,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Instant,
+};
 
 use crate::{
     gemm::{
@@ -38,6 +42,8 @@ pub(super) struct Product<'a, T: Element> {
     pub(super) b: Lines<'a, T>,
     pub(super) start: Start<'a, T>,
     pub(super) finish: SharedFinish<'a, T>,
+    /// Where the nanoseconds of packing are added up.
+    pub(super) pack_clock: Option<&'static AtomicU64>,
 }
 
 /// A finish without what is divided among the tasks.
@@ -116,7 +122,7 @@ impl<T: Element> Band<'_, T> {
 
 impl<T: Element> Product<'_, T> {
     /// Computes `c` from packed operands; `scratch` holds `plan.scratch_len` elements. The sums of
-    /// the columns of B go to `sums`.
+    /// the columns of B are added to `sums`.
     pub(super) fn run_packed(
         &self,
         c: Output<'_, T>,
@@ -127,9 +133,6 @@ impl<T: Element> Product<'_, T> {
         let (rows, cols) = (0..c.rows(), 0..c.cols());
         let (for_b, for_a) = scratch.split_at_mut(self.plan.b_len);
         let (nr, kb) = (self.kernels.tile_cols(), self.plan.blocking.kb.max(1));
-        if let Some(sums) = &mut sums {
-            sums.fill(T::ZERO);
-        }
         let mut rest = Band { c, velocity, rows, cols };
         while !rest.cols.is_empty() {
             let (mut part, others) = rest.split_cols(self.plan.blocking.nc);
@@ -172,9 +175,27 @@ impl<T: Element> Product<'_, T> {
                 ((cols.start..middle, p1, s1), (middle..cols.end, p2, s2))
             },
             &|(cols, packed, sums)| {
-                self.b.panels(self.kernels, nr, cols, depth.clone(), packed, sums);
+                self.panels(&self.b, nr, cols, depth.clone(), packed, sums);
             },
         );
+    }
+
+    /// The panels of part of an operand, see [`Lines::panels`], by the clock if there is one.
+    fn panels<'p>(
+        &'p self,
+        operand: &'p Lines<'_, T>,
+        width: usize,
+        lines: Range<usize>,
+        depth: Range<usize>,
+        scratch: &'p mut [T],
+        sums: Option<&mut [T]>,
+    ) -> Panels<'p, T> {
+        let begin = self.pack_clock.map(|clock| (clock, Instant::now()));
+        let panels = operand.panels(self.kernels, width, lines, depth, scratch, sums);
+        if let Some((clock, begin)) = begin {
+            clock.fetch_add(begin.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        }
+        panels
     }
 
     /// Multiplies with the packed rows `depth` of B: each task its band of rows, or of columns
@@ -233,7 +254,7 @@ impl<T: Element> Product<'_, T> {
             while !rest.rows.is_empty() {
                 let (mut block, below) = rest.split_rows(mc);
                 let rows = block.rows.clone();
-                let a = self.a.panels(self.kernels, mr, rows, part.clone(), scratch, None);
+                let a = self.panels(&self.a, mr, rows, part.clone(), scratch, None);
                 let Band { c, velocity, rows, cols } = &mut block;
                 let (start, finish) = self.epilogue(velocity, rows, cols, &part);
                 self.kernels.block(part.len(), a, b, c, start, finish);

@@ -10,9 +10,11 @@
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+mod denormals;
 mod detect;
 pub(crate) mod portable;
 
+pub use denormals::{Denormals, DenormalsGuard};
 pub use detect::InstructionSet;
 
 use crate::float::Float;

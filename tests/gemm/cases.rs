@@ -390,7 +390,11 @@ impl<T: Element, M: Memory> Case<T, M> {
             c.copy_from_slice(&self.c.data);
             let mut velocity = M::buffer::<T>(rng, self.velocity.data.len());
             velocity.copy_from_slice(&self.velocity.data);
-            let mut sums = self.sums.as_ref().map(|sums| M::buffer::<T>(rng, sums.len()));
+            let mut sums = self.sums.as_ref().map(|sums| {
+                let mut copy = M::buffer::<T>(rng, sums.len());
+                copy.copy_from_slice(sums);
+                copy
+            });
             let mut run = |scratch: &mut [T]| {
                 gemm.run(
                     alpha,

@@ -24,7 +24,7 @@
 
 mod state;
 
-pub use state::{OptimizerState, ParameterKind, update};
+pub use state::{OptimizerState, ParameterKind};
 
 use std::{fmt, str::FromStr};
 
@@ -158,6 +158,13 @@ impl Optimizer {
             UpdateRule::Adam { .. } => "adam",
             UpdateRule::AdamW { .. } => "adamw",
         }
+    }
+
+    /// Whether the rule can update weights in the product that computes their gradient; see
+    /// [`OptimizerState::weight_finish`].
+    pub fn is_fused(&self) -> bool {
+        use UpdateRule::{Momentum, Nesterov, Sgd};
+        matches!(self.rule, Sgd | Momentum { .. } | Nesterov { .. })
     }
 
     /// Names of what the rule keeps for each parameter.

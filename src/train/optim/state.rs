@@ -7,7 +7,6 @@ use crate::{
     gemm::{Finish, Gemm},
     kernels::{AdaGrad, Adam, Average, Descent, Element, MAX_SLOTS, Momentum, RmsProp, Update},
     matrix::MatMut,
-    nn::{FullyConnectedNet, Workspace},
     threads::{cut, divide},
     train::optim::{Optimizer, UpdateRule},
 };
@@ -286,27 +285,4 @@ impl<T: Element> OptimizerState<T> {
         let mut all = self.block[start..start + slots * stride].chunks_mut(stride);
         Ok(std::array::from_fn(|_| all.next().map_or(&mut [][..], |slot| &mut slot[..len])))
     }
-}
-
-/// Takes a step with all parameters of a network, with the gradients of its last backward pass,
-/// which have the loss's L2 term in them.
-///
-/// # Errors
-/// [`Error::Setting`] or [`Error::Length`] if the state was made for another network.
-pub fn update<T: Element>(
-    state: &mut OptimizerState<T>,
-    net: &mut FullyConnectedNet<T>,
-    workspace: &Workspace<T>,
-    learning_rate: f64,
-) -> Result<()> {
-    state.begin_step();
-    for (l, layer) in net.layers_mut().iter_mut().enumerate() {
-        let kinds = [ParameterKind::Weights { l2: 0.0 }, ParameterKind::Biases];
-        let tensors = layer.parameters_mut().into_iter().zip(workspace.gradient(l)).zip(kinds);
-        for (place, ((parameters, gradient), kind)) in tensors.enumerate() {
-            let gemm = workspace.gemm();
-            state.update(gemm, 2 * l + place, parameters, gradient, learning_rate, kind)?;
-        }
-    }
-    Ok(())
 }
