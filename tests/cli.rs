@@ -352,14 +352,14 @@ fn a_run_that_diverges_keeps_what_it_had() {
     let out = dir.path().join("a");
     // The second epoch's rate is out of all bounds.
     let flags = ["--lr-decay", "1e30", "--out", "a"];
-    train(&dir, &flags).expect_error(1, &["epoch 2", "iteration", "learning rate"]);
+    train(&dir, &flags).expect_error(1, &["iteration", "learning rate"]);
     let files = ["config.toml", "curves.svg", "metrics.jsonl", "model.safetensors"];
     assert_eq!(names(&out), set(&files));
     assert_eq!(metrics(&out).len(), 1);
     let eval = ["eval", "--model", "a/model.safetensors", "--data", "set"];
     run(&dir, &eval).expect_success();
 
-    train(&dir, &["--lr", "1e30", "--out", "b"]).expect_error(1, &["epoch 1", "learning rate"]);
+    train(&dir, &["--lr", "1e30", "--out", "b"]).expect_error(1, &["iteration", "learning rate"]);
     assert_eq!(names(&dir.path().join("b")), set(&["config.toml", "curves.svg", "metrics.jsonl"]));
 }
 
