@@ -181,7 +181,7 @@ unsafe fn pack_side_by_side<S: Isa<T>, T: Float, P: Source<T>>(isa: S, packing: 
                     while done < used {
                         let line = panel + done;
                         let count = S::LANES.min(used - done);
-                        if done * size_of::<T>() % CACHE_LINE == 0 {
+                        if (done * size_of::<T>()).is_multiple_of(CACHE_LINE) {
                             source.prefetch(isa, p + RUNS_AHEAD, line);
                         }
                         let vector = if whole {
