@@ -1,6 +1,7 @@
 //! The `tilewise` program: its command line, its exit codes, and one module per subcommand.
 
 pub mod bench;
+mod config;
 mod console;
 pub mod data;
 mod dataset;
@@ -33,7 +34,7 @@ pub struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Train a fully connected network on CIFAR-10 or on synthetic pictures.
-    Train(Box<train::TrainArgs>),
+    Train(Box<config::Given<train::TrainArgs>>),
     /// Measure a trained network on the test set.
     Eval(eval::EvalArgs),
     /// Look at the data set, or fetch it.

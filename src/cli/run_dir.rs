@@ -144,11 +144,6 @@ impl RunDir {
     pub(super) fn files(&self) -> Vec<&'static str> {
         FILES.into_iter().filter(|name| self.path.join(name).exists()).collect()
     }
-
-    /// The directory.
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
 }
 
 fn unwritable(path: &Path, error: &dyn Display) -> Error {
