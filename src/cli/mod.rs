@@ -1,6 +1,7 @@
 //! The `tilewise` program: its command line, its exit codes, and one module per subcommand.
 
 pub mod bench;
+mod classify;
 mod config;
 mod console;
 pub mod data;
@@ -9,6 +10,7 @@ pub mod eval;
 pub mod info;
 mod options;
 mod plots;
+pub mod predict;
 mod run_dir;
 pub mod train;
 
@@ -37,6 +39,8 @@ enum Command {
     Train(Box<config::Given<train::TrainArgs>>),
     /// Measure a trained network on the test set.
     Eval(eval::EvalArgs),
+    /// Say what a trained network sees in pictures.
+    Predict(predict::PredictArgs),
     /// Look at the data set, or fetch it.
     Data(data::DataArgs),
     /// Show what this machine offers and what tilewise makes of it.
@@ -55,6 +59,7 @@ pub fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Train(args) => train::run(args),
         Command::Eval(args) => eval::run(args),
+        Command::Predict(args) => predict::run(args),
         Command::Data(args) => data::run(args),
         Command::Info(args) => info::run(args),
         Command::Bench(args) => bench::run(args),

@@ -69,6 +69,7 @@ pub fn with_data() -> TempDir {
 }
 
 /// The lines of a run's `metrics.jsonl`.
+#[allow(dead_code, reason = "not every test of a subcommand looks at metrics")]
 pub fn metrics(dir: &Path) -> Vec<Value> {
     let text = fs::read_to_string(dir.join("metrics.jsonl")).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
