@@ -1,23 +1,21 @@
-//! A whole training step (forward, backward, SGD) at batch 512 on one thread: naive,
-//! matrixmultiply, tilewise. Naive products take part in the small network only.
+//! A whole training step (forward, backward, SGD) at batch 512: the engine on naive products, on
+//! those of matrixmultiply, and fused, on one thread and on two. Naive products take part in the
+//! small network only.
 
 mod support;
 
+use std::time::Instant;
+
 use criterion::{Criterion, criterion_group, criterion_main};
-use support::{CONTESTANTS, assert_close, gemm, random, set_flops};
+use support::{CONTESTANTS, gemm, random, set_flops};
 use tilewise::{
     gemm::Backend,
-    matrix::Matrix,
-    nn::{FullyConnectedNet, Init, Mode, NetConfig, Workspace},
-    train::{Sgd, optim},
+    nn::{FullyConnectedNet, Init, NetConfig},
+    threads::Threads,
+    train::{Optimizer, Trainer, TrainerConfig},
 };
 
 const BATCH: usize = 512;
-
-fn step(net: &mut FullyConnectedNet<f32>, workspace: &mut Workspace<f32>, labels: &[u8]) {
-    net.loss_and_gradient(workspace, labels, Mode::Training { step: 0 }).expect("ten classes");
-    optim::update(&mut Sgd, net, workspace, 0.01);
-}
 
 fn steps(criterion: &mut Criterion) {
     for hidden in [vec![200], vec![512, 1024]] {
@@ -29,28 +27,34 @@ fn steps(criterion: &mut Criterion) {
         set_flops(&mut group, BATCH * (6 * net.parameter_count() - 2 * dims[0] * dims[1]));
         let labels: Vec<u8> = (0..BATCH).map(|i| (i % 10) as u8).collect();
         let x = random(BATCH, dims[0], 3);
-        let mut expected: Option<Matrix<f32>> = None;
-        for (contestant, backend) in CONTESTANTS {
+        let runs = CONTESTANTS.map(|(name, backend)| (name.to_owned(), backend, 1));
+        let in_two = ("tilewise, 2 threads".to_owned(), Backend::Tilewise, 2);
+        for (name, backend, threads) in runs.into_iter().chain([in_two]) {
             if backend == Backend::Naive && hidden.len() > 1 {
                 continue;
             }
-            let mut net = net.clone();
-            let mut workspace = net.workspace(gemm(backend), BATCH).expect("a small workspace");
-            let mut input = workspace.input_mut(BATCH).expect("room for the batch");
-            for i in 0..BATCH {
-                let row = x.view().row(i).expect("a dense row");
-                input.row_mut(i).expect("a dense row").copy_from_slice(row);
-            }
-            step(&mut net, &mut workspace, &labels);
-            let weights = net.layers()[0].weight();
-            let expected = expected.get_or_insert_with(|| {
-                let element = |i, j| weights.get(i, j);
-                Matrix::from_fn(weights.rows(), weights.cols(), element).expect("as large again")
-            });
-            assert_close(weights, expected.view(), 1);
-            group.bench_function(contestant, |bencher| {
-                bencher.iter(|| step(&mut net, &mut workspace, &labels));
-            });
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+            let pool = pool.expect("a pool of threads");
+            let settings = TrainerConfig {
+                batch_size: BATCH,
+                learning_rate: 0.01,
+                threads: Threads::Count(threads),
+                ..TrainerConfig::default()
+            };
+            let (net, gemm) = (net.clone(), gemm(backend));
+            let trainer = || Trainer::with_gemm(net, Optimizer::sgd(), settings, gemm);
+            let mut trainer = pool.install(trainer).expect("sensible settings");
+            let mut steps = |count| {
+                pool.install(|| {
+                    let begin = Instant::now();
+                    for _ in 0..count {
+                        trainer.step(x.view(), &labels).expect("ten classes");
+                    }
+                    begin.elapsed()
+                })
+            };
+            steps(1);
+            group.bench_function(name, |bencher| bencher.iter_custom(&mut steps));
         }
     }
 }

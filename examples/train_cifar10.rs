@@ -9,7 +9,7 @@ use tilewise::{
     Result,
     data::{Normalization, NormalizeMode, Split, load, synthetic},
     nn::{Init, NetConfig, TwoLayerNet},
-    train::{Progress, Sgd, Solver, SolverConfig, TrainingData},
+    train::{Curve, Progress, Solver, SolverConfig, TrainingData},
 };
 
 fn main() -> Result<()> {
@@ -26,11 +26,11 @@ fn main() -> Result<()> {
     let settings = SolverConfig {
         epochs: 15,
         learning_rate: 0.4,
-        learning_rate_decay: 0.96,
+        schedule: Curve::EpochDecay { factor: 0.96 }.into(),
         ..SolverConfig::default()
     };
     let data = TrainingData { images: &images, split, normalization };
-    let mut solver = Solver::new(net, data, Box::new(Sgd), settings)?;
+    let mut solver = Solver::new(net, data, settings)?;
     solver.train_with(&mut |progress| {
         if let Progress::Epoch(record) = progress {
             println!("{record:?}");

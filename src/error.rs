@@ -140,12 +140,10 @@ pub enum Error {
     },
     /// Training left the finite numbers; histories and best parameters up to here are kept.
     #[error(
-        "the loss became {loss} in epoch {epoch}, iteration {iteration}, at learning rate \
-         {learning_rate}; try a smaller learning rate or weight scale"
+        "the loss became {loss} in iteration {iteration}, at learning rate {learning_rate}; try a \
+         smaller learning rate or weight scale"
     )]
     Diverged {
-        /// Epoch, from 1.
-        epoch: usize,
         /// Iteration since the start of training, from 1.
         iteration: usize,
         /// Learning rate of that iteration.

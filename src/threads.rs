@@ -1,5 +1,7 @@
 //! How work is divided: a number of tasks on the caller's rayon pool, never a pool of our own.
 
+use crate::simd::Denormals;
+
 /// How many tasks an operation is divided into. The result's bits do not depend on it.
 ///
 /// Tasks run on the rayon pool of the calling thread (see `rayon::ThreadPool::install`); a call
@@ -37,7 +39,8 @@ pub(crate) fn warm_up() {
 /// Divides `work` into `parts` and runs them all, in parallel; returns when all are done.
 ///
 /// `split(work, left, parts)` cuts off the first `left` of `parts` parts. Nothing is allocated,
-/// as long as the caller is inside of a rayon pool.
+/// as long as the caller is inside of a rayon pool. The parts run with the caller's setting for
+/// denormal numbers; what else a thread does while it waits for them does not.
 pub(crate) fn divide<W, S, R>(work: W, parts: usize, split: &S, run: &R)
 where
     W: Send,
@@ -47,9 +50,27 @@ where
     if parts <= 1 {
         return run(work);
     }
+    let denormals = Denormals::current();
+    let _waiting = Denormals::Keep.set();
+    divide_with(denormals, work, parts, split, run);
+}
+
+fn divide_with<W, S, R>(denormals: Denormals, work: W, parts: usize, split: &S, run: &R)
+where
+    W: Send,
+    S: Fn(W, usize, usize) -> (W, W) + Sync,
+    R: Fn(W) + Sync,
+{
+    if parts <= 1 {
+        let _own = denormals.set();
+        return run(work);
+    }
     let left = parts / 2;
     let (first, second) = split(work, left, parts);
-    rayon::join(|| divide(first, left, split, run), || divide(second, parts - left, split, run));
+    rayon::join(
+        || divide_with(denormals, first, left, split, run),
+        || divide_with(denormals, second, parts - left, split, run),
+    );
 }
 
 /// Where to cut `len` items of which parts begin at multiples of `step`, so that the first `left`
@@ -76,6 +97,24 @@ mod tests {
         ] {
             assert_eq!(cut(len, step, left, parts), at, "{len} by {step}, {left} of {parts}");
         }
+    }
+
+    #[test]
+    fn parts_have_the_callers_setting_for_denormals_and_waiting_threads_do_not() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        pool.install(|| {
+            for setting in [Denormals::Flush, Denormals::Keep] {
+                let _own = setting.set();
+                let halves = |count: usize, left, parts| {
+                    assert_eq!(Denormals::current(), Denormals::Keep);
+                    (count * left / parts, count - count * left / parts)
+                };
+                let found = std::sync::Mutex::new(Vec::new());
+                divide(64, 64, &halves, &|_| found.lock().unwrap().push(Denormals::current()));
+                assert_eq!(found.into_inner().unwrap(), [setting; 64]);
+                assert_eq!(Denormals::current(), setting);
+            }
+        });
     }
 
     #[test]

@@ -61,6 +61,7 @@ fn allocations<T: Element>(gemm: Gemm<T>, (m, n, k): (usize, usize, usize)) -> R
                 velocity: MatMut::new(&mut velocity, k, n)?,
                 learning_rate: some,
                 momentum: some,
+                nesterov: true,
                 l2: some,
             },
             b_sums: Some(&mut sums),

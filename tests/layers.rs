@@ -6,10 +6,9 @@ use tilewise::{
     gemm::{Finish, Gemm},
     matrix::{MatRef, Matrix},
     nn::{
-        Dropout, DropoutPosition, FullyConnectedNet, Init, Linear, LinearGradient, LinearRelu,
-        Mode, NetConfig, Relu, TwoLayerNet,
+        CrossEntropy, Dropout, DropoutPosition, FullyConnectedNet, Init, Linear, LinearGradient,
+        LinearRelu, Mode, NetConfig, Relu, TwoLayerNet,
         gradcheck::{central_differences, check_net, relative_error},
-        softmax_cross_entropy,
     },
     simd::InstructionSet,
 };
@@ -165,11 +164,7 @@ fn dropout_in_a_network_equals_the_layer_to_the_bit() {
     let mut rng = ChaCha8Rng::seed_from_u64(12);
     let x = Matrix::from_fn(70, 90, |_, _| rng.random_range(-1.0f32..1.0)).unwrap();
     let mut workspace = net.workspace(gemm, 70).unwrap();
-    let mut input = workspace.input_mut(70).unwrap();
-    for i in 0..70 {
-        input.row_mut(i).unwrap().copy_from_slice(x.view().row(i).unwrap());
-    }
-    net.forward(&mut workspace, 70, Mode::Training { step: 4 }).unwrap();
+    net.forward(x.view(), &mut workspace, Mode::Training { step: 4 }).unwrap();
 
     let mut scratch = gemm.scratch(70, 90, 90).unwrap();
     let mut hidden = Matrix::zeros(70, 40).unwrap();
@@ -245,8 +240,9 @@ fn softmax_cross_entropy_has_the_right_loss_and_gradient() {
     let labels = [3, 0, 9, 3];
     let mut gradient = Matrix::zeros(4, 10).unwrap();
     let mut losses = [0.0; 4];
-    let into = Some(gradient.view_mut());
-    let loss = softmax_cross_entropy(logits.view(), &labels, into, &mut losses).unwrap();
+    let into = gradient.view_mut();
+    let plain = CrossEntropy::default();
+    let loss = plain.forward_backward(logits.view(), &labels, into, &mut losses).unwrap();
     let by_hand: f64 = labels
         .iter()
         .enumerate()
@@ -257,7 +253,7 @@ fn softmax_cross_entropy_has_the_right_loss_and_gradient() {
         .sum();
     assert!((loss - by_hand / 4.0).abs() < 1e-14);
     let numeric = central_differences(&mut elements(logits.view()), 1e-5, |x| {
-        softmax_cross_entropy(MatRef::new(x, 4, 10)?, &labels, None, &mut [0.0; 4])
+        plain.forward(MatRef::new(x, 4, 10)?, &labels, &mut [0.0; 4])
     });
     assert!(relative_error(&elements(gradient.view()), &numeric.unwrap()) < TOLERANCE);
 }
@@ -267,9 +263,10 @@ fn softmax_cross_entropy_stands_large_logits_and_names_bad_labels() {
     let logits = [1000.0f32, 0.0, -1000.0, 0.0];
     let logits = MatRef::new(&logits, 2, 2).unwrap();
     let mut losses = [0.0; 2];
-    let loss = softmax_cross_entropy(logits, &[1, 1], None, &mut losses).unwrap();
+    let plain = CrossEntropy::default();
+    let loss = plain.forward(logits, &[1, 1], &mut losses).unwrap();
     assert_eq!((loss, losses), (500.0, [1000.0, 0.0]));
-    let error = softmax_cross_entropy(logits, &[0, 2], None, &mut losses).unwrap_err();
+    let error = plain.forward(logits, &[0, 2], &mut losses).unwrap_err();
     assert!(matches!(error, Error::Label { label: 2, row: 1, classes: 2 }), "{error}");
 }
 
@@ -311,11 +308,8 @@ fn the_loss_has_the_squares_of_the_weights_and_the_same_bits_on_every_fused_set(
     let run = |net: &FullyConnectedNet<f64>, set| {
         let gemm = Gemm::with_instruction_set(set).unwrap();
         let mut workspace = net.workspace(gemm, 30).unwrap();
-        let mut input = workspace.input_mut(30).unwrap();
-        for i in 0..30 {
-            input.row_mut(i).unwrap().copy_from_slice(x.view().row(i).unwrap());
-        }
-        let loss = net.loss_and_gradient(&mut workspace, &labels, Mode::Evaluation).unwrap();
+        let loss =
+            net.loss_and_gradient(x.view(), &mut workspace, &labels, Mode::Evaluation).unwrap();
         let gradients = (0..2).flat_map(|l| workspace.gradient(l).concat());
         (loss, gradients.map(f64::to_bits).collect::<Vec<_>>())
     };
@@ -341,8 +335,10 @@ fn a_workspace_takes_its_batch_and_no_larger_one() {
     let config = NetConfig { input: 8, hidden: vec![4], classes: 3, ..NetConfig::default() };
     let net = FullyConnectedNet::<f32>::new(&config).unwrap();
     let mut workspace = net.workspace(Gemm::new().unwrap(), 6).unwrap();
-    assert_eq!(workspace.input_mut(6).unwrap().shape(), (6, 8));
-    let error = workspace.input_mut(7).unwrap_err();
+    let x = Matrix::zeros(7, 8).unwrap();
+    assert_eq!(workspace.bytes(), net.workspace_bytes(workspace.gemm(), 6).unwrap());
+    net.forward(x.view().part(0..6, 0..8).unwrap(), &mut workspace, Mode::Evaluation).unwrap();
+    let error = net.forward(x.view(), &mut workspace, Mode::Evaluation).unwrap_err();
     assert!(matches!(error, Error::BatchTooLarge { batch: 7, capacity: 6 }), "{error}");
     let error = net.loss(&mut workspace, &[0; 7]).unwrap_err();
     assert!(matches!(error, Error::BatchTooLarge { batch: 7, capacity: 6 }), "{error}");
@@ -357,13 +353,9 @@ fn a_row_has_the_same_logits_in_any_batch() {
     let x = random(37, 100, 10);
     let logits = |rows: std::ops::Range<usize>| {
         let mut workspace = net.workspace(Gemm::new().unwrap(), 37).unwrap();
-        let mut input = workspace.input_mut(rows.len()).unwrap();
-        for (to, from) in rows.clone().enumerate() {
-            for j in 0..100 {
-                input.set(to, j, x.view().get(from, j) as f32);
-            }
-        }
-        net.forward(&mut workspace, rows.len(), Mode::Evaluation).unwrap();
+        let part = Matrix::from_fn(rows.len(), 100, |i, j| x.view().get(rows.start + i, j) as f32)
+            .unwrap();
+        net.forward(part.view(), &mut workspace, Mode::Evaluation).unwrap();
         let logits = workspace.logits(rows.len()).unwrap();
         (0..rows.len()).map(|i| logits.row(i).unwrap().to_vec()).collect::<Vec<_>>()
     };

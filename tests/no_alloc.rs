@@ -9,14 +9,14 @@ use tilewise::{
     data::{Normalization, Split, synthetic},
     nn::{FullyConnectedNet, NetConfig},
     threads::Threads,
-    train::{Progress, Sgd, Solver, SolverConfig, TrainingData},
+    train::{Optimizer, Progress, Solver, SolverConfig, TrainingData},
 };
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting::new();
 
 /// Allocations of a whole training run, accuracy checks included, after its construction.
-fn allocations_of_a_run(threads: usize) -> usize {
+fn allocations_of_a_run(threads: usize, optimizer: Optimizer, clip_norm: Option<f64>) -> usize {
     let images = synthetic(1500, 1).unwrap();
     let config = NetConfig { hidden: vec![64, 48], dropout: 0.1, l2: 1e-4, ..NetConfig::default() };
     let data = TrainingData {
@@ -25,15 +25,17 @@ fn allocations_of_a_run(threads: usize) -> usize {
         normalization: Normalization::new(vec![1.0 / 255.0; 3], vec![-0.5; 3]).unwrap(),
     };
     let settings = SolverConfig {
-        epochs: 3,
+        epochs: 2,
         batch_size: 256,
+        optimizer,
+        clip_norm,
         threads: Threads::Count(threads),
         ..SolverConfig::default()
     };
     let net = FullyConnectedNet::<f32>::new(&config).unwrap();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     pool.install(|| {
-        let mut solver = Solver::new(net, data, Box::new(Sgd), settings).unwrap();
+        let mut solver = Solver::new(net, data, settings).unwrap();
         let mut epochs = 0;
         let before = ALLOCATOR.allocations();
         solver
@@ -43,7 +45,7 @@ fn allocations_of_a_run(threads: usize) -> usize {
             })
             .unwrap();
         let allocations = ALLOCATOR.allocations() - before;
-        assert_eq!(epochs, 3);
+        assert_eq!(epochs, 2);
         allocations
     })
 }
@@ -55,6 +57,12 @@ fn whole_epochs_allocate_nothing() {
     drop(std::hint::black_box(vec![0u8; 100]));
     assert_eq!(ALLOCATOR.allocations(), before + 1, "the counter counts");
     for threads in [1, 2, 4] {
-        assert_eq!(allocations_of_a_run(threads), 0, "{threads} threads");
+        for name in Optimizer::NAMES {
+            let optimizer = name.parse().unwrap();
+            for clip_norm in [None, Some(1.0)] {
+                let allocations = allocations_of_a_run(threads, optimizer, clip_norm);
+                assert_eq!(allocations, 0, "{threads} threads, {name}, clipped to {clip_norm:?}");
+            }
+        }
     }
 }

@@ -9,8 +9,8 @@ use tilewise::{
     nn::{FullyConnectedNet, Init, NetConfig},
     threads::Threads,
     train::{
-        EpochRecord, History, LastBatch, Progress, Sgd, Solver, SolverConfig, TrainingData,
-        evaluate,
+        Curve, EpochRecord, History, LastBatch, Optimizer, Progress, Solver, SolverConfig,
+        TrainingData, evaluate,
     },
 };
 
@@ -19,7 +19,7 @@ fn config() -> SolverConfig {
         epochs: 3,
         batch_size: 64,
         learning_rate: 0.1,
-        learning_rate_decay: 0.9,
+        schedule: Curve::EpochDecay { factor: 0.9 }.into(),
         threads: Threads::Caller,
         ..SolverConfig::default()
     }
@@ -43,7 +43,7 @@ fn solver(images: &ImageSet, config: SolverConfig) -> Solver<'_, f32> {
     let normalization = Normalization::from_statistics(&statistics, NormalizeMode::Mean).unwrap();
     let net = FullyConnectedNet::new(&net_config(images)).unwrap();
     let data = TrainingData { images, split, normalization };
-    Solver::new(net, data, Box::new(Sgd), config).unwrap()
+    Solver::new(net, data, config).unwrap()
 }
 
 /// History and all final parameters, as bits.
@@ -158,11 +158,12 @@ fn divergence_is_an_error_that_keeps_what_there_was() {
     let images = synthetic(500, 5).unwrap();
     let mut solver = solver(&images, SolverConfig { learning_rate: 1e6, ..config() });
     let error = solver.train().unwrap_err();
-    let Error::Diverged { epoch, iteration, learning_rate, loss } = error else {
+    let Error::Diverged { iteration, learning_rate, loss } = error else {
         panic!("{error}");
     };
     assert!(!loss.is_finite());
-    assert_eq!(learning_rate, 1e6 * 0.9f64.powi(epoch as i32 - 1));
+    let epochs = solver.history().val_acc_history.len();
+    assert_eq!(learning_rate, 1e6 * 0.9f64.powi(epochs as i32));
     assert_eq!(solver.history().loss_history.len(), iteration - 1);
     assert!(solver.history().loss_history.iter().all(|loss| loss.is_finite()));
 }
@@ -175,13 +176,14 @@ fn senseless_settings_are_errors() {
         SolverConfig { batch_size: 0, ..config() },
         SolverConfig { learning_rate: f64::NAN, ..config() },
         SolverConfig { learning_rate: -0.1, ..config() },
-        SolverConfig { learning_rate_decay: 0.0, ..config() },
+        SolverConfig { schedule: Curve::EpochDecay { factor: 0.0 }.into(), ..config() },
+        SolverConfig { optimizer: Optimizer::momentum(1.0), ..config() },
     ] {
         let split = Split::new(images.len(), None, None).unwrap();
         let normalization = Normalization::new(vec![1.0; 3], vec![0.0; 3]).unwrap();
         let net = FullyConnectedNet::<f32>::new(&net_config(&images)).unwrap();
         let data = TrainingData { images: &images, split, normalization };
-        let error = Solver::new(net, data, Box::new(Sgd), bad.clone()).err().expect("an error");
+        let error = Solver::new(net, data, bad.clone()).err().expect("an error");
         assert!(matches!(error, Error::Setting { .. }), "{bad:?}: {error}");
     }
     let shape = ImageShape { channels: 1, height: 2, width: 2 };
@@ -193,6 +195,6 @@ fn senseless_settings_are_errors() {
         normalization: Normalization::new(vec![1.0], vec![0.0]).unwrap(),
     };
     let net = FullyConnectedNet::<f32>::new(&net_config(&images)).unwrap();
-    let error = Solver::new(net, data, Box::new(Sgd), config()).err().expect("an error");
+    let error = Solver::new(net, data, config()).err().expect("an error");
     assert!(matches!(error, Error::Shape { expected: (4, 2), found: (3072, 10), .. }), "{error}");
 }

@@ -26,6 +26,7 @@ pub fn gemm(backend: Backend) -> Gemm<f32> {
 }
 
 /// Fails unless two results of different orders of summation agree.
+#[allow(dead_code, reason = "every benchmark compiles this file, and not all compare results")]
 pub fn assert_close(found: MatRef<'_, f32>, expected: MatRef<'_, f32>, depth: usize) {
     let tolerance = 1e-6 * depth as f32;
     for i in 0..expected.rows() {

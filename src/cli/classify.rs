@@ -1,12 +1,13 @@
 //! What a network makes of pictures: the probability of every class.
 
 use crate::{
-    data::{ImageSet, Normalization, gather},
-    error::{Error, Result},
+    data::{ImageSet, Normalization},
+    error::Result,
     gemm::Gemm,
     kernels::Element,
-    nn::{FullyConnectedNet, Mode},
+    nn::FullyConnectedNet,
     threads::Threads,
+    train::Evaluator,
 };
 
 /// Pictures in a batch; changes the speed, not the result.
@@ -16,34 +17,25 @@ const BATCH: usize = 256;
 /// by row. Runs on the caller's pool.
 ///
 /// # Errors
-/// [`Error::Shape`] or [`Error::Length`] if the network or the normalisation does not fit the
-/// pictures.
+/// As [`Evaluator::new`] and [`Evaluator::run`].
 pub(super) fn probabilities<T: Element>(
     net: &FullyConnectedNet<T>,
     images: &ImageSet,
     normalization: &Normalization,
 ) -> Result<Vec<f64>> {
     let gemm = Gemm::new()?.threads(Threads::Pool);
-    let mut workspace = net.workspace(gemm, BATCH.min(images.len()))?;
-    let table = normalization.table();
-    let last = u32::try_from(images.len()).map_err(|_| {
-        let expected = format!("at most {}", u32::MAX);
-        Error::setting("pictures", images.len(), expected)
-    })?;
-    let indices: Vec<u32> = (0..last).collect();
+    let mut evaluator = Evaluator::new(net, gemm, images, normalization, BATCH)?;
+    let indices: Vec<u32> = (0..images.len() as u32).collect();
     let mut all = Vec::with_capacity(images.len() * net.classes());
-    for batch in indices.chunks(workspace.capacity()) {
-        gather(images, batch, &table, &mut workspace.input_mut(batch.len())?)?;
-        net.forward(&mut workspace, batch.len(), Mode::Evaluation)?;
-        let logits = workspace.logits(batch.len())?; // (batch, classes)
-        for row in 0..batch.len() {
+    evaluator.run_with(net, &indices, &mut |_, logits| {
+        for row in 0..logits.rows() {
             let logit = |class| logits.get(row, class).to_f64();
-            let largest = (0..net.classes()).map(logit).fold(f64::NEG_INFINITY, f64::max);
-            let exps = || (0..net.classes()).map(|class| (logit(class) - largest).exp());
+            let largest = (0..logits.cols()).map(logit).fold(f64::NEG_INFINITY, f64::max);
+            let exps = || (0..logits.cols()).map(|class| (logit(class) - largest).exp());
             let sum: f64 = exps().sum();
             all.extend(exps().map(|exp| exp / sum));
         }
-    }
+    })?;
     Ok(all)
 }
 

@@ -11,6 +11,7 @@ pub mod info;
 mod options;
 mod plots;
 pub mod predict;
+mod recipe;
 mod run_dir;
 pub mod train;
 

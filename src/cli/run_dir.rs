@@ -20,9 +20,9 @@ use crate::{
     },
 };
 
-const CONFIG: &str = "config.toml";
-const METRICS: &str = "metrics.jsonl";
-const MODEL: &str = "model.safetensors";
+pub(super) const CONFIG: &str = "config.toml";
+pub(super) const METRICS: &str = "metrics.jsonl";
+pub(super) const MODEL: &str = "model.safetensors";
 const CURVES: &str = "curves.svg";
 /// All files of a run, in the order in which they are written.
 const FILES: [&str; 4] = [CONFIG, METRICS, MODEL, CURVES];

@@ -17,7 +17,8 @@ use crate::{
         dataset::{DatasetArgs, Origin},
         in_pool, options,
         options::Dtype,
-        run_dir::RunDir,
+        recipe::{OptimizerArgs, ScheduleArgs},
+        run_dir::{CONFIG, RunDir},
     },
     data::{Cifar10, Normalization, NormalizeMode, Split},
     error::{Error, Result},
@@ -27,8 +28,8 @@ use crate::{
     simd::InstructionSet,
     threads::Threads,
     train::{
-        EpochRecord, Evaluation, LastBatch, Progress, Sgd, Solver, SolverConfig, TrainingData,
-        evaluate, model_file::ModelInfo,
+        EpochRecord, Evaluation, LastBatch, Progress, Solver, SolverConfig, TrainingData, evaluate,
+        model_file::ModelInfo,
     },
 };
 
@@ -50,14 +51,10 @@ pub struct TrainArgs {
     /// What becomes of the pictures that are left over when an epoch is cut into batches.
     #[arg(long, value_name = "HOW", default_value = "drop", value_parser = options::last_batch())]
     last_batch: LastBatch,
-    /// Learning rate of the first epoch.
-    #[arg(long, value_name = "RATE", default_value = "0.1", allow_negative_numbers = true,
-          value_parser = options::positive)]
-    lr: f64,
-    /// Factor of the learning rate after each epoch.
-    #[arg(long, value_name = "FACTOR", default_value = "0.95", allow_negative_numbers = true,
-          value_parser = options::positive)]
-    lr_decay: f64,
+    #[command(flatten)]
+    optimizer: OptimizerArgs,
+    #[command(flatten)]
+    schedule: ScheduleArgs,
     /// L2 regularisation: the loss has this much of the sum of all squared weights.
     #[arg(long, value_name = "FACTOR", default_value = "0", allow_negative_numbers = true,
           value_parser = options::not_negative)]
@@ -66,6 +63,14 @@ pub struct TrainArgs {
     #[arg(long, value_name = "SHARE", default_value = "0", allow_negative_numbers = true,
           value_parser = options::share)]
     dropout: f64,
+    /// Share of every target that is spread over all classes.
+    #[arg(long, value_name = "SHARE", default_value = "0", allow_negative_numbers = true,
+          value_parser = options::share)]
+    label_smoothing: f64,
+    /// Scale gradients down to this norm over all parameters where theirs is larger.
+    #[arg(long, value_name = "NORM", allow_negative_numbers = true,
+          value_parser = options::positive)]
+    clip_norm: Option<f64>,
     /// Standard deviation of the initial weights [default: He et al., by layer]
     #[arg(long, value_name = "STD", allow_negative_numbers = true,
           value_parser = options::positive)]
@@ -219,7 +224,9 @@ fn train_with<T: Element>(job: Job<'_>, console: &mut Console) -> Result<Outcome
         dropout: args.dropout,
         seed: args.seed,
     })?;
-    let run_config = run_config(job, &split)?;
+    let (optimizer, optimizer_flags) = args.optimizer.settle()?;
+    let (schedule, schedule_flags) = args.schedule.settle()?;
+    let run_config = run_config(job, (&optimizer_flags, &schedule_flags), &split)?;
     console.line(introduction(&net, &split, job.threads, &run_config.run))?;
     let training = split.train.len();
     if args.batch > training {
@@ -232,8 +239,11 @@ fn train_with<T: Element>(job: Job<'_>, console: &mut Console) -> Result<Outcome
         epochs: args.epochs,
         batch_size: args.batch,
         last_batch: args.last_batch,
-        learning_rate: args.lr,
-        learning_rate_decay: args.lr_decay,
+        optimizer,
+        learning_rate: args.schedule.lr,
+        schedule,
+        label_smoothing: args.label_smoothing,
+        clip_norm: args.clip_norm,
         train_accuracy_samples: args.acc_samples,
         validation_samples: args.val_samples,
         seed: args.seed,
@@ -245,7 +255,7 @@ fn train_with<T: Element>(job: Job<'_>, console: &mut Console) -> Result<Outcome
     };
     let training_data =
         TrainingData { images: pictures, split, normalization: normalization.clone() };
-    let mut solver = Solver::new(net, training_data, Box::new(Sgd), solver_config)?;
+    let mut solver = Solver::new(net, training_data, solver_config)?;
     let mut dir = match &args.out {
         Some(path) => Some(RunDir::open(path, args.overwrite)?),
         None => None,
@@ -334,10 +344,17 @@ fn keep<T: Element>(solver: &Solver<'_, T>, dir: &RunDir, info: &ModelInfo) -> R
     dir.curves(solver.history())
 }
 
-fn run_config(job: Job<'_>, split: &Split) -> Result<RunConfig> {
+fn run_config(
+    job: Job<'_>,
+    recipe: (&OptimizerArgs, &ScheduleArgs),
+    split: &Split,
+) -> Result<RunConfig> {
     let Job { args, origin, data, .. } = job;
     let instruction_set = InstructionSet::preferred()?;
     let mut settings = job.settings.clone();
+    let unwritable = |error: toml::ser::Error| Error::file(CONFIG, error.to_string());
+    settings.extend(Settings::try_from(recipe.0).map_err(unwritable)?);
+    settings.extend(Settings::try_from(recipe.1).map_err(unwritable)?);
     match origin.dir() {
         Some(dir) => settings.insert("data".into(), dir.to_string_lossy().into_owned().into()),
         None => settings.insert("synthetic".into(), true.into()),

@@ -24,6 +24,6 @@ pub use cifar10::{Cifar10, Form, Source, class_names, find, load, locate};
 #[cfg(feature = "download")]
 pub use download::{DownloadOptions, DownloadProgress, download};
 pub use images::{ChannelStatistics, ImageSet, ImageShape};
-pub use normalize::{Normalization, NormalizeMode, PixelTable};
+pub use normalize::{FeatureMap, Normalization, NormalizeMode, PixelTable};
 pub use split::Split;
 pub use synthetic::synthetic;

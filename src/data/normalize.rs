@@ -110,6 +110,16 @@ impl Normalization {
         &self.shift
     }
 
+    /// The map for each feature of pictures with `plane` pixels in a channel, channel after
+    /// channel.
+    pub fn per_feature<T: Float>(&self, plane: usize) -> FeatureMap<T> {
+        let spread = |values: &[f64]| {
+            let values = values.iter().map(|&value| T::from_f64(value));
+            values.flat_map(|value| std::iter::repeat_n(value, plane)).collect()
+        };
+        FeatureMap { scale: spread(&self.scale), shift: spread(&self.shift) }
+    }
+
     /// The map as a table.
     pub fn table<T: Float>(&self) -> PixelTable<T> {
         let channels = self.scale.iter().zip(&self.shift);
@@ -119,6 +129,16 @@ impl Normalization {
         });
         PixelTable { entries: entries.collect() }
     }
+}
+
+/// `value = pixel * scale + shift` with a scale and a shift for each feature, as
+/// [`GatheredRows`](crate::gemm::GatheredRows) takes them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FeatureMap<T> {
+    /// Factors: (features).
+    pub scale: Vec<T>,
+    /// Summands: (features).
+    pub shift: Vec<T>,
 }
 
 /// The normalised value of every byte in every channel.

@@ -27,7 +27,7 @@ pub(super) fn matrixmultiply<T: Element>(
     a: MatRef<'_, T>,
     b: MatRef<'_, T>,
     mut c: MatMut<'_, T>,
-    epilogue: Epilogue<'_, T>,
+    mut epilogue: Epilogue<'_, T>,
 ) -> Result<()> {
     let (m, n, k) = check_shapes(a.shape(), b.shape(), c.shape())?;
     epilogue.check((m, n), c.col_stride())?;
@@ -48,9 +48,10 @@ pub(super) fn matrixmultiply<T: Element>(
         }
     };
     T::matrixmultiply(alpha, a, b, beta, c.reborrow());
+    epilogue.start_sums();
     if let Some(sums) = epilogue.b_sums {
         for (j, sum) in sums.iter_mut().enumerate() {
-            *sum = (0..depth).fold(T::ZERO, |sum, p| sum + b.get(p, j));
+            *sum = (0..depth).fold(*sum, |sum, p| sum + b.get(p, j));
         }
     }
     let finish = |i: usize, j: usize, sum: T| match &epilogue.finish {

@@ -12,7 +12,11 @@
 //! Where packing costs more than it gives (few rows, few columns, tiny products) the operands are
 //! read in place, each band in one block.
 
-use std::ops::Range;
+use std::{
+    ops::Range,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Instant,
+};
 
 use crate::{
     gemm::{
@@ -20,7 +24,10 @@ use crate::{
         operand::Lines,
         plan::{Blocking, Plan},
     },
-    kernels::{BlockFinish, BlockStart, DropoutMask, Element, Input, KernelSet, Output, Panels},
+    kernels::{
+        BlockFinish, BlockStart, Descent, DropoutMask, Element, Input, KernelSet, Momentum, Output,
+        Panels,
+    },
     matrix::MatRef,
     threads::{cut, divide},
 };
@@ -35,6 +42,8 @@ pub(super) struct Product<'a, T: Element> {
     pub(super) b: Lines<'a, T>,
     pub(super) start: Start<'a, T>,
     pub(super) finish: SharedFinish<'a, T>,
+    /// Where the nanoseconds of packing are added up.
+    pub(super) pack_clock: Option<&'static AtomicU64>,
 }
 
 /// A finish without what is divided among the tasks.
@@ -44,8 +53,8 @@ pub(super) enum SharedFinish<'a, T: Element> {
     Relu,
     ReluDropout { mask: DropoutMask, scale: T },
     Gate { activation: MatRef<'a, T>, scale: T },
-    Descent { rate: T, decay: T },
-    Momentum { rate: T, momentum: T, decay: T },
+    Descent(Descent<T>),
+    Momentum(Momentum<T>),
 }
 
 impl<'a, T: Element> SharedFinish<'a, T> {
@@ -58,12 +67,12 @@ impl<'a, T: Element> SharedFinish<'a, T> {
             Finish::ReluDropout { mask, scale } => (Self::ReluDropout { mask, scale }, None),
             Finish::Gate { activation, scale } => (Self::Gate { activation, scale }, None),
             Finish::Descent { learning_rate, l2 } => {
-                (Self::Descent { rate: learning_rate, decay: l2 + l2 }, None)
+                (Self::Descent(Descent { rate: learning_rate, decay: l2 + l2 }), None)
             }
-            Finish::Momentum { velocity, learning_rate, momentum, l2 } => (
-                Self::Momentum { rate: learning_rate, momentum, decay: l2 + l2 },
-                Some(velocity.into()),
-            ),
+            Finish::Momentum { velocity, learning_rate, momentum, nesterov, l2 } => {
+                let rule = Momentum { rate: learning_rate, decay: l2 + l2, momentum, nesterov };
+                (Self::Momentum(rule), Some(velocity.into()))
+            }
         }
     }
 }
@@ -113,7 +122,7 @@ impl<T: Element> Band<'_, T> {
 
 impl<T: Element> Product<'_, T> {
     /// Computes `c` from packed operands; `scratch` holds `plan.scratch_len` elements. The sums of
-    /// the columns of B go to `sums`.
+    /// the columns of B are added to `sums`.
     pub(super) fn run_packed(
         &self,
         c: Output<'_, T>,
@@ -124,9 +133,6 @@ impl<T: Element> Product<'_, T> {
         let (rows, cols) = (0..c.rows(), 0..c.cols());
         let (for_b, for_a) = scratch.split_at_mut(self.plan.b_len);
         let (nr, kb) = (self.kernels.tile_cols(), self.plan.blocking.kb.max(1));
-        if let Some(sums) = &mut sums {
-            sums.fill(T::ZERO);
-        }
         let mut rest = Band { c, velocity, rows, cols };
         while !rest.cols.is_empty() {
             let (mut part, others) = rest.split_cols(self.plan.blocking.nc);
@@ -169,9 +175,27 @@ impl<T: Element> Product<'_, T> {
                 ((cols.start..middle, p1, s1), (middle..cols.end, p2, s2))
             },
             &|(cols, packed, sums)| {
-                self.b.panels(self.kernels, nr, cols, depth.clone(), packed, sums);
+                self.panels(&self.b, nr, cols, depth.clone(), packed, sums);
             },
         );
+    }
+
+    /// The panels of part of an operand, see [`Lines::panels`], by the clock if there is one.
+    fn panels<'p>(
+        &'p self,
+        operand: &'p Lines<'_, T>,
+        width: usize,
+        lines: Range<usize>,
+        depth: Range<usize>,
+        scratch: &'p mut [T],
+        sums: Option<&mut [T]>,
+    ) -> Panels<'p, T> {
+        let begin = self.pack_clock.map(|clock| (clock, Instant::now()));
+        let panels = operand.panels(self.kernels, width, lines, depth, scratch, sums);
+        if let Some((clock, begin)) = begin {
+            clock.fetch_add(begin.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        }
+        panels
     }
 
     /// Multiplies with the packed rows `depth` of B: each task its band of rows, or of columns
@@ -230,7 +254,7 @@ impl<T: Element> Product<'_, T> {
             while !rest.rows.is_empty() {
                 let (mut block, below) = rest.split_rows(mc);
                 let rows = block.rows.clone();
-                let a = self.a.panels(self.kernels, mr, rows, part.clone(), scratch, None);
+                let a = self.panels(&self.a, mr, rows, part.clone(), scratch, None);
                 let Band { c, velocity, rows, cols } = &mut block;
                 let (start, finish) = self.epilogue(velocity, rows, cols, &part);
                 self.kernels.block(part.len(), a, b, c, start, finish);
@@ -302,8 +326,7 @@ impl<T: Element> Product<'_, T> {
     /// times, speed is that of reading B: shallow blocks read whole rows of it, side by side.
     /// The sums of an update have nowhere to wait, so it takes the whole depth.
     fn depth_in_place(&self, rows: usize, cols: usize) -> usize {
-        let update =
-            matches!(self.finish, SharedFinish::Descent { .. } | SharedFinish::Momentum { .. });
+        let update = matches!(self.finish, SharedFinish::Descent(_) | SharedFinish::Momentum(_));
         let few = rows <= 2 * self.kernels.tile_rows() && cols > self.kernels.tile_cols();
         if update || !few {
             self.depth.max(1)
@@ -346,11 +369,11 @@ impl<T: Element> Product<'_, T> {
                 let activation = Input::from(activation).part(rows.clone(), cols.clone());
                 BlockFinish::Gate { activation, scale }
             }
-            SharedFinish::Descent { rate, decay } => BlockFinish::Descent { rate, decay },
-            SharedFinish::Momentum { rate, momentum, decay } => {
+            SharedFinish::Descent(rule) => BlockFinish::Descent(rule),
+            SharedFinish::Momentum(rule) => {
                 let velocity = velocity.as_mut().map(Output::reborrow);
                 let velocity = velocity.expect("an update with momentum has a velocity");
-                BlockFinish::Momentum { velocity, rate, momentum, decay }
+                BlockFinish::Momentum { velocity, rule }
             }
         };
         (start, finish)

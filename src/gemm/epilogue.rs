@@ -48,7 +48,8 @@ pub enum Finish<'a, T: Copy> {
         /// Factor of the squared weights in the loss.
         l2: T,
     },
-    /// As `Descent`, with a velocity: `v = -learning_rate g + momentum v; w = w + v`.
+    /// As `Descent`, with a velocity: `v = -learning_rate g + momentum v; w = w + v`, or with
+    /// `nesterov` instead `w = w + (-learning_rate g + momentum v)`.
     Momentum {
         /// Of the same shape as C, its columns side by side; updated.
         velocity: MatMut<'a, T>,
@@ -56,6 +57,8 @@ pub enum Finish<'a, T: Copy> {
         learning_rate: T,
         /// Share of the velocity that is kept.
         momentum: T,
+        /// Whether w moves by the velocity that the same gradient would make next.
+        nesterov: bool,
         /// Factor of the squared weights in the loss.
         l2: T,
     },
@@ -69,8 +72,9 @@ pub struct Epilogue<'a, T: Copy> {
     /// What happens to each finished sum.
     pub finish: Finish<'a, T>,
     /// Receives the sums of the columns of B, each from the first row to the last, taken while B
-    /// is packed: where B is the gradient of a layer's output, the gradient of its bias. With
-    /// `alpha == 0` B is not read, and they are 0.
+    /// is packed: where B is the gradient of a layer's output, the gradient of its bias. They start
+    /// as C does, from a factor times what they hold (0 with a bias). With `alpha == 0` B is not
+    /// read.
     pub b_sums: Option<&'a mut [T]>,
 }
 
@@ -106,6 +110,16 @@ impl<'a, T: Float> Epilogue<'a, T> {
         matches!(self.start, Start::Scaled(_))
             && matches!(self.finish, Finish::Store | Finish::Relu)
             && self.b_sums.is_none()
+    }
+
+    /// Brings the sums of the columns of B to what they start from.
+    pub(super) fn start_sums(&mut self) {
+        let beta = if let Start::Scaled(beta) = self.start { beta } else { T::ZERO };
+        if let Some(sums) = &mut self.b_sums {
+            for sum in sums.iter_mut() {
+                *sum = if beta == T::ZERO { T::ZERO } else { beta * *sum };
+            }
+        }
     }
 
     /// Whether C is updated, so that its sums have nowhere to wait between two blocks.

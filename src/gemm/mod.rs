@@ -21,7 +21,10 @@ pub use epilogue::{DropoutMask, Epilogue, Finish, Start};
 pub use operand::{GatheredRows, Operand, Packed};
 pub use plan::Blocking;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::AtomicU64,
+    time::{Duration, Instant},
+};
 
 use crate::{
     aligned::AlignedBuf,
@@ -68,6 +71,7 @@ pub struct Gemm<T: Element> {
     blocking: Blocking,
     threads: Threads,
     backend: Backend,
+    pack_clock: Option<&'static AtomicU64>,
 }
 
 impl<T: Element> Clone for Gemm<T> {
@@ -112,6 +116,7 @@ impl<T: Element> Gemm<T> {
             blocking: Blocking::for_tile(Caches::detect(), rows, cols, size_of::<T>()),
             threads: Threads::Caller,
             backend: Backend::Tilewise,
+            pack_clock: None,
         })
     }
 
@@ -128,6 +133,17 @@ impl<T: Element> Gemm<T> {
     /// The same with another backend.
     pub fn with_backend(self, backend: Backend) -> Self {
         Self { backend, ..self }
+    }
+
+    /// The same with a clock, to which every task adds the nanoseconds that it spends packing
+    /// operands: to see where the time of a product goes.
+    pub fn with_pack_clock(self, clock: &'static AtomicU64) -> Self {
+        Self { pack_clock: Some(clock), ..self }
+    }
+
+    /// The backend in use.
+    pub fn backend(&self) -> Backend {
+        self.backend
     }
 
     /// The instruction set in use.
@@ -255,7 +271,7 @@ impl<T: Element> Gemm<T> {
         a: Lines<'_, T>,
         b: Lines<'_, T>,
         c: Output<'_, T>,
-        epilogue: Epilogue<'_, T>,
+        mut epilogue: Epilogue<'_, T>,
         scratch: &mut [T],
     ) -> Result<()> {
         let (symmetric, whole_depth) = (epilogue.is_symmetric(), epilogue.is_update());
@@ -280,27 +296,26 @@ impl<T: Element> Gemm<T> {
         let tasks = self.threads.tasks().min(work / MULTIPLY_ADDS_PER_TASK).max(1);
         let sizes = (m, n, depth);
         let plan = Plan::new(self.kernels, self.blocking, tasks, sizes, whole_depth)?;
+        if epilogue.b_sums.is_some() {
+            if !b.has_lines_side_by_side() {
+                let expected = "a B with its columns side by side, and not packed before";
+                return Err(Error::setting("sums of the columns of B", "asked for", expected));
+            }
+            plan.check_scratch(scratch)?;
+            epilogue.start_sums();
+        }
         let Epilogue { start, finish, b_sums } = epilogue;
         let (finish, velocity) = SharedFinish::split(finish);
         let kernels = self.kernels;
-        let product = Product { kernels, plan, tasks, depth, a, b, start, finish };
+        let pack_clock = self.pack_clock;
+        let product = Product { kernels, plan, tasks, depth, a, b, start, finish, pack_clock };
         if b_sums.is_none()
             && let Some(operands) = product.operands_in_place(&c)
         {
             product.run_in_place(operands, c, velocity);
             return Ok(());
         }
-        if b_sums.is_some() && !b.has_lines_side_by_side() {
-            let expected = "a B with its columns side by side, and not packed before";
-            return Err(Error::setting("sums of the columns of B", "asked for", expected));
-        }
-        if scratch.len() < plan.scratch_len {
-            return Err(Error::Length {
-                what: "scratch memory of a product",
-                expected: plan.scratch_len,
-                found: scratch.len(),
-            });
-        }
+        plan.check_scratch(scratch)?;
         product.run_packed(c, velocity, b_sums, scratch);
         Ok(())
     }

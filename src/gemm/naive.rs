@@ -50,9 +50,10 @@ fn loops<T: Float>(
     let (m, n, k) = check_shapes(a.shape(), b.shape(), c.shape())?;
     epilogue.check((m, n), c.col_stride())?;
     let depth = if alpha == T::ZERO { 0 } else { k };
+    epilogue.start_sums();
     if let Some(sums) = epilogue.b_sums {
         for (j, sum) in sums.iter_mut().enumerate() {
-            *sum = (0..depth).fold(T::ZERO, |sum, p| sum + b.get(p, j));
+            *sum = (0..depth).fold(*sum, |sum, p| sum + b.get(p, j));
         }
     }
     for i in 0..m {
@@ -87,13 +88,14 @@ fn loops<T: Float>(
                     let w = c.get(i, j);
                     multiply_add(-*learning_rate, multiply_add(*l2 + *l2, w, sum), w)
                 }
-                Finish::Momentum { velocity, learning_rate, momentum, l2 } => {
+                Finish::Momentum { velocity, learning_rate, momentum, nesterov, l2 } => {
                     let w = c.get(i, j);
                     let gradient = multiply_add(*l2 + *l2, w, sum);
                     let kept = *momentum * velocity.get(i, j);
                     let new = multiply_add(-*learning_rate, gradient, kept);
                     velocity.set(i, j, new);
-                    w + new
+                    let next = multiply_add(-*learning_rate, gradient, *momentum * new);
+                    w + if *nesterov { next } else { new }
                 }
             };
             c.set(i, j, value);

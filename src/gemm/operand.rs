@@ -182,6 +182,22 @@ impl<'a, T: Element> Operand<'a, T> {
         }
     }
 
+    /// The transposed operand.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if it was packed before, for one side of a product.
+    pub fn t(self) -> Result<Self> {
+        match self {
+            Self::Matrix(matrix) => Ok(Self::Matrix(matrix.t())),
+            Self::Gathered(rows) => Ok(Self::GatheredTransposed(rows)),
+            Self::GatheredTransposed(rows) => Ok(Self::Gathered(rows)),
+            Self::Packed(_) => {
+                let expected = "a matrix or gathered rows, which can be transposed";
+                Err(Error::setting("operand", format!("{self:?}"), expected))
+            }
+        }
+    }
+
     /// The matrix, for backends that take no other operand.
     pub(super) fn matrix(self) -> Result<MatRef<'a, T>> {
         match self {

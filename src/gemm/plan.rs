@@ -123,6 +123,16 @@ impl Plan {
         Self::fitting(tile, blocking, tasks, sizes, whole_depth)
     }
 
+    /// # Errors
+    /// `Error::Length` if the scratch memory is too short.
+    pub(super) fn check_scratch<T>(&self, scratch: &[T]) -> Result<()> {
+        let (expected, found) = (self.scratch_len, scratch.len());
+        if found < expected {
+            return Err(Error::Length { what: "scratch memory of a product", expected, found });
+        }
+        Ok(())
+    }
+
     fn fitting(
         tile: (usize, usize),
         blocking: Blocking,

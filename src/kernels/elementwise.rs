@@ -130,6 +130,11 @@ impl DropoutMask {
         self.keeps_with(self.row_keys(row), col)
     }
 
+    /// The mask of row `first` and following, as a mask of its own.
+    pub(crate) fn from_row(self, first: usize) -> Self {
+        Self { key: self.key.wrapping_add(first as u64), ..self }
+    }
+
     /// Keys of one row: the counter goes through both rounds of the generator.
     #[inline(always)]
     fn row_keys(self, row: usize) -> (u32, u32) {

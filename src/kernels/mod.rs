@@ -11,9 +11,11 @@ mod pack;
 mod peak;
 mod table;
 mod tile;
+mod update;
 
 pub use elementwise::DropoutMask;
 pub(crate) use operand::{Input, Output};
 pub(crate) use pack::Along;
 pub use table::Element;
 pub(crate) use table::{BlockFinish, BlockStart, KernelSet, Panels, Pictures};
+pub(crate) use update::{AdaGrad, Adam, Average, Descent, MAX_SLOTS, Momentum, RmsProp, Update};

@@ -15,6 +15,7 @@ use crate::{
         operand::{Input, Output},
         pack::{Along, Bytes, Packing, Strided, pack_elements},
         tile::{Beside, Tile, TileFinish, TileStart},
+        update::{self, Descent, MAX_SLOTS, Momentum, Update},
     },
     matrix::{MatMut, MatRef},
     simd::InstructionSet,
@@ -63,9 +64,13 @@ pub struct KernelSet<T: 'static> {
     relu: unsafe fn(&[T], &mut [T]),
     gate: unsafe fn(&[T], &mut [T]),
     add_scaled: unsafe fn(T, &[T], &mut [T]),
+    update: UpdateFn<T>,
     sum_of_squares: unsafe fn(&[T]) -> T,
     dropout: unsafe fn(DropoutMask, usize, T, &mut Output<'_, T>),
 }
+
+/// A step of a rule with parameters, their gradient, and the slots.
+type UpdateFn<T> = unsafe fn(Update<T>, &mut [T], &[T], [&mut [T]; MAX_SLOTS]);
 
 /// A packed operand, or a block of it.
 #[derive(Clone, Copy)]
@@ -100,15 +105,10 @@ pub(crate) enum BlockFinish<'a, T> {
         activation: Input<'a, T>,
         scale: T,
     },
-    Descent {
-        rate: T,
-        decay: T,
-    },
+    Descent(Descent<T>),
     Momentum {
         velocity: Output<'a, T>,
-        rate: T,
-        momentum: T,
-        decay: T,
+        rule: Momentum<T>,
     },
 }
 
@@ -350,6 +350,20 @@ impl<T: Float> KernelSet<T> {
         unsafe { (self.add_scaled)(factor, x, y) }
     }
 
+    /// Takes a step with all parameters `w`; slots that the rule does not have may be empty.
+    pub(crate) fn update(
+        &self,
+        rule: Update<T>,
+        w: &mut [T],
+        gradient: &[T],
+        slots: [&mut [T]; MAX_SLOTS],
+    ) {
+        assert_eq!(gradient.len(), w.len());
+        assert!(slots[..rule.slots()].iter().all(|slot| slot.len() == w.len()), "slots");
+        // SAFETY: equal lengths; the CPU has the set.
+        unsafe { (self.update)(rule, w, gradient, slots) }
+    }
+
     /// Sum of squares in the order that `elementwise::sum_of_squares` fixes.
     pub(crate) fn sum_of_squares(&self, x: &[T]) -> T {
         // SAFETY: the CPU has the set.
@@ -399,15 +413,15 @@ fn check_epilogue<T: Float>(
             let (ptr, row_stride) = (activation.as_ptr(), activation.row_stride());
             TileFinish::Gate { activation: Beside { ptr, row_stride }, scale }
         }
-        BlockFinish::Descent { rate, decay } => {
+        BlockFinish::Descent(rule) => {
             assert!(side_by_side, "columns of weights side by side");
-            TileFinish::Descent { rate, decay }
+            TileFinish::Descent(rule)
         }
-        BlockFinish::Momentum { mut velocity, rate, momentum, decay } => {
+        BlockFinish::Momentum { mut velocity, rule } => {
             let fits = (velocity.rows(), velocity.cols()) == shape;
             assert!(fits && velocity.col_stride() == 1 && side_by_side, "velocity");
             let (ptr, row_stride) = (velocity.as_mut_ptr(), velocity.row_stride());
-            TileFinish::Momentum { velocity: Beside { ptr, row_stride }, rate, momentum, decay }
+            TileFinish::Momentum { velocity: Beside { ptr, row_stride }, rule }
         }
     };
     (start, finish)
@@ -466,6 +480,7 @@ macro_rules! stamp {
                 relu,
                 gate,
                 add_scaled,
+                update,
                 sum_of_squares,
                 dropout,
             };
@@ -511,6 +526,16 @@ macro_rules! stamp {
             unsafe fn add_scaled(factor: $t, x: &[$t], y: &mut [$t]) {
                 // SAFETY: see above.
                 unsafe { elementwise::add_scaled(Token::new(), factor, x, y) }
+            }
+            $(#[$feature])?
+            unsafe fn update(
+                rule: Update<$t>,
+                w: &mut [$t],
+                gradient: &[$t],
+                slots: [&mut [$t]; MAX_SLOTS],
+            ) {
+                // SAFETY: see above.
+                unsafe { update::update(Token::new(), rule, w, gradient, slots) }
             }
             $(#[$feature])?
             unsafe fn sum_of_squares(x: &[$t]) -> $t {

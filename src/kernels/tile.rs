@@ -13,7 +13,10 @@
 
 use crate::{
     float::Float,
-    kernels::elementwise::DropoutMask,
+    kernels::{
+        elementwise::DropoutMask,
+        update::{Descent, Momentum, Rule},
+    },
     simd::{Isa, MAX_LANES},
 };
 
@@ -55,10 +58,10 @@ pub(crate) enum TileFinish<T> {
     },
     /// `sum * scale` is stored where the activation is above 0, else 0.
     Gate { activation: Beside<*const T>, scale: T },
-    /// C are weights and the sum their gradient: `g = decay w + sum; w = -rate g + w`.
-    Descent { rate: T, decay: T },
-    /// As `Descent`, with a velocity: `v = -rate g + momentum v; w = w + v`.
-    Momentum { velocity: Beside<*mut T>, rate: T, momentum: T, decay: T },
+    /// C are weights and the sum their gradient; a step of the rule is taken.
+    Descent(Descent<T>),
+    /// As `Descent`.
+    Momentum { velocity: Beside<*mut T>, rule: Momentum<T> },
 }
 
 impl<T> TileFinish<T> {
@@ -70,9 +73,9 @@ impl<T> TileFinish<T> {
                 let ptr = ptr.wrapping_offset(step(row_stride));
                 Self::Gate { activation: Beside { ptr, row_stride }, scale }
             }
-            Self::Momentum { velocity: Beside { ptr, row_stride }, rate, momentum, decay } => {
+            Self::Momentum { velocity: Beside { ptr, row_stride }, rule } => {
                 let ptr = ptr.wrapping_offset(step(row_stride));
-                Self::Momentum { velocity: Beside { ptr, row_stride }, rate, momentum, decay }
+                Self::Momentum { velocity: Beside { ptr, row_stride }, rule }
             }
             Self::ReluDropout { mask, row, col, scale } => {
                 Self::ReluDropout { mask, row: row + rows, col: col + cols, scale }
@@ -291,19 +294,15 @@ unsafe fn finish_in_memory<S: Isa<T>, T: Float>(
                         let kept = isa.load(kept.as_ptr());
                         isa.gate(isa.mul(isa.relu(sum), isa.splat(scale)), kept)
                     }
-                    TileFinish::Descent { rate, decay } => {
-                        let w = isa.load_up_to(c, count);
-                        let gradient = isa.mul_add(isa.splat(decay), w, sum);
-                        isa.mul_add(isa.splat(-rate), gradient, w)
+                    TileFinish::Descent(rule) => {
+                        rule.step(isa, isa.load_up_to(c, count), sum, &mut [])
                     }
-                    TileFinish::Momentum { velocity, rate, momentum, decay } => {
+                    TileFinish::Momentum { velocity, rule } => {
                         let place = velocity.ptr.offset(i as isize * velocity.row_stride).add(col);
-                        let w = isa.load_up_to(c, count);
-                        let gradient = isa.mul_add(isa.splat(decay), w, sum);
-                        let kept = isa.mul(isa.splat(momentum), isa.load_up_to(place, count));
-                        let new = isa.mul_add(isa.splat(-rate), gradient, kept);
-                        isa.store_up_to(place, new, count);
-                        isa.add(w, new)
+                        let mut slots = [isa.load_up_to(place, count)];
+                        let value = rule.step(isa, isa.load_up_to(c, count), sum, &mut slots);
+                        isa.store_up_to(place, slots[0], count);
+                        value
                     }
                     TileFinish::Store | TileFinish::Relu | TileFinish::Gate { .. } => sum,
                 };

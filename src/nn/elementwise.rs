@@ -15,7 +15,7 @@ const LINE: usize = 16;
 pub(super) const SQUARES_BLOCK: usize = 1 << 15;
 
 /// `y = factor * x + y`.
-pub(crate) fn add_scaled<T: Element>(gemm: &Gemm<T>, factor: T, x: &[T], y: &mut [T]) {
+pub(super) fn add_scaled<T: Element>(gemm: &Gemm<T>, factor: T, x: &[T], y: &mut [T]) {
     divide(
         (x, y),
         gemm.tasks_for(x.len()),
@@ -28,9 +28,20 @@ pub(crate) fn add_scaled<T: Element>(gemm: &Gemm<T>, factor: T, x: &[T], y: &mut
     );
 }
 
+/// `x = factor * x`.
+pub(crate) fn scale<T: Element>(gemm: &Gemm<T>, factor: T, x: &mut [T]) {
+    let tasks = gemm.tasks_for(x.len());
+    divide(
+        x,
+        tasks,
+        &|x: &mut [T], left, parts| x.split_at_mut(cut(x.len(), LINE, left, parts)),
+        &|x: &mut [T]| x.iter_mut().for_each(|x| *x = factor * *x),
+    );
+}
+
 /// Sum of squares: blocks of a fixed size, added up in their order, so that the bits do not
 /// depend on the threads. `partial` holds one element for each block.
-pub(super) fn sum_of_squares<T: Element>(gemm: &Gemm<T>, x: &[T], partial: &mut [T]) -> f64 {
+pub(crate) fn sum_of_squares<T: Element>(gemm: &Gemm<T>, x: &[T], partial: &mut [T]) -> f64 {
     let blocks = x.len().div_ceil(SQUARES_BLOCK);
     divide(
         (x, &mut partial[..blocks]),
@@ -67,7 +78,7 @@ pub(super) fn dropout<T: Element>(
 ///
 /// # Errors
 /// As [`MatMut::split_rows`].
-pub(crate) fn for_row_bands<'a, T: Element>(
+fn for_row_bands<'a, T: Element>(
     (first_row, x): (usize, MatMut<'a, T>),
     tasks: usize,
     run: &(impl Fn((usize, MatMut<'_, T>)) + Sync),

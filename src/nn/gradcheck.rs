@@ -67,14 +67,7 @@ pub fn check_net(
 ) -> Result<Vec<ParameterCheck>> {
     let mut net = net.clone();
     let mut workspace = net.workspace(Gemm::new()?, x.rows())?;
-    let mut input = workspace.input_mut(x.rows())?;
-    input.expect_shape("input of the network", x.shape())?;
-    for i in 0..x.rows() {
-        for j in 0..x.cols() {
-            input.set(i, j, x.get(i, j));
-        }
-    }
-    net.loss_and_gradient(&mut workspace, labels, mode)?;
+    net.loss_and_gradient(x, &mut workspace, labels, mode)?;
     let mut checks = Vec::new();
     for layer in 0..net.layers().len() {
         for (tensor, what) in ["weight", "bias"].into_iter().enumerate() {
@@ -82,7 +75,7 @@ pub fn check_net(
             let mut values = net.layers()[layer].parameters()[tensor].to_vec();
             let numeric = central_differences(&mut values, h, |values| {
                 net.layers_mut()[layer].parameters_mut()[tensor].copy_from_slice(values);
-                loss(&net, &mut workspace, labels, mode)
+                loss(&net, x, &mut workspace, labels, mode)
             })?;
             net.layers_mut()[layer].parameters_mut()[tensor].copy_from_slice(&values);
             checks.push(ParameterCheck {
@@ -97,10 +90,11 @@ pub fn check_net(
 
 fn loss(
     net: &FullyConnectedNet<f64>,
+    x: MatRef<'_, f64>,
     workspace: &mut Workspace<f64>,
     labels: &[u8],
     mode: Mode,
 ) -> Result<f64> {
-    net.forward(workspace, labels.len(), mode)?;
+    net.forward(x, workspace, mode)?;
     net.loss(workspace, labels)
 }

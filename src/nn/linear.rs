@@ -3,7 +3,7 @@
 use crate::{
     aligned::AlignedBuf,
     error::{Error, Result},
-    gemm::{Epilogue, Finish, Gemm},
+    gemm::{Epilogue, Finish, Gemm, Operand, Start},
     kernels::Element,
     matrix::{MatMut, MatRef},
     nn::{init::Init, relu::Relu},
@@ -122,21 +122,21 @@ impl<T: Element> Linear<T> {
     ///
     /// # Errors
     /// [`Error::Shape`] or [`Error::Length`] if an operand or `scratch` does not fit.
-    pub fn forward(
+    pub fn forward<'a>(
         &self,
         gemm: &Gemm<T>,
-        x: MatRef<'_, T>,
+        x: impl Into<Operand<'a, T>>,
         out: MatMut<'_, T>,
         scratch: &mut [T],
     ) -> Result<()> {
-        self.forward_finish(gemm, x, out, Finish::Store, scratch)
+        self.forward_finish(gemm, x.into(), out, Finish::Store, scratch)
     }
 
     /// `out = finish(x W + b)` in one pass.
     pub(super) fn forward_finish(
         &self,
         gemm: &Gemm<T>,
-        x: MatRef<'_, T>,
+        x: Operand<'_, T>,
         out: MatMut<'_, T>,
         finish: Finish<'_, T>,
         scratch: &mut [T],
@@ -151,31 +151,74 @@ impl<T: Element> Linear<T> {
     /// x is (batch, in), d_out (batch, out) with its columns side by side, d_x (batch, in).
     ///
     /// # Errors
-    /// [`Error::Shape`] or [`Error::Length`] if an operand or `scratch` does not fit.
-    pub fn backward(
+    /// [`Error::Shape`] or [`Error::Length`] if an operand or `scratch` does not fit;
+    /// [`Error::Setting`] if x was packed before.
+    pub fn backward<'a>(
         &self,
         gemm: &Gemm<T>,
-        x: MatRef<'_, T>,
+        x: impl Into<Operand<'a, T>>,
         d_out: MatRef<'_, T>,
         gradient: LinearGradient<'_, T>,
         d_x: Option<(MatMut<'_, T>, Finish<'_, T>)>,
         scratch: &mut [T],
     ) -> Result<()> {
-        if gradient.bias.len() != self.out_features {
-            return Err(Error::Length {
-                what: "gradient of the bias",
-                expected: self.out_features,
-                found: gradient.bias.len(),
-            });
-        }
-        d_out.expect_shape("gradient of the output", (x.rows(), self.out_features))?;
-        let sums = Epilogue { b_sums: Some(gradient.bias), ..Epilogue::default() };
-        gemm.run(T::ONE, x.t(), d_out, gradient.weight, sums, scratch)?;
         if let Some((d_x, finish)) = d_x {
-            let epilogue = Epilogue { finish, ..Epilogue::default() };
-            gemm.run(T::ONE, d_out, self.weight().t(), d_x, epilogue, scratch)?;
+            self.backward_input(gemm, d_out, d_x, finish, scratch)?;
         }
-        Ok(())
+        let start = Start::Scaled(T::ZERO);
+        self.backward_parameters(gemm, x.into(), d_out, gradient, start, scratch)
+    }
+
+    /// `d_x = finish(d_out Wᵀ)`.
+    pub(super) fn backward_input(
+        &self,
+        gemm: &Gemm<T>,
+        d_out: MatRef<'_, T>,
+        d_x: MatMut<'_, T>,
+        finish: Finish<'_, T>,
+        scratch: &mut [T],
+    ) -> Result<()> {
+        let epilogue = Epilogue { finish, ..Epilogue::default() };
+        gemm.run(T::ONE, d_out, self.weight().t(), d_x, epilogue, scratch)
+    }
+
+    /// `dW = xᵀ d_out`, `db = ` column sums of `d_out`, both from `start`.
+    pub(super) fn backward_parameters(
+        &self,
+        gemm: &Gemm<T>,
+        x: Operand<'_, T>,
+        d_out: MatRef<'_, T>,
+        gradient: LinearGradient<'_, T>,
+        start: Start<'_, T>,
+        scratch: &mut [T],
+    ) -> Result<()> {
+        self.check_gradient(x.shape().0, d_out, gradient.bias)?;
+        let sums = Epilogue { start, b_sums: Some(gradient.bias), ..Epilogue::default() };
+        gemm.run(T::ONE, x.t()?, d_out, gradient.weight, sums, scratch)
+    }
+
+    /// `W = finish(xᵀ d_out)`, an update of the weights by their gradient in one pass, and
+    /// `db = ` column sums of `d_out`.
+    pub(super) fn backward_update(
+        &mut self,
+        gemm: &Gemm<T>,
+        x: Operand<'_, T>,
+        d_out: MatRef<'_, T>,
+        d_bias: &mut [T],
+        finish: Finish<'_, T>,
+        scratch: &mut [T],
+    ) -> Result<()> {
+        self.check_gradient(x.shape().0, d_out, d_bias)?;
+        let epilogue = Epilogue { finish, b_sums: Some(d_bias), ..Epilogue::default() };
+        gemm.run(T::ONE, x.t()?, d_out, self.weight_mut(), epilogue, scratch)
+    }
+
+    fn check_gradient(&self, batch: usize, d_out: MatRef<'_, T>, d_bias: &[T]) -> Result<()> {
+        let (expected, found) = (self.out_features, d_bias.len());
+        if found != expected {
+            return Err(Error::Length { what: "gradient of the bias", expected, found });
+        }
+        d_out.expect_shape("gradient of the output", (batch, expected))
     }
 }
 
@@ -188,14 +231,14 @@ impl<T: Element> LinearRelu<T> {
     ///
     /// # Errors
     /// As [`Linear::forward`].
-    pub fn forward(
+    pub fn forward<'a>(
         &self,
         gemm: &Gemm<T>,
-        x: MatRef<'_, T>,
+        x: impl Into<Operand<'a, T>>,
         out: MatMut<'_, T>,
         scratch: &mut [T],
     ) -> Result<()> {
-        self.0.forward_finish(gemm, x, out, Finish::Relu, scratch)
+        self.0.forward_finish(gemm, x.into(), out, Finish::Relu, scratch)
     }
 
     /// As [`Linear::backward`], behind the rectifier: `d_out` is first set to 0, in place, where

@@ -1,4 +1,5 @@
-//! Mean softmax cross-entropy and its gradient.
+//! `CrossEntropy`: the mean softmax cross-entropy of a batch and its gradient, in one pass over
+//! the logits.
 
 use crate::{
     error::{Error, Result},
@@ -6,56 +7,137 @@ use crate::{
     matrix::{MatMut, MatRef},
 };
 
-/// The mean over the batch of `-ln softmax(logits)[label]`, and, if `gradient` is given, its
-/// gradient `(softmax(logits) - one_hot(label)) / batch`.
+/// The mean over a batch of `-sum_j target_j ln softmax(logits)_j`. Without smoothing the target
+/// is 1 at the label and 0 elsewhere; with smoothing s it is `1 - s + s / classes` at the label
+/// and `s / classes` elsewhere (Szegedy et al. 2016).
 ///
-/// logits and gradient are (batch, classes). A row's loss, in `row_losses`, does not depend on
-/// the other rows; they are added up in f64 from the first to the last.
-///
-/// # Errors
-/// [`Error::Shape`] or [`Error::Length`] if an operand does not fit, [`Error::Label`] if a label
-/// names no class.
-pub fn softmax_cross_entropy<T: Float>(
-    logits: MatRef<'_, T>,
-    labels: &[u8],
-    mut gradient: Option<MatMut<'_, T>>,
-    row_losses: &mut [T],
-) -> Result<f64> {
-    let (batch, classes) = logits.shape();
-    for (what, found) in [("labels", labels.len()), ("row losses", row_losses.len())] {
-        if found != batch {
-            return Err(Error::Length { what, expected: batch, found });
+/// A row's loss does not depend on the other rows; they are added up in f64 from the first to the
+/// last. Shapes: logits and gradient (batch, classes), labels and row losses (batch).
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct CrossEntropy {
+    label_smoothing: f64,
+}
+
+impl CrossEntropy {
+    /// With label smoothing; 0 is none.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] unless `0 <= label_smoothing < 1`.
+    pub fn new(label_smoothing: f64) -> Result<Self> {
+        if !(0.0..1.0).contains(&label_smoothing) {
+            let expected = "a number from 0 to below 1";
+            return Err(Error::setting("label-smoothing", label_smoothing, expected));
         }
+        Ok(Self { label_smoothing })
     }
-    if let Some(gradient) = &gradient {
-        gradient.expect_shape("gradient of the logits", (batch, classes))?;
+
+    /// The mean loss, and that of each row.
+    ///
+    /// # Errors
+    /// [`Error::Length`] if an operand does not fit, [`Error::Label`] if a label names no class,
+    /// [`Error::Setting`] if the elements of a row stand apart.
+    pub fn forward<T: Float>(
+        self,
+        logits: MatRef<'_, T>,
+        labels: &[u8],
+        row_losses: &mut [T],
+    ) -> Result<f64> {
+        self.run(logits, labels, None, labels.len(), row_losses)
     }
-    for (row, &label) in labels.iter().enumerate() {
-        if usize::from(label) >= classes {
-            return Err(Error::Label { label, row, classes });
+
+    /// The mean loss, that of each row, and the gradient of the mean with respect to the logits:
+    /// `(softmax(logits) - target) / batch`.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward), and [`Error::Shape`] if the gradient does not fit.
+    pub fn forward_backward<T: Float>(
+        self,
+        logits: MatRef<'_, T>,
+        labels: &[u8],
+        gradient: MatMut<'_, T>,
+        row_losses: &mut [T],
+    ) -> Result<f64> {
+        self.part_backward(logits, labels, gradient, labels.len(), row_losses)
+    }
+
+    /// As [`forward_backward`](Self::forward_backward) for part of a batch of `of` rows: the
+    /// gradient is that of the mean over the whole batch.
+    pub(super) fn part_backward<T: Float>(
+        self,
+        logits: MatRef<'_, T>,
+        labels: &[u8],
+        gradient: MatMut<'_, T>,
+        of: usize,
+        row_losses: &mut [T],
+    ) -> Result<f64> {
+        gradient.expect_shape("gradient of the logits", logits.shape())?;
+        self.run(logits, labels, Some(gradient), of, row_losses)
+    }
+
+    fn run<T: Float>(
+        self,
+        logits: MatRef<'_, T>,
+        labels: &[u8],
+        mut gradient: Option<MatMut<'_, T>>,
+        of: usize,
+        row_losses: &mut [T],
+    ) -> Result<f64> {
+        let (batch, classes) = logits.shape();
+        for (what, found) in [("labels", labels.len()), ("row losses", row_losses.len())] {
+            if found != batch {
+                return Err(Error::Length { what, expected: batch, found });
+            }
         }
+        for (row, &label) in labels.iter().enumerate() {
+            if usize::from(label) >= classes {
+                return Err(Error::Label { label, row, classes });
+            }
+        }
+        let apart = || Error::setting("logits", "with rows apart", "columns side by side");
+        for (i, (&label, row_loss)) in labels.iter().zip(&mut *row_losses).enumerate() {
+            let logits = logits.row(i).ok_or_else(apart)?;
+            let gradient = match &mut gradient {
+                Some(gradient) => Some(gradient.row_mut(i).ok_or_else(apart)?),
+                None => None,
+            };
+            *row_loss = self.row(logits, usize::from(label), gradient, of);
+        }
+        let total: f64 = row_losses.iter().map(|loss| loss.to_f64()).sum();
+        Ok(total / (batch.max(1) as f64))
     }
-    let count = T::from_f64(batch as f64);
-    for (i, (&label, row_loss)) in labels.iter().zip(&mut *row_losses).enumerate() {
-        let label = usize::from(label);
-        let logit = |j| logits.get(i, j);
-        let largest = (1..classes).map(logit).fold(logit(0), |a, b| if b > a { b } else { a });
+
+    /// The loss of one row, and its part of the gradient.
+    fn row<T: Float>(self, logits: &[T], label: usize, gradient: Option<&mut [T]>, of: usize) -> T {
+        let largest = logits.iter().fold(logits[0], |a, &b| if b > a { b } else { a });
+        let smoothed = T::from_f64(self.label_smoothing / logits.len() as f64);
+        let at_label = T::from_f64(1.0 - self.label_smoothing);
         let mut sum = T::ZERO;
-        for j in 0..classes {
-            let exponential = (logit(j) - largest).exp();
-            sum += exponential;
-            if let Some(gradient) = &mut gradient {
-                gradient.set(i, j, exponential);
+        match gradient {
+            None => {
+                for &logit in logits {
+                    sum += (logit - largest).exp();
+                }
+            }
+            Some(gradient) => {
+                for (value, &logit) in gradient.iter_mut().zip(logits) {
+                    *value = (logit - largest).exp();
+                    sum += *value;
+                }
+                let count = T::from_f64(of as f64);
+                for (j, value) in gradient.iter_mut().enumerate() {
+                    let hit = if j == label { at_label } else { T::ZERO };
+                    *value = (*value / sum - (hit + smoothed)) / count;
+                }
             }
         }
-        *row_loss = sum.ln() - (logit(label) - largest);
-        if let Some(gradient) = &mut gradient {
-            for j in 0..classes {
-                let target = if j == label { T::ONE } else { T::ZERO };
-                gradient.set(i, j, (gradient.get(i, j) / sum - target) / count);
+        let mut expected = logits[label] - largest;
+        if self.label_smoothing > 0.0 {
+            let mut all = T::ZERO;
+            for &logit in logits {
+                all += logit - largest;
             }
+            expected = at_label * expected + smoothed * all;
         }
+        sum.ln() - expected
     }
-    let total: f64 = row_losses.iter().map(|loss| loss.to_f64()).sum();
-    Ok(total / (batch.max(1) as f64))
 }

@@ -17,9 +17,10 @@ mod workspace;
 pub use dropout::{Dropout, DropoutPosition};
 pub use init::Init;
 pub use linear::{Linear, LinearGradient, LinearRelu};
-pub use loss::softmax_cross_entropy;
+pub use loss::CrossEntropy;
 pub use model::{FullyConnectedNet, Mode, NetConfig, TwoLayerNet};
 pub use relu::Relu;
 pub use workspace::Workspace;
 
-pub(crate) use elementwise::{add_scaled, for_row_bands};
+pub(crate) use elementwise::{scale, sum_of_squares};
+pub(crate) use workspace::Passes;

@@ -5,16 +5,16 @@ use std::ops::{Deref, DerefMut};
 
 use crate::{
     error::{Error, Result},
-    gemm::{Finish, Gemm},
+    gemm::{Finish, Gemm, Operand, Start},
     kernels::Element,
-    matrix::MatRef,
+    matrix::{MatMut, MatRef},
     nn::{
         dropout::{Dropout, DropoutPosition},
         elementwise,
         init::Init,
-        linear::Linear,
-        loss::softmax_cross_entropy,
-        workspace::Workspace,
+        linear::{Linear, LinearGradient},
+        loss::CrossEntropy,
+        workspace::{LayerParts, Passes, Workspace},
     },
 };
 
@@ -145,6 +145,21 @@ impl<T: Element> FullyConnectedNet<T> {
         self.layers[self.layers.len() - 1].out_features()
     }
 
+    /// An error unless an example has `features` features.
+    pub(crate) fn expect_inputs(&self, features: usize) -> Result<()> {
+        let (rows, cols) = self.layers[0].weight().shape();
+        if rows != features {
+            let what = "first weights of a network for these examples";
+            return Err(Error::Shape { what, expected: (features, cols), found: (rows, cols) });
+        }
+        Ok(())
+    }
+
+    /// Lengths of all parameter tensors: of each layer the weights, then the biases.
+    pub fn tensor_lengths(&self) -> Vec<usize> {
+        self.layers.iter().flat_map(Linear::parameters).map(<[T]>::len).collect()
+    }
+
     /// Number of weights and biases.
     pub fn parameter_count(&self) -> usize {
         self.layers.iter().flat_map(Linear::parameters).map(<[T]>::len).sum()
@@ -160,13 +175,31 @@ impl<T: Element> FullyConnectedNet<T> {
         self.dropout.probability()
     }
 
-    /// Memory for passes of up to `capacity` rows over this network.
+    /// Memory for passes of up to `capacity` rows over this network, forward and backward.
     ///
     /// # Errors
     /// [`Error::Setting`] if `capacity` is 0; [`Error::SizeOverflow`] if the memory exceeds the
     /// address space.
     pub fn workspace(&self, gemm: Gemm<T>, capacity: usize) -> Result<Workspace<T>> {
-        Workspace::plan(gemm, &self.layers, capacity)
+        self.workspace_for(gemm, capacity, Passes::Gradient)
+    }
+
+    /// Bytes of such a workspace.
+    ///
+    /// # Errors
+    /// As [`workspace`](Self::workspace).
+    pub fn workspace_bytes(&self, gemm: &Gemm<T>, capacity: usize) -> Result<usize> {
+        Workspace::planned_bytes(gemm, &self.layers, capacity, Passes::Gradient)
+    }
+
+    /// A workspace for some passes alone.
+    pub(crate) fn workspace_for(
+        &self,
+        gemm: Gemm<T>,
+        capacity: usize,
+        passes: Passes,
+    ) -> Result<Workspace<T>> {
+        Workspace::plan(gemm, &self.layers, capacity, passes)
     }
 
     /// Copies the parameters of a network of the same shape, without allocating.
@@ -189,17 +222,33 @@ impl<T: Element> FullyConnectedNet<T> {
         Ok(())
     }
 
-    /// Computes the logits of the first `batch` rows of the workspace's input; see
-    /// [`Workspace::input_mut`] and [`Workspace::logits`].
+    /// Computes the logits of a batch x, (batch, input): a matrix, or rows gathered from a store
+    /// of bytes. See [`Workspace::logits`].
     ///
     /// # Errors
-    /// [`Error::BatchTooLarge`] if the workspace has no room for the batch; [`Error::Shape`] if it
-    /// was planned for another network.
-    pub fn forward(&self, workspace: &mut Workspace<T>, batch: usize, mode: Mode) -> Result<()> {
+    /// [`Error::BatchTooLarge`] if the workspace has no room for the batch; [`Error::Shape`] if x
+    /// has another number of columns, or the workspace was planned for another network.
+    pub fn forward<'a>(
+        &self,
+        x: impl Into<Operand<'a, T>>,
+        workspace: &mut Workspace<T>,
+        mode: Mode,
+    ) -> Result<()> {
+        self.forward_rows(x.into(), workspace, mode, 0)
+    }
+
+    /// The forward pass of rows `first` and following of a batch; dropout depends on the place.
+    pub(crate) fn forward_rows(
+        &self,
+        x: Operand<'_, T>,
+        workspace: &mut Workspace<T>,
+        mode: Mode,
+        first: usize,
+    ) -> Result<()> {
         let gemm = *workspace.gemm();
-        let last = self.layers.len() - 1;
+        let (batch, last) = (x.shape().0, self.layers.len() - 1);
         for (l, layer) in self.layers.iter().enumerate() {
-            let (x, out, scratch) = workspace.forward_parts(l, batch)?;
+            let (hidden, out, scratch) = workspace.forward_parts(l, batch)?;
             let mask = match mode {
                 Mode::Training { step } => {
                     self.dropout.mask(DropoutPosition { step, layer: l as u64 })
@@ -208,10 +257,13 @@ impl<T: Element> FullyConnectedNet<T> {
             };
             let finish = match mask {
                 _ if l == last => Finish::Store,
-                Some(mask) => Finish::ReluDropout { mask, scale: self.dropout.scale() },
+                Some(mask) => {
+                    let (mask, scale) = (mask.from_row(first), self.dropout.scale());
+                    Finish::ReluDropout { mask, scale }
+                }
                 None => Finish::Relu,
             };
-            layer.forward_finish(&gemm, x, out, finish, scratch)?;
+            layer.forward_finish(&gemm, hidden.map_or(x, Operand::from), out, finish, scratch)?;
         }
         Ok(())
     }
@@ -226,7 +278,7 @@ impl<T: Element> FullyConnectedNet<T> {
         labels: &[u8],
     ) -> Result<&'w [T]> {
         let (logits, _, row_losses) = workspace.loss_parts(labels.len())?;
-        softmax_cross_entropy(logits, labels, None, row_losses)?;
+        CrossEntropy::default().forward(logits, labels, row_losses)?;
         Ok(row_losses)
     }
 
@@ -236,42 +288,123 @@ impl<T: Element> FullyConnectedNet<T> {
     /// [`Error::Label`] if a label names no class.
     pub fn loss(&self, workspace: &mut Workspace<T>, labels: &[u8]) -> Result<f64> {
         let (logits, _, row_losses) = workspace.loss_parts(labels.len())?;
-        let loss = softmax_cross_entropy(logits, labels, None, row_losses)?;
+        let loss = CrossEntropy::default().forward(logits, labels, row_losses)?;
         Ok(loss + self.regularisation(workspace))
     }
 
-    /// Forward and backward pass over the first `labels.len()` rows of the workspace's input: the
-    /// loss, and the gradients of all parameters in the workspace; see [`Workspace::gradient`].
+    /// Forward and backward pass over a batch x, (batch, input): the loss, and the gradients of
+    /// all parameters in the workspace; see [`Workspace::gradient`].
     ///
     /// # Errors
     /// As [`forward`](Self::forward) and [`loss`](Self::loss).
-    pub fn loss_and_gradient(
+    pub fn loss_and_gradient<'a>(
         &self,
+        x: impl Into<Operand<'a, T>>,
         workspace: &mut Workspace<T>,
         labels: &[u8],
         mode: Mode,
     ) -> Result<f64> {
+        let x = x.into();
+        self.forward(x, workspace, mode)?;
         let batch = labels.len();
-        self.forward(workspace, batch, mode)?;
-        let (logits, d_logits, row_losses) = workspace.loss_parts(batch)?;
-        let loss = softmax_cross_entropy(logits, labels, Some(d_logits), row_losses)?;
+        let loss = self.loss_backward(workspace, labels, CrossEntropy::default(), batch)?;
+        for l in (0..self.layers.len()).rev() {
+            self.backward_input(l, workspace, batch, mode)?;
+            self.backward_parameters(l, x, workspace, batch, false)?;
+            self.add_l2_gradient(l, workspace);
+        }
+        Ok(loss)
+    }
+
+    /// The loss of the last forward pass, L2 term included, and the gradient of the logits with
+    /// respect to the mean over a batch of `of` rows.
+    pub(crate) fn loss_backward(
+        &self,
+        workspace: &mut Workspace<T>,
+        labels: &[u8],
+        criterion: CrossEntropy,
+        of: usize,
+    ) -> Result<f64> {
+        let (logits, d_logits, row_losses) = workspace.loss_parts(labels.len())?;
+        let d_logits = d_logits.expect("a workspace for backward passes");
+        let loss = criterion.part_backward(logits, labels, d_logits, of, row_losses)?;
+        Ok(loss + self.regularisation(workspace))
+    }
+
+    /// The gradient of the input of layer `layer` from that of its output, unless it is the
+    /// first. It comes before an update of the layer.
+    pub(crate) fn backward_input(
+        &self,
+        layer: usize,
+        workspace: &mut Workspace<T>,
+        batch: usize,
+        mode: Mode,
+    ) -> Result<()> {
         // A kept activation was scaled, a dropped one is 0: the gate passes what was kept.
         let scale = match mode {
             Mode::Training { .. } => self.dropout.scale(),
             Mode::Evaluation => T::ONE,
         };
         let gemm = *workspace.gemm();
-        for (l, layer) in self.layers.iter().enumerate().rev() {
-            let parts = workspace.backward_parts(l, batch)?;
-            let d_x = parts.d_x.map(|d_x| (d_x, Finish::Gate { activation: parts.x, scale }));
-            layer.backward(&gemm, parts.x, parts.d_out, parts.gradient, d_x, parts.scratch)?;
-            if self.l2 != 0.0 {
-                let [weight, _] = layer.parameters();
-                let d_weight = workspace.gradient_mut(l, 0);
-                elementwise::add_scaled(&gemm, T::from_f64(2.0 * self.l2), weight, d_weight);
-            }
+        let LayerParts { x, d_out, d_x, scratch, .. } = workspace.backward_parts(layer, batch)?;
+        if let (Some(activation), Some(d_x)) = (x, d_x) {
+            let finish = Finish::Gate { activation, scale };
+            self.layers[layer].backward_input(&gemm, d_out, d_x, finish, scratch)?;
         }
-        Ok(loss + self.regularisation(workspace))
+        Ok(())
+    }
+
+    /// The gradients of the parameters of layer `layer`, without the L2 term, into the workspace;
+    /// with `go_on` they are added to what is there. `x` is the input of the network.
+    pub(crate) fn backward_parameters(
+        &self,
+        layer: usize,
+        x: Operand<'_, T>,
+        workspace: &mut Workspace<T>,
+        batch: usize,
+        go_on: bool,
+    ) -> Result<()> {
+        let gemm = *workspace.gemm();
+        let parts = workspace.backward_parts(layer, batch)?;
+        let (rows, cols) = self.layers[layer].weight().shape();
+        let d_weight = MatMut::new(parts.weight, rows, cols)?;
+        let gradient = LinearGradient { weight: d_weight, bias: parts.bias };
+        let start = Start::Scaled(if go_on { T::ONE } else { T::ZERO });
+        self.layers[layer].backward_parameters(
+            &gemm,
+            parts.x.map_or(x, Operand::from),
+            parts.d_out,
+            gradient,
+            start,
+            parts.scratch,
+        )
+    }
+
+    /// Adds the gradient of the L2 term to that of the weights of layer `layer`.
+    pub(crate) fn add_l2_gradient(&self, layer: usize, workspace: &mut Workspace<T>) {
+        if self.l2 != 0.0 {
+            let gemm = *workspace.gemm();
+            let [weight, _] = self.layers[layer].parameters();
+            let d_weight = workspace.gradient_mut(layer, 0);
+            elementwise::add_scaled(&gemm, T::from_f64(2.0 * self.l2), weight, d_weight);
+        }
+    }
+
+    /// Updates the weights of layer `layer` as their gradient comes into being; that of the biases
+    /// goes into the workspace. `x` is the input of the network.
+    pub(crate) fn backward_update(
+        &mut self,
+        layer: usize,
+        x: Operand<'_, T>,
+        workspace: &mut Workspace<T>,
+        batch: usize,
+        finish: Finish<'_, T>,
+    ) -> Result<()> {
+        let gemm = *workspace.gemm();
+        let LayerParts { x: hidden, d_out, bias, scratch, .. } =
+            workspace.backward_parts(layer, batch)?;
+        let x = hidden.map_or(x, Operand::from);
+        self.layers[layer].backward_update(&gemm, x, d_out, bias, finish, scratch)
     }
 
     /// `l2` times the sum of all squared weights.

@@ -33,7 +33,7 @@ unsafe fn first_words(words: usize) -> __m256i {
 macro_rules! impl_avx2 {
     (
         $t:ident, $vector:ident, $lanes:literal, $splat:ident, $load:ident, $mask_load:ident,
-        $store:ident, $store_first:ident, $add:ident, $mul:ident, $fmadd:ident, $max:ident,
+        $store:ident, $store_first:ident, $add:ident, $mul:ident, $div:ident, $sqrt:ident, $fmadd:ident, $max:ident,
         $cmp:ident, $and:ident, $transpose:ident, $load_bytes:ident
     ) => {
         // In all methods, SAFETY of the intrinsics: `self` proves that the CPU has AVX2 and FMA.
@@ -93,6 +93,16 @@ macro_rules! impl_avx2 {
                 unsafe { $mul(a, b) }
             }
             #[inline(always)]
+            fn div(self, a: $vector, b: $vector) -> $vector {
+                // SAFETY: see above.
+                unsafe { $div(a, b) }
+            }
+            #[inline(always)]
+            fn sqrt(self, a: $vector) -> $vector {
+                // SAFETY: see above.
+                unsafe { $sqrt(a) }
+            }
+            #[inline(always)]
             fn mul_add(self, a: $vector, b: $vector, c: $vector) -> $vector {
                 // SAFETY: see above.
                 unsafe { $fmadd(a, b, c) }
@@ -123,6 +133,8 @@ impl_avx2!(
     store_first_f32,
     _mm256_add_ps,
     _mm256_mul_ps,
+    _mm256_div_ps,
+    _mm256_sqrt_ps,
     _mm256_fmadd_ps,
     _mm256_max_ps,
     _mm256_cmp_ps,
@@ -141,6 +153,8 @@ impl_avx2!(
     store_first_f64,
     _mm256_add_pd,
     _mm256_mul_pd,
+    _mm256_div_pd,
+    _mm256_sqrt_pd,
     _mm256_fmadd_pd,
     _mm256_max_pd,
     _mm256_cmp_pd,

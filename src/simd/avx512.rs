@@ -20,7 +20,7 @@ impl Avx512 {
 macro_rules! impl_avx512 {
     (
         $t:ident, $vector:ident, $mask:ident, $lanes:literal, $splat:ident, $load:ident,
-        $maskz_load:ident, $store:ident, $mask_store:ident, $add:ident, $mul:ident, $fmadd:ident,
+        $maskz_load:ident, $store:ident, $mask_store:ident, $add:ident, $mul:ident, $div:ident, $sqrt:ident, $fmadd:ident,
         $max:ident, $cmp:ident, $maskz_mov:ident, $transpose:ident, $load_bytes:ident
     ) => {
         // In all methods, SAFETY of the intrinsics: `self` proves that the CPU has AVX-512F.
@@ -80,6 +80,16 @@ macro_rules! impl_avx512 {
                 unsafe { $mul(a, b) }
             }
             #[inline(always)]
+            fn div(self, a: $vector, b: $vector) -> $vector {
+                // SAFETY: see above.
+                unsafe { $div(a, b) }
+            }
+            #[inline(always)]
+            fn sqrt(self, a: $vector) -> $vector {
+                // SAFETY: see above.
+                unsafe { $sqrt(a) }
+            }
+            #[inline(always)]
             fn mul_add(self, a: $vector, b: $vector, c: $vector) -> $vector {
                 // SAFETY: see above.
                 unsafe { $fmadd(a, b, c) }
@@ -111,6 +121,8 @@ impl_avx512!(
     _mm512_mask_storeu_ps,
     _mm512_add_ps,
     _mm512_mul_ps,
+    _mm512_div_ps,
+    _mm512_sqrt_ps,
     _mm512_fmadd_ps,
     _mm512_max_ps,
     _mm512_cmp_ps_mask,
@@ -130,6 +142,8 @@ impl_avx512!(
     _mm512_mask_storeu_pd,
     _mm512_add_pd,
     _mm512_mul_pd,
+    _mm512_div_pd,
+    _mm512_sqrt_pd,
     _mm512_fmadd_pd,
     _mm512_max_pd,
     _mm512_cmp_pd_mask,

@@ -10,9 +10,11 @@
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+mod denormals;
 mod detect;
 pub(crate) mod portable;
 
+pub use denormals::{Denormals, DenormalsGuard};
 pub use detect::InstructionSet;
 
 use crate::float::Float;
@@ -96,6 +98,10 @@ pub(crate) trait Isa<T: Float>: Copy + Send + Sync + 'static {
     fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// `a * b`.
     fn mul(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `a / b`.
+    fn div(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// The square root, rounded once as IEEE 754 says.
+    fn sqrt(self, a: Self::Vector) -> Self::Vector;
     /// `a * b + c`, rounded once (twice in a portable build without fused multiply-add).
     fn mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
     /// 0 where `a < 0`, else `a`: NaN stays NaN.

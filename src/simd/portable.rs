@@ -79,6 +79,14 @@ macro_rules! impl_portable {
                 a * b
             }
             #[inline(always)]
+            fn div(self, a: $vector, b: $vector) -> $vector {
+                a / b
+            }
+            #[inline(always)]
+            fn sqrt(self, a: $vector) -> $vector {
+                a.sqrt()
+            }
+            #[inline(always)]
             fn mul_add(self, a: $vector, b: $vector, c: $vector) -> $vector {
                 a.mul_add(b, c)
             }

@@ -5,7 +5,8 @@ use crate::{
     error::Result,
     gemm::Gemm,
     kernels::Element,
-    nn::{FullyConnectedNet, Mode},
+    matrix::MatRef,
+    nn::{FullyConnectedNet, Mode, Passes, Workspace},
     train::feed::Feed,
 };
 
@@ -33,29 +34,33 @@ impl Evaluation {
         self.correct as f64 / self.images.max(1) as f64
     }
 
-    /// Evaluates `net` on the pictures `indices` of a feed, without allocating. The numbers do
-    /// not depend on the size of the feed's batches.
+    /// Evaluates `net` on the pictures `indices` of a feed, without allocating, and shows the
+    /// logits of each batch to `on_batch`. The numbers do not depend on the size of the batches.
     ///
     /// # Errors
-    /// As [`Feed::load`] and [`FullyConnectedNet::forward`].
+    /// As [`Feed::batch`] and [`FullyConnectedNet::forward`].
     pub(super) fn run<T: Element>(
         &mut self,
         net: &FullyConnectedNet<T>,
+        workspace: &mut Workspace<T>,
         feed: &mut Feed<'_, T>,
         indices: &[u32],
+        on_batch: &mut dyn FnMut(&[u32], MatRef<'_, T>),
     ) -> Result<()> {
         self.classes.fill((0, 0));
         self.correct = 0;
         self.images = indices.len();
         let mut total = 0.0;
-        for batch in indices.chunks(feed.workspace.capacity()) {
-            let (workspace, labels) = feed.load(batch)?;
-            net.forward(workspace, batch.len(), Mode::Evaluation)?;
+        for batch in indices.chunks(feed.capacity()) {
+            let (x, labels) = feed.batch(batch)?;
+            net.forward(x, workspace, Mode::Evaluation)?;
             // One chain over all pictures, whatever the batches.
             for &loss in net.row_losses(workspace, labels)? {
                 total += loss.to_f64();
             }
-            let predictions = FullyConnectedNet::predictions(workspace.logits(batch.len())?);
+            let logits = workspace.logits(batch.len())?;
+            on_batch(batch, logits);
+            let predictions = FullyConnectedNet::predictions(logits);
             for (prediction, &label) in predictions.zip(labels) {
                 let right = usize::from(prediction == usize::from(label));
                 let class = &mut self.classes[usize::from(label)];
@@ -68,11 +73,68 @@ impl Evaluation {
     }
 }
 
+/// Evaluates networks of one shape on pictures of a set, batch by batch. After construction nothing
+/// is allocated. Construct and run it inside of the rayon pool that it is to use.
+pub struct Evaluator<'a, T: Element> {
+    workspace: Workspace<T>,
+    feed: Feed<'a, T>,
+    evaluation: Evaluation,
+}
+
+impl<'a, T: Element> Evaluator<'a, T> {
+    /// Plans for networks like `net` and batches of up to `batch_size` pictures; the results do
+    /// not depend on that size.
+    ///
+    /// # Errors
+    /// [`Error::Setting`](crate::Error::Setting) if `batch_size` is 0,
+    /// [`Error::Shape`](crate::Error::Shape) if the network does not fit the pictures.
+    pub fn new(
+        net: &FullyConnectedNet<T>,
+        gemm: Gemm<T>,
+        images: &'a ImageSet,
+        normalization: &Normalization,
+        batch_size: usize,
+    ) -> Result<Self> {
+        net.expect_inputs(images.features())?;
+        let capacity = batch_size.min(images.len());
+        Ok(Self {
+            workspace: net.workspace_for(gemm, capacity, Passes::Forward)?,
+            feed: Feed::new(images, normalization, capacity)?,
+            evaluation: Evaluation::new(images.classes().max(net.classes())),
+        })
+    }
+
+    /// Loss and accuracy of `net` on the pictures `indices`.
+    ///
+    /// # Errors
+    /// [`Error::Setting`](crate::Error::Setting) if an index names no picture,
+    /// [`Error::Label`](crate::Error::Label) if the network knows fewer classes than the pictures,
+    /// [`Error::Shape`](crate::Error::Shape) if it has another shape than planned.
+    pub fn run(&mut self, net: &FullyConnectedNet<T>, indices: &[u32]) -> Result<&Evaluation> {
+        self.run_with(net, indices, &mut |_, _| ())
+    }
+
+    /// As [`run`](Self::run), and shows the indices of each batch and its logits,
+    /// (batch, classes), to `on_batch`.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_with(
+        &mut self,
+        net: &FullyConnectedNet<T>,
+        indices: &[u32],
+        on_batch: &mut dyn FnMut(&[u32], MatRef<'_, T>),
+    ) -> Result<&Evaluation> {
+        let Self { workspace, feed, evaluation } = self;
+        evaluation.run(net, workspace, feed, indices, on_batch)?;
+        Ok(evaluation)
+    }
+}
+
 /// Evaluates a network on all pictures of a set, in batches of up to `batch_size`.
 ///
 /// # Errors
-/// [`Error::Setting`](crate::Error::Setting) if `batch_size` is 0,
-/// [`Error::Shape`](crate::Error::Shape) if the network does not fit the pictures.
+/// As [`Evaluator::new`] and [`Evaluator::run`].
 pub fn evaluate<T: Element>(
     net: &FullyConnectedNet<T>,
     gemm: Gemm<T>,
@@ -80,10 +142,7 @@ pub fn evaluate<T: Element>(
     normalization: &Normalization,
     batch_size: usize,
 ) -> Result<Evaluation> {
-    let workspace = net.workspace(gemm, batch_size.min(images.len()))?;
-    let mut feed = Feed::new(images, normalization.table(), workspace)?;
     let indices: Vec<u32> = (0..images.len() as u32).collect();
-    let mut evaluation = Evaluation::new(images.classes().max(net.classes()));
-    evaluation.run(net, &mut feed, &indices)?;
-    Ok(evaluation)
+    let mut evaluator = Evaluator::new(net, gemm, images, normalization, batch_size)?;
+    evaluator.run(net, &indices).cloned()
 }

@@ -1,55 +1,57 @@
-//! `Feed`: pictures on their way into a network's workspace.
+//! `Feed`: batches of pictures, as rows that are gathered and normalised where they are used, and
+//! their labels.
 
 use crate::{
-    data::{ImageSet, PixelTable, gather, gather_labels},
+    data::{FeatureMap, ImageSet, Normalization, gather_labels},
     error::{Error, Result},
+    gemm::GatheredRows,
     kernels::Element,
-    nn::{Workspace, for_row_bands},
 };
 
-/// A set of pictures, the workspace that batches of them are gathered into, and their labels.
+/// A set of pictures, how their bytes become inputs, and room for the labels of a batch.
 pub(super) struct Feed<'a, T: Element> {
     images: &'a ImageSet,
-    table: PixelTable<T>,
-    pub(super) workspace: Workspace<T>,
+    map: FeatureMap<T>,
     labels: Vec<u8>,
 }
 
 impl<'a, T: Element> Feed<'a, T> {
+    /// For batches of up to `capacity` pictures.
+    ///
     /// # Errors
-    /// [`Error::Length`] if the pictures have another number of channels than the table,
-    /// [`Error::Shape`] if they have another number of features than the workspace's input.
+    /// [`Error::Length`] if the pictures have another number of channels than the normalisation.
     pub(super) fn new(
         images: &'a ImageSet,
-        table: PixelTable<T>,
-        mut workspace: Workspace<T>,
+        normalization: &Normalization,
+        capacity: usize,
     ) -> Result<Self> {
-        let (expected, found) = (images.shape().channels, table.channels());
+        let (expected, found) = (images.shape().channels, normalization.scale().len());
         if expected != found {
-            return Err(Error::Length { what: "channels of a pixel table", expected, found });
+            return Err(Error::Length { what: "channels of a normalization", expected, found });
         }
-        let batch = workspace.capacity();
-        let input = workspace.input_mut(batch)?;
-        input.expect_shape("input of a network for these pictures", (batch, images.features()))?;
-        Ok(Self { images, table, workspace, labels: vec![0; batch] })
+        let map = normalization.per_feature(images.shape().plane());
+        Ok(Self { images, map, labels: vec![0; capacity] })
     }
 
-    /// Brings pictures into the workspace, normalised, and gives it back with their labels.
+    /// The largest batch.
+    pub(super) fn capacity(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// The pictures `indices` and their labels.
     ///
     /// # Errors
     /// [`Error::BatchTooLarge`] if there are too many, [`Error::Setting`] if an index names no
     /// picture.
-    pub(super) fn load(&mut self, indices: &[u32]) -> Result<(&mut Workspace<T>, &[u8])> {
-        let Self { images, table, workspace, labels } = self;
-        let gemm = *workspace.gemm();
-        let input = workspace.input_mut(indices.len())?;
-        let labels = &mut labels[..indices.len()];
-        gather_labels(images, indices, labels)?;
-        let tasks = gemm.tasks_for(indices.len() * images.features());
-        for_row_bands((0, input), tasks, &|(first, mut rows)| {
-            let indices = &indices[first..first + rows.rows()];
-            gather(images, indices, table, &mut rows).expect("indices and shapes are checked");
-        })?;
-        Ok((workspace, labels))
+    pub(super) fn batch<'b>(
+        &'b mut self,
+        indices: &'b [u32],
+    ) -> Result<(GatheredRows<'b, T>, &'b [u8])> {
+        let (batch, capacity) = (indices.len(), self.labels.len());
+        let labels =
+            self.labels.get_mut(..batch).ok_or(Error::BatchTooLarge { batch, capacity })?;
+        gather_labels(self.images, indices, labels)?;
+        let FeatureMap { scale, shift } = &self.map;
+        Ok((GatheredRows::new(self.images.pixels(), indices, scale, shift)?, labels))
     }
 }

@@ -44,7 +44,7 @@ pub struct EpochRecord {
     pub train_accuracy: f64,
     /// Accuracy on the validation pictures after the epoch.
     pub val_accuracy: f64,
-    /// Learning rate of the epoch.
+    /// Learning rate of the epoch's last step.
     pub learning_rate: f64,
     /// Wall time of the epoch's training, without the accuracy checks.
     pub seconds: f64,

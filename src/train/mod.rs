@@ -6,9 +6,13 @@ mod history;
 #[cfg(feature = "model-files")]
 pub mod model_file;
 pub mod optim;
+mod schedule;
 mod solver;
+mod trainer;
 
-pub use evaluate::{Evaluation, evaluate};
+pub use evaluate::{Evaluation, Evaluator, evaluate};
 pub use history::{EpochRecord, History};
-pub use optim::{Optimizer, Sgd};
+pub use optim::{Optimizer, OptimizerState, UpdateRule};
+pub use schedule::{Curve, Schedule, WarmUp};
 pub use solver::{Best, LastBatch, Progress, Solver, SolverConfig, TrainingData};
+pub use trainer::{StepStats, StepTimes, Trainer, TrainerConfig};

@@ -5,15 +5,16 @@ use std::{ops::ControlFlow, time::Instant};
 use crate::{
     data::{EpochOrder, ImageSet, Normalization, Split},
     error::{Error, Result},
-    gemm::Gemm,
     kernels::Element,
-    nn::{FullyConnectedNet, Mode},
+    nn::FullyConnectedNet,
     threads::Threads,
     train::{
         evaluate::Evaluation,
         feed::Feed,
         history::{EpochRecord, History},
-        optim::{self, Optimizer},
+        optim::Optimizer,
+        schedule::Schedule,
+        trainer::{StepStats, Trainer, TrainerConfig},
     },
 };
 
@@ -48,10 +49,16 @@ pub struct SolverConfig {
     pub batch_size: usize,
     /// What becomes of an epoch's last batch if it is smaller.
     pub last_batch: LastBatch,
-    /// Learning rate of the first epoch.
+    /// The update rule.
+    pub optimizer: Optimizer,
+    /// Learning rate that the schedule starts from.
     pub learning_rate: f64,
-    /// Factor of the learning rate after each epoch.
-    pub learning_rate_decay: f64,
+    /// How the learning rate changes from step to step.
+    pub schedule: Schedule,
+    /// Share of every target that is spread over all classes.
+    pub label_smoothing: f64,
+    /// Gradients whose norm over all parameters is larger are scaled down to it.
+    pub clip_norm: Option<f64>,
     /// Training pictures whose accuracy is checked after each epoch, chosen at random.
     pub train_accuracy_samples: usize,
     /// Validation pictures whose accuracy is checked after each epoch: the first so many, or all.
@@ -68,8 +75,11 @@ impl Default for SolverConfig {
             epochs: 10,
             batch_size: 512,
             last_batch: LastBatch::default(),
+            optimizer: Optimizer::default(),
             learning_rate: 0.1,
-            learning_rate_decay: 1.0,
+            schedule: Schedule::default(),
+            label_smoothing: 0.0,
+            clip_norm: None,
             train_accuracy_samples: 1000,
             validation_samples: None,
             seed: 0,
@@ -86,12 +96,10 @@ impl SolverConfig {
         if self.batch_size == 0 {
             return Err(Error::setting("batch", 0, "at least 1"));
         }
-        for (name, value) in [("lr", self.learning_rate), ("lr-decay", self.learning_rate_decay)] {
-            if !(value.is_finite() && value > 0.0) {
-                return Err(Error::setting(name, value, "a finite number above 0"));
-            }
+        if !(self.learning_rate.is_finite() && self.learning_rate > 0.0) {
+            return Err(Error::setting("lr", self.learning_rate, "a finite number above 0"));
         }
-        Ok(())
+        self.schedule.check(self.learning_rate)
     }
 
     /// Batches and pictures of an epoch over `images` training pictures.
@@ -135,11 +143,11 @@ pub struct Best<'a, T: Element> {
     pub net: &'a FullyConnectedNet<T>,
 }
 
-/// Trains a network. After construction nothing is allocated. Construct and run it inside of the
-/// rayon pool that it is to use: `pool.install(|| Solver::new(…)?.train())`.
+/// Trains a network on a set of pictures, by a [`Trainer`]. After construction nothing is
+/// allocated. Construct and run it inside of the rayon pool that it is to use:
+/// `pool.install(|| Solver::new(…)?.train())`.
 pub struct Solver<'a, T: Element> {
-    net: FullyConnectedNet<T>,
-    optimizer: Box<dyn Optimizer<T>>,
+    trainer: Trainer<T>,
     config: SolverConfig,
     feed: Feed<'a, T>,
     order: EpochOrder,
@@ -149,7 +157,6 @@ pub struct Solver<'a, T: Element> {
     best_net: FullyConnectedNet<T>,
     best_epoch: Option<(usize, f64)>,
     epoch: usize,
-    iteration: usize,
 }
 
 impl<'a, T: Element> Solver<'a, T> {
@@ -162,7 +169,6 @@ impl<'a, T: Element> Solver<'a, T> {
     pub fn new(
         net: FullyConnectedNet<T>,
         data: TrainingData<'a>,
-        mut optimizer: Box<dyn Optimizer<T>>,
         config: SolverConfig,
     ) -> Result<Self> {
         config.check()?;
@@ -179,26 +185,29 @@ impl<'a, T: Element> Solver<'a, T> {
                 return Err(Error::setting("split", format!("{part:?}"), expected));
             }
         }
-        let tensors = net.layers().iter().flat_map(|layer| layer.parameters().map(<[T]>::len));
-        optimizer.prepare(&tensors.collect::<Vec<_>>())?;
-        let gemm = Gemm::new()?.threads(config.threads);
-        let workspace = net.workspace(gemm, config.batch_size.min(split.train.len()))?;
+        let batch_size = config.batch_size.min(split.train.len());
         let (batches, _) = config.epoch(split.train.len());
         let samples = config.validation_samples.unwrap_or(usize::MAX);
         let validation = split.validation.clone().take(samples.max(1));
+        let settings = TrainerConfig {
+            batch_size,
+            learning_rate: config.learning_rate,
+            label_smoothing: config.label_smoothing,
+            clip_norm: config.clip_norm,
+            threads: config.threads,
+            ..TrainerConfig::default()
+        };
         Ok(Self {
             history: History::with_capacity(config.epochs, batches)?,
             best_net: net.clone(),
             best_epoch: None,
-            feed: Feed::new(images, normalization.table(), workspace)?,
+            feed: Feed::new(images, &normalization, batch_size)?,
             order: EpochOrder::new(split.train, config.seed)?,
             validation: validation.map(|index| index as u32).collect(),
             evaluation: Evaluation::new(images.classes()),
-            net,
-            optimizer,
+            trainer: Trainer::new(net, config.optimizer, settings)?,
             config,
             epoch: 0,
-            iteration: 0,
         })
     }
 
@@ -234,33 +243,23 @@ impl<'a, T: Element> Solver<'a, T> {
         on_progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>> {
         let epoch = self.epoch;
-        let exponent = i32::try_from(epoch - 1).unwrap_or(i32::MAX);
-        let learning_rate =
-            self.config.learning_rate * self.config.learning_rate_decay.powi(exponent);
         let begin = Instant::now();
         self.order.shuffle(epoch as u64);
         let (batches, images) = self.config.epoch(self.order.indices().len());
+        let iterations = batches * self.config.epochs;
         let mut total_loss = 0.0;
         for batch in self.order.batches(self.config.batch_size).take(batches) {
-            self.iteration += 1;
-            let iteration = self.iteration;
-            let (workspace, labels) = self.feed.load(batch)?;
-            let mode = Mode::Training { step: iteration as u64 };
-            let loss = self.net.loss_and_gradient(workspace, labels, mode)?;
-            if !loss.is_finite() {
-                return Err(Error::Diverged { epoch, iteration, learning_rate, loss });
-            }
-            let optimizer = self.optimizer.as_mut();
-            optim::update(optimizer, &mut self.net, workspace, learning_rate);
+            let step = self.trainer.steps();
+            let base = self.config.learning_rate;
+            let schedule = &self.config.schedule;
+            let rate = schedule.rate(base, step, batches as u64, iterations as u64);
+            self.trainer.set_learning_rate(rate)?;
+            let (x, labels) = self.feed.batch(batch)?;
+            let StepStats { loss, rows, .. } = self.trainer.step(x, labels)?;
             self.history.loss_history.push(loss);
             total_loss += loss;
-            let step = Progress::Step {
-                epoch,
-                iteration,
-                iterations: batches * self.config.epochs,
-                loss,
-                images: batch.len(),
-            };
+            let iteration = self.iteration();
+            let step = Progress::Step { epoch, iteration, iterations, loss, images: rows };
             if on_progress(step).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
@@ -268,29 +267,36 @@ impl<'a, T: Element> Solver<'a, T> {
         let seconds = begin.elapsed().as_secs_f64();
         let samples = self.config.train_accuracy_samples.clamp(1, images);
         let train_accuracy = {
+            let (net, workspace) = self.trainer.net_and_workspace();
             let indices = &self.order.indices()[..samples];
-            self.evaluation.run(&self.net, &mut self.feed, indices)?;
+            self.evaluation.run(net, workspace, &mut self.feed, indices, &mut |_, _| ())?;
             self.evaluation.accuracy()
         };
-        self.evaluation.run(&self.net, &mut self.feed, &self.validation)?;
+        let (net, workspace) = self.trainer.net_and_workspace();
+        self.evaluation.run(net, workspace, &mut self.feed, &self.validation, &mut |_, _| ())?;
         let val_accuracy = self.evaluation.accuracy();
         self.history.train_acc_history.push(train_accuracy);
         self.history.val_acc_history.push(val_accuracy);
         if self.best_epoch.is_none_or(|(_, best)| val_accuracy > best) {
             self.best_epoch = Some((epoch, val_accuracy));
-            self.best_net.copy_parameters(&self.net)?;
+            self.best_net.copy_parameters(self.trainer.net())?;
         }
         let record = EpochRecord {
             epoch,
-            iteration: self.iteration,
+            iteration: self.iteration(),
             loss: total_loss / batches as f64,
             train_accuracy,
             val_accuracy,
-            learning_rate,
+            learning_rate: self.trainer.config().learning_rate,
             seconds,
             images_per_second: images as f64 / seconds,
         };
         Ok(on_progress(Progress::Epoch(&record)))
+    }
+
+    /// Steps since the start of training.
+    fn iteration(&self) -> usize {
+        self.trainer.steps() as usize
     }
 
     /// Losses and accuracies so far.
@@ -300,7 +306,7 @@ impl<'a, T: Element> Solver<'a, T> {
 
     /// The network with its present parameters.
     pub fn net(&self) -> &FullyConnectedNet<T> {
-        &self.net
+        self.trainer.net()
     }
 
     /// The parameters of the best validation accuracy so far; none before the first epoch's end.

@@ -98,6 +98,7 @@ fn results<T: Element>(
             velocity: MatMut::new(&mut velocity, k, outputs).unwrap(),
             learning_rate: T::from_f64(0.1),
             momentum: T::from_f64(0.9),
+            nesterov: true,
             l2: T::from_f64(0.01),
         },
         b_sums: Some(&mut sums),

@@ -54,14 +54,22 @@ pub enum Ending {
     Gate,
     Descent,
     Momentum,
+    Nesterov,
 }
 
 impl Ending {
-    pub const ALL: [Self; 6] =
-        [Self::Store, Self::Relu, Self::ReluDropout, Self::Gate, Self::Descent, Self::Momentum];
+    pub const ALL: [Self; 7] = [
+        Self::Store,
+        Self::Relu,
+        Self::ReluDropout,
+        Self::Gate,
+        Self::Descent,
+        Self::Momentum,
+        Self::Nesterov,
+    ];
 
     fn is_update(self) -> bool {
-        matches!(self, Self::Descent | Self::Momentum)
+        matches!(self, Self::Descent | Self::Momentum | Self::Nesterov)
     }
 }
 
@@ -315,9 +323,10 @@ impl<T: Element, M: Memory> Case<T, M> {
             Ending::ReluDropout => Finish::ReluDropout { mask: self.mask, scale },
             Ending::Gate => Finish::Gate { activation: self.activation.view(), scale },
             Ending::Descent => Finish::Descent { learning_rate, l2 },
-            Ending::Momentum => {
+            Ending::Momentum | Ending::Nesterov => {
                 let velocity = self.velocity.place.view_mut(velocity);
-                Finish::Momentum { velocity, learning_rate, momentum: T::from_f64(0.9), l2 }
+                let (momentum, nesterov) = (T::from_f64(0.9), self.ending == Ending::Nesterov);
+                Finish::Momentum { velocity, learning_rate, momentum, nesterov, l2 }
             }
         };
         Epilogue { start, finish, b_sums }
@@ -381,7 +390,11 @@ impl<T: Element, M: Memory> Case<T, M> {
             c.copy_from_slice(&self.c.data);
             let mut velocity = M::buffer::<T>(rng, self.velocity.data.len());
             velocity.copy_from_slice(&self.velocity.data);
-            let mut sums = self.sums.as_ref().map(|sums| M::buffer::<T>(rng, sums.len()));
+            let mut sums = self.sums.as_ref().map(|sums| {
+                let mut copy = M::buffer::<T>(rng, sums.len());
+                copy.copy_from_slice(sums);
+                copy
+            });
             let mut run = |scratch: &mut [T]| {
                 gemm.run(
                     alpha,

@@ -97,7 +97,7 @@ fn epilogues_that_do_not_fit() {
     let mut velocity = [0.0; 12];
     let velocity = MatMut::new(&mut velocity, 3, 4).unwrap();
     let (learning_rate, momentum, l2) = (0.1, 0.9, 0.0);
-    let finish = Finish::Momentum { velocity, learning_rate, momentum, l2 };
+    let finish = Finish::Momentum { velocity, learning_rate, momentum, nesterov: false, l2 };
     let error = refused(Epilogue { finish, ..Epilogue::default() });
     assert_eq!(error.to_string(), "velocity: expected 3 x 5, found 3 x 4");
 }

@@ -3,7 +3,7 @@
 
 use std::{
     fmt::{self, Write as _},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -14,7 +14,10 @@ use serde_json::json;
 use crate::{
     aligned::AlignedBuf,
     cli::{
-        bench::turns::{Rates, take_turns},
+        bench::{
+            contest::{BACKENDS, NAIVE_LIMIT, Peak, backend},
+            turns::{Rates, take_turns},
+        },
         console::print,
         cores, in_pool,
         options::{self, Dtype},
@@ -26,19 +29,6 @@ use crate::{
     simd::InstructionSet,
     threads::Threads,
 };
-
-/// Who can compete, in the order of the report.
-const BACKENDS: [(&str, Backend); 3] = [
-    ("tilewise", Backend::Tilewise),
-    ("matrixmultiply", Backend::MatrixMultiply),
-    ("naive", Backend::Naive),
-];
-
-/// Multiply-adds above which naive, at 0.3 to 3 GFLOP/s, is left out.
-const NAIVE_LIMIT: u128 = 2_000_000_000;
-
-/// How long a peak is measured, each time: hundreds of its probes.
-const PEAK_TIME: Duration = Duration::from_millis(50);
 
 /// Products (m, n, k) without `--shapes`: squares, and what networks need on the way forward and
 /// back, with batches of 512, 8 and 1 and with the gradients' transposes.
@@ -153,14 +143,6 @@ fn transpose() -> impl TypedValueParser<Value = Transpose> {
         .map(|letters| Transpose { a: letters.starts_with('t'), b: letters.ends_with('t') })
 }
 
-/// Reads the name of a backend.
-fn backend() -> impl TypedValueParser<Value = Backend> {
-    PossibleValuesParser::new(BACKENDS.map(|(name, _)| name)).try_map(|name| {
-        let found = BACKENDS.into_iter().find(|&(known, _)| known == name);
-        found.map(|(_, backend)| backend).ok_or("expected a backend")
-    })
-}
-
 impl GemmArgs {
     fn products(&self) -> Vec<(Shape, Transpose)> {
         if self.shapes.is_empty() {
@@ -209,34 +191,6 @@ fn bench<T: Element>(args: &GemmArgs) -> Result<()> {
     }
     bar.finish_and_clear();
     print(&if args.json { as_json(&gemm, &lines) } else { as_text(&gemm, args.threads, &lines) })
-}
-
-/// Multiply-adds on registers alone, in GFLOP/s.
-#[derive(Clone, Copy)]
-struct Peak {
-    /// Of one thread.
-    one: f64,
-    /// Of all threads of the pool at once, as far as each has a core.
-    all: f64,
-}
-
-impl Peak {
-    fn measure<T: Element>(gemm: &Gemm<T>) -> Self {
-        let one = gemm.measure_peak(PEAK_TIME) / 1e9;
-        if rayon::current_num_threads() == 1 {
-            return Self { one, all: one };
-        }
-        // Two threads on one core would each find a moment at which they have it for themselves.
-        let cores = cores();
-        let peaks = rayon::broadcast(|thread| {
-            if thread.index() < cores { gemm.measure_peak(PEAK_TIME) } else { 0.0 }
-        });
-        Self { one, all: peaks.iter().sum::<f64>() / 1e9 }
-    }
-
-    fn of(self, threads: usize) -> f64 {
-        if threads == 1 { self.one } else { self.all }
-    }
 }
 
 /// What one backend reached for one product.

@@ -1,6 +1,8 @@
 //! `tilewise bench`: what this machine gives, and what the crate makes of it.
 
+mod contest;
 mod gemm;
+mod train;
 mod turns;
 
 use crate::error::Result;
@@ -16,6 +18,8 @@ pub struct BenchArgs {
 enum BenchCommand {
     /// Measure products of matrices, as fractions of the FMA peak of the same run.
     Gemm(gemm::GemmArgs),
+    /// Measure steps of training, as fractions of the FMA peak of the same run.
+    Train(train::TrainArgs),
 }
 
 /// Runs `tilewise bench`.
@@ -28,5 +32,6 @@ enum BenchCommand {
 pub fn run(args: &BenchArgs) -> Result<()> {
     match &args.command {
         BenchCommand::Gemm(args) => gemm::run(args),
+        BenchCommand::Train(args) => train::run(args),
     }
 }

@@ -1,52 +1,250 @@
 //! Update rules: how parameters follow their gradients.
+//!
+//! Each step takes parameters w, the gradient g of the loss, a learning rate lr, and what the rule
+//! keeps for each parameter (its slots):
+//!
+//! | rule | step | source |
+//! |---|---|---|
+//! | SGD | `w -= lr g` | Robbins & Monro 1951 |
+//! | momentum | `v = rho v - lr g; w += v` | Polyak 1964 |
+//! | Nesterov | `v = rho v - lr g; w += rho v - lr g` | Sutskever et al. 2013; w is the look-ahead |
+//! | AdaGrad | `s += g²; w -= lr g / (sqrt(s) + eps)` | Duchi, Hazan & Singer 2011 |
+//! | RMSProp | `s = d s + (1 - d) g²; w -= lr g / (sqrt(s) + eps)`, also with momentum | Tieleman & Hinton 2012 |
+//! | Adam | `m = b1 m + (1 - b1) g; s = b2 s + (1 - b2) g²; w -= lr m' / (sqrt(s') + eps)` with `m' = m / (1 - b1^t)`, `s' = s / (1 - b2^t)` | Kingma & Ba 2015 |
+//! | AdamW | as Adam, and `w -= lr decay w` | Loshchilov & Hutter 2019 |
+//!
+//! They agree with those of PyTorch; the velocities, which have the learning rate in them here and
+//! not there, make the same steps as long as the learning rate stays the same.
+//!
+//! Weight decay is added to the gradient, `g += decay w`, except for AdamW, where it shrinks the
+//! weights apart from the gradient. Like the L2 term of the loss, whose gradient is `2 l2 w`, it
+//! applies to weight matrices and not to biases; PyTorch decays all parameters that it is given.
+//!
+//! Full-batch gradient descent is SGD whose batch is the data set.
 
-mod sgd;
+mod state;
 
-pub use sgd::Sgd;
+pub use state::{OptimizerState, ParameterKind};
 
-use crate::{
-    error::Result,
-    gemm::Gemm,
-    kernels::Element,
-    nn::{FullyConnectedNet, Workspace},
-};
+use std::{fmt, str::FromStr};
 
-/// An update rule, with whatever state it keeps for each parameter tensor.
-pub trait Optimizer<T: Element>: Send {
-    /// The rule's usual name.
-    fn name(&self) -> &'static str;
+use crate::error::{Error, Result};
 
-    /// Makes the state for parameter tensors of these lengths; called once, before training.
-    /// Afterwards the rule must not allocate.
-    ///
-    /// # Errors
-    /// `Error::Setting` if a setting makes no sense.
-    fn prepare(&mut self, lengths: &[usize]) -> Result<()>;
-
-    /// Updates parameter tensor number `index` with its gradient, of equal length. Work may be
-    /// divided among the threads of `gemm`.
-    fn update(
-        &mut self,
-        gemm: &Gemm<T>,
-        index: usize,
-        parameters: &mut [T],
-        gradient: &[T],
-        learning_rate: f64,
-    );
+/// An update rule and its settings; [`OptimizerState`] carries it out.
+///
+/// ```
+/// use tilewise::train::Optimizer;
+///
+/// let optimizer = Optimizer { weight_decay: 1e-4, ..Optimizer::momentum(0.9) };
+/// assert_eq!(optimizer.to_string(), "momentum");
+/// assert_eq!("adam".parse::<Optimizer>()?, Optimizer::adam());
+/// # Ok::<(), tilewise::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Optimizer {
+    /// How a gradient becomes a step.
+    pub rule: UpdateRule,
+    /// Weight decay; see the module's documentation.
+    pub weight_decay: f64,
 }
 
-/// Updates all parameters of a network with the gradients of its last backward pass.
-pub fn update<T: Element>(
-    optimizer: &mut dyn Optimizer<T>,
-    net: &mut FullyConnectedNet<T>,
-    workspace: &Workspace<T>,
-    learning_rate: f64,
-) {
-    for (l, layer) in net.layers_mut().iter_mut().enumerate() {
-        let pairs = layer.parameters_mut().into_iter().zip(workspace.gradient(l));
-        for (tensor, (parameters, gradient)) in pairs.enumerate() {
-            let index = 2 * l + tensor;
-            optimizer.update(workspace.gemm(), index, parameters, gradient, learning_rate);
+/// How a gradient becomes a step; see the module's documentation for the formulas.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum UpdateRule {
+    /// Stochastic gradient descent.
+    #[default]
+    Sgd,
+    /// A velocity that keeps a share of itself.
+    Momentum {
+        /// Share of the velocity that is kept, from 0 to below 1.
+        momentum: f64,
+    },
+    /// Momentum with the gradient at the look-ahead.
+    Nesterov {
+        /// Share of the velocity that is kept, from 0 to below 1.
+        momentum: f64,
+    },
+    /// Each parameter's steps shrink with the sum of its squared gradients.
+    AdaGrad {
+        /// Added to the root, above 0.
+        epsilon: f64,
+    },
+    /// Each parameter's gradient over its root mean square.
+    RmsProp {
+        /// Share of the mean square that is kept, from 0 to below 1.
+        decay: f64,
+        /// Added to the root, above 0.
+        epsilon: f64,
+        /// Share of the velocity that is kept, from 0 to below 1; at 0 there is no velocity.
+        momentum: f64,
+    },
+    /// Mean gradient over root mean square.
+    Adam {
+        /// Share of the mean gradient that is kept, from 0 to below 1.
+        beta1: f64,
+        /// Share of the mean square that is kept, from 0 to below 1.
+        beta2: f64,
+        /// Added to the root, above 0.
+        epsilon: f64,
+    },
+    /// Adam with its weight decay apart from the gradient.
+    AdamW {
+        /// Share of the mean gradient that is kept, from 0 to below 1.
+        beta1: f64,
+        /// Share of the mean square that is kept, from 0 to below 1.
+        beta2: f64,
+        /// Added to the root, above 0.
+        epsilon: f64,
+    },
+}
+
+impl From<UpdateRule> for Optimizer {
+    /// Without weight decay.
+    fn from(rule: UpdateRule) -> Self {
+        Self { rule, weight_decay: 0.0 }
+    }
+}
+
+/// The constructors take PyTorch's defaults for what is not given.
+impl Optimizer {
+    /// Names of all rules, as [`FromStr`] reads them.
+    pub const NAMES: [&'static str; 7] =
+        ["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"];
+
+    /// Plain stochastic gradient descent.
+    pub fn sgd() -> Self {
+        UpdateRule::Sgd.into()
+    }
+
+    /// SGD with momentum.
+    pub fn momentum(momentum: f64) -> Self {
+        UpdateRule::Momentum { momentum }.into()
+    }
+
+    /// SGD with Nesterov's momentum.
+    pub fn nesterov(momentum: f64) -> Self {
+        UpdateRule::Nesterov { momentum }.into()
+    }
+
+    /// AdaGrad with epsilon 1e-10.
+    pub fn ada_grad() -> Self {
+        UpdateRule::AdaGrad { epsilon: 1e-10 }.into()
+    }
+
+    /// RMSProp with decay 0.99, epsilon 1e-8 and no momentum.
+    pub fn rms_prop() -> Self {
+        UpdateRule::RmsProp { decay: 0.99, epsilon: 1e-8, momentum: 0.0 }.into()
+    }
+
+    /// Adam with betas 0.9 and 0.999, epsilon 1e-8.
+    pub fn adam() -> Self {
+        UpdateRule::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 }.into()
+    }
+
+    /// AdamW with betas 0.9 and 0.999, epsilon 1e-8. PyTorch's weight decay is 0.01.
+    pub fn adam_w(weight_decay: f64) -> Self {
+        let rule = UpdateRule::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+        Self { rule, weight_decay }
+    }
+
+    /// The rule's usual name.
+    pub fn name(&self) -> &'static str {
+        match self.rule {
+            UpdateRule::Sgd => "sgd",
+            UpdateRule::Momentum { .. } => "momentum",
+            UpdateRule::Nesterov { .. } => "nesterov",
+            UpdateRule::AdaGrad { .. } => "adagrad",
+            UpdateRule::RmsProp { .. } => "rmsprop",
+            UpdateRule::Adam { .. } => "adam",
+            UpdateRule::AdamW { .. } => "adamw",
         }
+    }
+
+    /// Whether the rule can update weights in the product that computes their gradient; see
+    /// [`OptimizerState::weight_finish`].
+    pub fn is_fused(&self) -> bool {
+        use UpdateRule::{Momentum, Nesterov, Sgd};
+        matches!(self.rule, Sgd | Momentum { .. } | Nesterov { .. })
+    }
+
+    /// Names of what the rule keeps for each parameter.
+    pub fn slot_names(&self) -> &'static [&'static str] {
+        match self.rule {
+            UpdateRule::Sgd => &[],
+            UpdateRule::Momentum { .. } | UpdateRule::Nesterov { .. } => &["velocity"],
+            UpdateRule::AdaGrad { .. } => &["sum_of_squares"],
+            UpdateRule::RmsProp { momentum: 0.0, .. } => &["mean_square"],
+            UpdateRule::RmsProp { .. } => &["mean_square", "velocity"],
+            UpdateRule::Adam { .. } | UpdateRule::AdamW { .. } => &["mean", "mean_square"],
+        }
+    }
+
+    /// # Errors
+    /// [`Error::Setting`] if a setting makes no sense.
+    pub fn check(&self) -> Result<()> {
+        let share = |name, value: f64| {
+            let expected = "a number from 0 to below 1";
+            if (0.0..1.0).contains(&value) {
+                Ok(())
+            } else {
+                Err(Error::setting(name, value, expected))
+            }
+        };
+        let above_0 = |epsilon: f64| {
+            if epsilon.is_finite() && epsilon > 0.0 {
+                Ok(())
+            } else {
+                Err(Error::setting("epsilon", epsilon, "a finite number above 0"))
+            }
+        };
+        match self.rule {
+            UpdateRule::Sgd => {}
+            UpdateRule::Momentum { momentum } | UpdateRule::Nesterov { momentum } => {
+                share("momentum", momentum)?;
+            }
+            UpdateRule::AdaGrad { epsilon } => above_0(epsilon)?,
+            UpdateRule::RmsProp { decay, epsilon, momentum } => {
+                share("rms-decay", decay)?;
+                above_0(epsilon)?;
+                share("momentum", momentum)?;
+            }
+            UpdateRule::Adam { beta1, beta2, epsilon }
+            | UpdateRule::AdamW { beta1, beta2, epsilon } => {
+                share("beta1", beta1)?;
+                share("beta2", beta2)?;
+                above_0(epsilon)?;
+            }
+        }
+        if self.weight_decay.is_finite() && self.weight_decay >= 0.0 {
+            Ok(())
+        } else {
+            let expected = "a finite number, 0 or above";
+            Err(Error::setting("weight-decay", self.weight_decay, expected))
+        }
+    }
+}
+
+impl fmt::Display for Optimizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Optimizer {
+    type Err = Error;
+
+    /// The rule of that name with PyTorch's settings: AdamW with weight decay 0.01, the others
+    /// without; momentum 0.9, for which PyTorch has no default.
+    fn from_str(name: &str) -> Result<Self> {
+        Ok(match name {
+            "sgd" => Self::sgd(),
+            "momentum" => Self::momentum(0.9),
+            "nesterov" => Self::nesterov(0.9),
+            "adagrad" => Self::ada_grad(),
+            "rmsprop" => Self::rms_prop(),
+            "adam" => Self::adam(),
+            "adamw" => Self::adam_w(0.01),
+            _ => return Err(Error::setting("optimizer", name, Self::NAMES.join(", "))),
+        })
     }
 }
