@@ -15,7 +15,7 @@ use clap::{Arg, ArgAction, ArgMatches, FromArgMatches, error::ErrorKind, parser:
 use toml::{Value, de::DeTable};
 
 use crate::{
-    cli::one_line,
+    cli::{one_line, run_dir::CIRCUMSTANCES},
     error::{Error, Result},
 };
 
@@ -26,8 +26,6 @@ pub(super) type Settings = toml::Table;
 const CONFIG: &str = "config";
 /// Flags that say where results go and what is shown: not part of what repeats a run.
 const NOT_OF_A_RUN: [&str; 3] = ["out", "overwrite", "quiet"];
-/// A table that a run's `config.toml` has for its circumstances. It sets nothing.
-const CIRCUMSTANCES: &str = "run";
 
 /// The flags of `A` that stand on a command line, and the file that adds to them.
 #[derive(Debug)]

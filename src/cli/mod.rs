@@ -12,6 +12,7 @@ mod options;
 mod plots;
 pub mod predict;
 mod recipe;
+pub mod report;
 mod run_dir;
 pub mod train;
 
@@ -42,6 +43,8 @@ enum Command {
     Eval(eval::EvalArgs),
     /// Say what a trained network sees in pictures.
     Predict(predict::PredictArgs),
+    /// Put training runs side by side in an HTML page.
+    Report(report::ReportArgs),
     /// Look at the data set, or fetch it.
     Data(data::DataArgs),
     /// Show what this machine offers and what tilewise makes of it.
@@ -61,6 +64,7 @@ pub fn main() -> ExitCode {
         Command::Train(args) => train::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Predict(args) => predict::run(args),
+        Command::Report(args) => report::run(args),
         Command::Data(args) => data::run(args),
         Command::Info(args) => info::run(args),
         Command::Bench(args) => bench::run(args),
