@@ -1,84 +1,19 @@
 //! The program as people run it: what it prints, what it leaves behind, and how it refuses.
 #![cfg(feature = "cli")]
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    io::Read,
-    path::Path,
-    process::{Command, Stdio},
-};
+#[path = "support/program.rs"]
+mod program;
 
+use std::{collections::BTreeSet, fs, io::Read, path::Path, process::Stdio};
+
+use program::{Output, finish, metrics, program, run, with_data};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tilewise::data::synthetic;
 
 const RECORD: usize = 3073;
 /// A small network and few epochs; further flags may follow.
 const SMALL: [&str; 10] =
     ["train", "--data", "set", "--hidden", "24", "--epochs", "3", "--batch", "50", "--quiet"];
-
-/// What a run of the program gave.
-struct Output {
-    code: i32,
-    stdout: String,
-    stderr: String,
-}
-
-impl Output {
-    /// Checks the exit code and that standard error is one line that contains all of `texts`.
-    fn expect_error(&self, code: i32, texts: &[&str]) {
-        assert_eq!(self.code, code, "{}", self.stderr);
-        assert_eq!(self.stderr.lines().count(), 1, "{}", self.stderr);
-        assert!(self.stderr.starts_with("error: "), "{}", self.stderr);
-        for text in texts {
-            assert!(self.stderr.contains(text), "{text:?} in {}", self.stderr);
-        }
-    }
-
-    fn expect_success(&self) -> &Self {
-        assert_eq!((self.code, self.stderr.as_str()), (0, ""), "{}", self.stdout);
-        self
-    }
-}
-
-/// The program, to be run in `dir`.
-fn program(dir: &TempDir, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tilewise"));
-    command.current_dir(dir.path()).args(arguments);
-    command.env_remove("TILEWISE_DATA");
-    command
-}
-
-fn run(dir: &TempDir, arguments: &[&str]) -> Output {
-    finish(&mut program(dir, arguments))
-}
-
-fn finish(command: &mut Command) -> Output {
-    let output = command.output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    Output {
-        code: output.status.code().expect("an exit code"),
-        stdout: text(output.stdout),
-        stderr: text(output.stderr),
-    }
-}
-
-/// A directory with a small data set in the form of CIFAR-10, as `set`.
-fn with_data() -> TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    fs::create_dir(dir.path().join("set")).unwrap();
-    for (name, pictures, seed) in [("data_batch_1.bin", 300, 1), ("test_batch.bin", 100, 2)] {
-        let set = synthetic(pictures, seed).unwrap();
-        let mut bytes = Vec::new();
-        for (index, &label) in set.labels().iter().enumerate() {
-            bytes.push(label);
-            bytes.extend(set.picture(index).unwrap());
-        }
-        fs::write(dir.path().join("set").join(name), bytes).unwrap();
-    }
-    dir
-}
 
 /// Runs `SMALL` with further flags.
 fn train(dir: &TempDir, flags: &[&str]) -> Output {
@@ -92,11 +27,6 @@ fn names(dir: &Path) -> BTreeSet<String> {
 
 fn set(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(|&name| name.to_owned()).collect()
-}
-
-fn metrics(dir: &Path) -> Vec<Value> {
-    let text = fs::read_to_string(dir.join("metrics.jsonl")).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 /// The number behind `label` in a result.
