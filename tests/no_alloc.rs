@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 
 use support::Counting;
 use tilewise::{
-    data::{Normalization, Split, synthetic},
+    data::{Augmentation, Normalization, Split, synthetic},
     nn::{FullyConnectedNet, NetConfig},
     threads::Threads,
     train::{Optimizer, Progress, Solver, SolverConfig, TrainingData},
@@ -29,6 +29,7 @@ fn allocations_of_a_run(threads: usize, optimizer: Optimizer, clip_norm: Option<
         batch_size: 256,
         optimizer,
         clip_norm,
+        augmentation: Augmentation { flip: true, shift: 2, cutout: 4, ..Augmentation::default() },
         threads: Threads::Count(threads),
         ..SolverConfig::default()
     };

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use tilewise::{
     Error,
-    data::{ImageSet, ImageShape, Normalization, NormalizeMode, Split, synthetic},
+    data::{Augmentation, ImageSet, ImageShape, Normalization, NormalizeMode, Split, synthetic},
     gemm::Gemm,
     nn::{FullyConnectedNet, Init, NetConfig},
     threads::Threads,
@@ -60,14 +60,21 @@ fn run(images: &ImageSet, config: SolverConfig) -> (History, Vec<u32>) {
 #[test]
 fn threads_do_not_change_the_bits_of_a_run() {
     let images = synthetic(1000, 1).unwrap();
-    let reference = run(&images, config());
     let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
-    for threads in [Threads::Pool, Threads::Count(2), Threads::Count(4)] {
-        let run = pool.install(|| run(&images, SolverConfig { threads, ..config() }));
-        assert!(run == reference, "{threads:?}");
+    let changed = Augmentation { flip: true, shift: 2, cutout: 5, ..Augmentation::default() };
+    let mut references = Vec::new();
+    for augmentation in [Augmentation::default(), changed] {
+        let config = || SolverConfig { augmentation, ..config() };
+        let reference = run(&images, config());
+        for threads in [Threads::Pool, Threads::Count(2), Threads::Count(4)] {
+            let run = pool.install(|| run(&images, SolverConfig { threads, ..config() }));
+            assert!(run == reference, "{threads:?}, {augmentation:?}");
+        }
+        let other_seed = run(&images, SolverConfig { seed: 1, ..config() });
+        assert!(other_seed != reference);
+        references.push(reference);
     }
-    let other_seed = run(&images, SolverConfig { seed: 1, ..config() });
-    assert!(other_seed != reference);
+    assert!(references[0] != references[1]);
 }
 
 #[test]

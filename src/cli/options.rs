@@ -4,7 +4,10 @@ use std::ops::RangeInclusive;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
-use crate::{data::NormalizeMode, train::LastBatch};
+use crate::{
+    data::{Border, NormalizeMode},
+    train::LastBatch,
+};
 
 /// The element type to compute with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -53,6 +56,12 @@ fn number(text: &str, fits: impl Fn(f64) -> bool, expected: &str) -> Result<f64,
 pub(super) fn normalize_mode() -> impl TypedValueParser<Value = NormalizeMode> {
     PossibleValuesParser::new([NormalizeMode::Mean, NormalizeMode::MeanStd].map(|m| m.name()))
         .try_map(|name| name.parse::<NormalizeMode>())
+}
+
+/// Reads "reflect" or "zeros".
+pub(super) fn border() -> impl TypedValueParser<Value = Border> {
+    PossibleValuesParser::new([Border::Reflect, Border::Zeros].map(|border| border.name()))
+        .try_map(|name| name.parse::<Border>())
 }
 
 /// What [`last_batch`] reads for each policy.

@@ -20,7 +20,7 @@ use crate::{
         recipe::{OptimizerArgs, ScheduleArgs},
         run_dir::{CONFIG, RunDir},
     },
-    data::{Cifar10, Normalization, NormalizeMode, Split},
+    data::{Augmentation, Border, Cifar10, Normalization, NormalizeMode, Split},
     error::{Error, Result},
     gemm::Gemm,
     kernels::Element,
@@ -63,6 +63,18 @@ pub struct TrainArgs {
     #[arg(long, value_name = "SHARE", default_value = "0", allow_negative_numbers = true,
           value_parser = options::share)]
     dropout: f64,
+    /// Mirror every other training picture, on average.
+    #[arg(long)]
+    flip: bool,
+    /// Move training pictures by up to so many pixels along either axis.
+    #[arg(long, value_name = "PIXELS", default_value = "0")]
+    shift: usize,
+    /// What stands where a moved picture has no pixels: the picture mirrored, or zeros.
+    #[arg(long, value_name = "WHAT", default_value = "reflect", value_parser = options::border())]
+    border: Border,
+    /// Side of a random square of zeros in each training picture.
+    #[arg(long, value_name = "PIXELS", default_value = "0")]
+    cutout: usize,
     /// Share of every target that is spread over all classes.
     #[arg(long, value_name = "SHARE", default_value = "0", allow_negative_numbers = true,
           value_parser = options::share)]
@@ -242,6 +254,12 @@ fn train_with<T: Element>(job: Job<'_>, console: &mut Console) -> Result<Outcome
         optimizer,
         learning_rate: args.schedule.lr,
         schedule,
+        augmentation: Augmentation {
+            flip: args.flip,
+            shift: args.shift,
+            border: args.border,
+            cutout: args.cutout,
+        },
         label_smoothing: args.label_smoothing,
         clip_norm: args.clip_norm,
         train_accuracy_samples: args.acc_samples,

@@ -7,6 +7,7 @@
 
 #[cfg(feature = "archives")]
 mod archive;
+mod augment;
 mod batch_files;
 mod batches;
 mod cifar10;
@@ -19,6 +20,7 @@ mod pickle;
 mod split;
 mod synthetic;
 
+pub use augment::{Augmentation, Border};
 pub use batches::{EpochOrder, gather, gather_labels};
 pub use cifar10::{Cifar10, Form, Source, class_names, find, load, locate};
 #[cfg(feature = "download")]

@@ -2,10 +2,11 @@
 //! their labels.
 
 use crate::{
-    data::{FeatureMap, ImageSet, Normalization, gather_labels},
+    data::{Augmentation, FeatureMap, ImageSet, Normalization, gather_labels},
     error::{Error, Result},
     gemm::GatheredRows,
     kernels::Element,
+    threads::{cut, divide},
 };
 
 /// A set of pictures, how their bytes become inputs, and room for the labels of a batch.
@@ -13,6 +14,18 @@ pub(super) struct Feed<'a, T: Element> {
     images: &'a ImageSet,
     map: FeatureMap<T>,
     labels: Vec<u8>,
+    augmented: Option<Augmented>,
+}
+
+/// Room for the changed pictures of a batch, and what is needed to change them.
+struct Augmented {
+    augmentation: Augmentation,
+    seed: u64,
+    /// The byte that becomes closest to 0, for each channel.
+    zeros: Vec<u8>,
+    pixels: Vec<u8>,
+    /// Rows of `pixels` in their order.
+    indices: Vec<u32>,
 }
 
 impl<'a, T: Element> Feed<'a, T> {
@@ -30,7 +43,69 @@ impl<'a, T: Element> Feed<'a, T> {
             return Err(Error::Length { what: "channels of a normalization", expected, found });
         }
         let map = normalization.per_feature(images.shape().plane());
-        Ok(Self { images, map, labels: vec![0; capacity] })
+        Ok(Self { images, map, labels: vec![0; capacity], augmented: None })
+    }
+
+    /// The same with pictures changed at random in [`training_batch`](Self::training_batch).
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if the pictures are too small for the settings.
+    pub(super) fn with_augmentation(
+        self,
+        augmentation: Augmentation,
+        normalization: &Normalization,
+        seed: u64,
+    ) -> Result<Self> {
+        augmentation.check(self.images.shape())?;
+        if augmentation.is_none() {
+            return Ok(self);
+        }
+        let channels = normalization.scale().iter().zip(normalization.shift());
+        let zeros = channels.map(|(scale, shift)| (-shift / scale).round().clamp(0.0, 255.0) as u8);
+        let (zeros, capacity) = (zeros.collect(), self.capacity());
+        let pixels = vec![0; capacity * self.images.features()];
+        let indices = (0..capacity as u32).collect();
+        let augmented = Augmented { augmentation, seed, zeros, pixels, indices };
+        Ok(Self { augmented: Some(augmented), ..self })
+    }
+
+    /// As [`batch`](Self::batch), the pictures changed as the epoch says, by up to `tasks` tasks.
+    ///
+    /// # Errors
+    /// As [`batch`](Self::batch).
+    pub(super) fn training_batch<'b>(
+        &'b mut self,
+        indices: &'b [u32],
+        epoch: u64,
+        tasks: usize,
+    ) -> Result<(GatheredRows<'b, T>, &'b [u8])> {
+        if self.augmented.is_none() {
+            return self.batch(indices);
+        }
+        self.load_labels(indices)?;
+        let Self { images, map: FeatureMap { scale, shift }, labels, augmented } = self;
+        let Some(Augmented { augmentation, seed, zeros, pixels, indices: rows }) = augmented else {
+            unreachable!("pictures are changed here")
+        };
+        let features = images.features();
+        let pixels = &mut pixels[..indices.len() * features];
+        divide(
+            (indices, &mut *pixels),
+            tasks,
+            &|(indices, pixels): (&[u32], &mut [u8]), left, parts| {
+                let at = cut(indices.len(), 1, left, parts);
+                let (first, second) = pixels.split_at_mut(at * features);
+                ((&indices[..at], first), (&indices[at..], second))
+            },
+            &|(indices, pixels): (&[u32], &mut [u8])| {
+                for (&index, out) in indices.iter().zip(pixels.chunks_exact_mut(features)) {
+                    let picture = images.picture(index as usize).expect("its label was there");
+                    augmentation.apply(images.shape(), (*seed, epoch, index), picture, zeros, out);
+                }
+            },
+        );
+        let batch = indices.len();
+        Ok((GatheredRows::new(pixels, &rows[..batch], scale, shift)?, &labels[..batch]))
     }
 
     /// The largest batch.
@@ -47,11 +122,16 @@ impl<'a, T: Element> Feed<'a, T> {
         &'b mut self,
         indices: &'b [u32],
     ) -> Result<(GatheredRows<'b, T>, &'b [u8])> {
+        self.load_labels(indices)?;
+        let FeatureMap { scale, shift } = &self.map;
+        let rows = GatheredRows::new(self.images.pixels(), indices, scale, shift)?;
+        Ok((rows, &self.labels[..indices.len()]))
+    }
+
+    fn load_labels(&mut self, indices: &[u32]) -> Result<()> {
         let (batch, capacity) = (indices.len(), self.labels.len());
         let labels =
             self.labels.get_mut(..batch).ok_or(Error::BatchTooLarge { batch, capacity })?;
-        gather_labels(self.images, indices, labels)?;
-        let FeatureMap { scale, shift } = &self.map;
-        Ok((GatheredRows::new(self.images.pixels(), indices, scale, shift)?, labels))
+        gather_labels(self.images, indices, labels)
     }
 }

@@ -3,7 +3,7 @@
 use std::{ops::ControlFlow, time::Instant};
 
 use crate::{
-    data::{EpochOrder, ImageSet, Normalization, Split},
+    data::{Augmentation, EpochOrder, ImageSet, Normalization, Split},
     error::{Error, Result},
     kernels::Element,
     nn::FullyConnectedNet,
@@ -55,6 +55,8 @@ pub struct SolverConfig {
     pub learning_rate: f64,
     /// How the learning rate changes from step to step.
     pub schedule: Schedule,
+    /// Random changes of the training pictures.
+    pub augmentation: Augmentation,
     /// Share of every target that is spread over all classes.
     pub label_smoothing: f64,
     /// Gradients whose norm over all parameters is larger are scaled down to it.
@@ -78,6 +80,7 @@ impl Default for SolverConfig {
             optimizer: Optimizer::default(),
             learning_rate: 0.1,
             schedule: Schedule::default(),
+            augmentation: Augmentation::default(),
             label_smoothing: 0.0,
             clip_norm: None,
             train_accuracy_samples: 1000,
@@ -201,7 +204,11 @@ impl<'a, T: Element> Solver<'a, T> {
             history: History::with_capacity(config.epochs, batches)?,
             best_net: net.clone(),
             best_epoch: None,
-            feed: Feed::new(images, &normalization, batch_size)?,
+            feed: Feed::new(images, &normalization, batch_size)?.with_augmentation(
+                config.augmentation,
+                &normalization,
+                config.seed,
+            )?,
             order: EpochOrder::new(split.train, config.seed)?,
             validation: validation.map(|index| index as u32).collect(),
             evaluation: Evaluation::new(images.classes()),
@@ -254,7 +261,8 @@ impl<'a, T: Element> Solver<'a, T> {
             let schedule = &self.config.schedule;
             let rate = schedule.rate(base, step, batches as u64, iterations as u64);
             self.trainer.set_learning_rate(rate)?;
-            let (x, labels) = self.feed.batch(batch)?;
+            let tasks = self.config.threads.tasks();
+            let (x, labels) = self.feed.training_batch(batch, epoch as u64, tasks)?;
             let StepStats { loss, rows, .. } = self.trainer.step(x, labels)?;
             self.history.loss_history.push(loss);
             total_loss += loss;
