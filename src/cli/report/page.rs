@@ -15,6 +15,12 @@ use crate::cli::{
     run_dir::Metrics,
 };
 
+/// What a run has to say in one row of a table.
+type Figure<'a> = &'a dyn Fn(&Run) -> Option<String>;
+
+/// What a chart shows of each epoch.
+type Curve = fn(&Metrics) -> f64;
+
 const STYLE: &str = include_str!("style.css");
 
 /// Makes the page.
@@ -91,7 +97,7 @@ fn summary(runs: &[Run]) -> Markup {
     let none = || "–".to_owned();
     let best =
         |run: &Run| run.files.best().map(|e| format!("{} (epoch {})", percent(e.val_acc), e.epoch));
-    let rows: [(&str, &dyn Fn(&Run) -> Option<String>); 10] = [
+    let rows: [(&str, Figure<'_>); 10] = [
         ("Best validation accuracy", &best),
         ("Test accuracy of that network", &|run| {
             share(run.findings.as_ref().ok()?.all()).map(percent)
@@ -141,7 +147,7 @@ fn summary(runs: &[Run]) -> Markup {
 }
 
 fn curves(runs: &[Run]) -> Result<Markup, Box<dyn Error>> {
-    let charts: [(&str, fn(&Metrics) -> f64); 4] = [
+    let charts: [(&str, Curve); 4] = [
         ("Training loss", |epoch| epoch.loss),
         ("Validation accuracy", |epoch| epoch.val_acc),
         ("Training accuracy (sample)", |epoch| epoch.train_acc),
