@@ -162,8 +162,9 @@ impl<A: clap::Args> Flags<A> {
     }
 
     /// The known key that looks most like `key`.
-    pub(super) fn nearest(&self, key: &str) -> &str {
-        let likeness = |name: &str| strsim::jaro_winkler(name, &key.replace('_', "-"));
+    fn nearest(&self, key: &str) -> &str {
+        let likeness =
+            |name: &str| strsim::normalized_damerau_levenshtein(name, &key.replace('_', "-"));
         let names = self.all().map(|(name, _)| name);
         names.max_by(|a, b| likeness(a).total_cmp(&likeness(b))).unwrap_or_default()
     }
@@ -226,10 +227,40 @@ impl<A: clap::Args> Flags<A> {
     ///
     /// # Errors
     /// What is wrong.
-    pub(super) fn check(&self, key: &str, value: &Value) -> Result<(), String> {
+    fn check(&self, key: &str, value: &Value) -> Result<(), String> {
         let arguments = self.arguments(key, value)?;
         let matches = self.command.clone().try_get_matches_from(arguments);
         matches.map(drop).map_err(|error| complaint(&error))
+    }
+
+    /// A value of the setting `key` as a flag would take it; elements of a list are joined by
+    /// `-`.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub(super) fn value(&self, key: &str, text: &str) -> Result<Value, String> {
+        let Some(arg) = self.get(key).filter(|_| !NOT_OF_A_RUN.contains(&key)) else {
+            return Err(format!("no such setting; the nearest known one is {}", self.nearest(key)));
+        };
+        let kind = Kind::of(arg);
+        let value = match kind {
+            Kind::Switch => Value::Boolean(text.parse().map_err(|_| kind.name())?),
+            _ if is_list(arg) => {
+                Value::Array(text.split('-').map(|part| kind.to_value(part)).collect())
+            }
+            _ => kind.to_value(text),
+        };
+        self.check(key, &value)?;
+        Ok(value)
+    }
+
+    /// Whether a setting is a number, and a whole one.
+    pub(super) fn is_whole(&self, key: &str) -> Option<bool> {
+        match Kind::of(self.get(key)?) {
+            Kind::Integer => Some(true),
+            Kind::Float => Some(false),
+            Kind::Switch | Kind::Text => None,
+        }
     }
 
     /// The settings of `over`, and those of `under` that they leave open and agree with.
@@ -290,6 +321,15 @@ impl<A: clap::Args> Flags<A> {
         let (args, mut all) = parsed.map_err(|error| complaint(&error))?;
         all.retain(|key, _| !NOT_OF_A_RUN.contains(&key));
         Ok((args, all))
+    }
+}
+
+/// A value in one word, as [`Flags::value`] reads it.
+pub(super) fn word(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(elements) => elements.iter().map(word).collect::<Vec<_>>().join("-"),
+        other => other.to_string(),
     }
 }
 

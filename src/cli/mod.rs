@@ -14,6 +14,7 @@ pub mod predict;
 mod recipe;
 pub mod report;
 mod run_dir;
+pub mod sweep;
 pub mod train;
 
 use std::process::ExitCode;
@@ -43,6 +44,8 @@ enum Command {
     Eval(eval::EvalArgs),
     /// Say what a trained network sees in pictures.
     Predict(predict::PredictArgs),
+    /// Train with many settings and see which are best.
+    Sweep(Box<sweep::SweepArgs>),
     /// Put training runs side by side in an HTML page.
     Report(report::ReportArgs),
     /// Look at the data set, or fetch it.
@@ -64,6 +67,7 @@ pub fn main() -> ExitCode {
         Command::Train(args) => train::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Predict(args) => predict::run(args),
+        Command::Sweep(args) => sweep::run(args),
         Command::Report(args) => report::run(args),
         Command::Data(args) => data::run(args),
         Command::Info(args) => info::run(args),

@@ -37,14 +37,14 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub struct TrainArgs {
     #[command(flatten)]
-    dataset: DatasetArgs,
+    pub(super) dataset: DatasetArgs,
     /// Widths of the hidden layers, separated by commas.
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "512",
           value_parser = options::count)]
     hidden: Vec<usize>,
     /// Passes over the training pictures.
     #[arg(long, value_name = "N", default_value = "20", value_parser = options::count)]
-    epochs: usize,
+    pub(super) epochs: usize,
     /// Pictures in a batch.
     #[arg(long, value_name = "N", default_value = "128", value_parser = options::count)]
     batch: usize,
@@ -90,10 +90,10 @@ pub struct TrainArgs {
     /// Seed of the initial weights, of the order of the pictures and of dropout.
     #[arg(long, value_name = "N", default_value = "0",
           value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
-    seed: u64,
+    pub(super) seed: u64,
     /// Threads; the result does not depend on them [default: one for each core]
     #[arg(long, value_name = "N", value_parser = options::threads)]
-    threads: Option<usize>,
+    pub(super) threads: Option<usize>,
     /// Training pictures: the first of the set [default: all that do not validate]
     #[arg(long, value_name = "N", value_parser = options::count)]
     train_size: Option<usize>,
@@ -115,13 +115,13 @@ pub struct TrainArgs {
     dtype: Dtype,
     /// Directory for the model, the metrics, the settings and the curves.
     #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
+    pub(super) out: Option<PathBuf>,
     /// Replace an earlier run in --out.
     #[arg(long)]
-    overwrite: bool,
+    pub(super) overwrite: bool,
     /// Print the result and nothing else.
     #[arg(long)]
-    quiet: bool,
+    pub(super) quiet: bool,
 }
 
 /// What `config.toml` says: the flags that repeat a run, and what they met.
