@@ -1,84 +1,19 @@
 //! The program as people run it: what it prints, what it leaves behind, and how it refuses.
 #![cfg(feature = "cli")]
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    io::Read,
-    path::Path,
-    process::{Command, Stdio},
-};
+#[path = "support/program.rs"]
+mod program;
 
+use std::{collections::BTreeSet, fs, io::Read, path::Path, process::Stdio};
+
+use program::{Output, finish, metrics, program, run, with_data};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tilewise::data::synthetic;
 
 const RECORD: usize = 3073;
 /// A small network and few epochs; further flags may follow.
 const SMALL: [&str; 10] =
     ["train", "--data", "set", "--hidden", "24", "--epochs", "3", "--batch", "50", "--quiet"];
-
-/// What a run of the program gave.
-struct Output {
-    code: i32,
-    stdout: String,
-    stderr: String,
-}
-
-impl Output {
-    /// Checks the exit code and that standard error is one line that contains all of `texts`.
-    fn expect_error(&self, code: i32, texts: &[&str]) {
-        assert_eq!(self.code, code, "{}", self.stderr);
-        assert_eq!(self.stderr.lines().count(), 1, "{}", self.stderr);
-        assert!(self.stderr.starts_with("error: "), "{}", self.stderr);
-        for text in texts {
-            assert!(self.stderr.contains(text), "{text:?} in {}", self.stderr);
-        }
-    }
-
-    fn expect_success(&self) -> &Self {
-        assert_eq!((self.code, self.stderr.as_str()), (0, ""), "{}", self.stdout);
-        self
-    }
-}
-
-/// The program, to be run in `dir`.
-fn program(dir: &TempDir, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tilewise"));
-    command.current_dir(dir.path()).args(arguments);
-    command.env_remove("TILEWISE_DATA");
-    command
-}
-
-fn run(dir: &TempDir, arguments: &[&str]) -> Output {
-    finish(&mut program(dir, arguments))
-}
-
-fn finish(command: &mut Command) -> Output {
-    let output = command.output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    Output {
-        code: output.status.code().expect("an exit code"),
-        stdout: text(output.stdout),
-        stderr: text(output.stderr),
-    }
-}
-
-/// A directory with a small data set in the form of CIFAR-10, as `set`.
-fn with_data() -> TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    fs::create_dir(dir.path().join("set")).unwrap();
-    for (name, pictures, seed) in [("data_batch_1.bin", 300, 1), ("test_batch.bin", 100, 2)] {
-        let set = synthetic(pictures, seed).unwrap();
-        let mut bytes = Vec::new();
-        for (index, &label) in set.labels().iter().enumerate() {
-            bytes.push(label);
-            bytes.extend(set.picture(index).unwrap());
-        }
-        fs::write(dir.path().join("set").join(name), bytes).unwrap();
-    }
-    dir
-}
 
 /// Runs `SMALL` with further flags.
 fn train(dir: &TempDir, flags: &[&str]) -> Output {
@@ -92,11 +27,6 @@ fn names(dir: &Path) -> BTreeSet<String> {
 
 fn set(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(|&name| name.to_owned()).collect()
-}
-
-fn metrics(dir: &Path) -> Vec<Value> {
-    let text = fs::read_to_string(dir.join("metrics.jsonl")).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 /// The number behind `label` in a result.
@@ -310,19 +240,56 @@ fn a_directory_that_cannot_be_written_stops_the_run_before_it_trains() {
 }
 
 #[test]
+fn update_rule_and_schedule_are_settings() {
+    let dir = with_data();
+    let flags = ["--optimizer", "rmsprop", "--momentum", "0.5", "--lr", "0.001", "--schedule"];
+    let flags = [&flags[..], &["cosine", "--warm-up-epochs", "1", "--val-size", "100"]].concat();
+    train(&dir, &[&flags[..], &["--out", "a"]].concat()).expect_success();
+    let config = fs::read_to_string(dir.path().join("a/config.toml")).unwrap();
+    let config: toml::Table = config.parse().unwrap();
+    let expected = [
+        ("optimizer", Some("rmsprop".into())),
+        ("momentum", Some(0.5.into())),
+        ("rms-decay", Some(0.99.into())),
+        ("epsilon", Some(1e-8.into())),
+        ("weight-decay", Some(0.0.into())),
+        ("beta1", None),
+        ("schedule", Some("cosine".into())),
+        ("lr-min", Some(0.0.into())),
+        ("lr-decay", None),
+        ("warm-up-epochs", Some(1.0.into())),
+    ];
+    for (key, value) in expected {
+        let value: Option<toml::Value> = value;
+        assert_eq!(config.get(key), value.as_ref(), "{key}");
+    }
+    // Epochs of 4 steps: the last of the warm-up, and the last steps of the cosine's 8.
+    let metrics = metrics(&dir.path().join("a"));
+    let cosine = |t: f64| 0.001 * (1.0 + (std::f64::consts::PI * t / 8.0).cos()) / 2.0;
+    for (line, expected) in metrics.iter().zip([0.001 * 4.0 / 5.0, cosine(3.0), cosine(7.0)]) {
+        let rate = line["lr"].as_f64().unwrap();
+        assert!((rate - expected).abs() < 1e-12, "{rate} instead of {expected}");
+    }
+    for optimizer in ["sgd", "momentum", "nesterov", "adagrad", "adam", "adamw"] {
+        let flags = ["--optimizer", optimizer, "--lr", "0.001", "--weight-decay", "1e-4"];
+        train(&dir, &flags).expect_success();
+    }
+}
+
+#[test]
 fn a_run_that_diverges_keeps_what_it_had() {
     let dir = with_data();
     let out = dir.path().join("a");
     // The second epoch's rate is out of all bounds.
     let flags = ["--lr-decay", "1e30", "--out", "a"];
-    train(&dir, &flags).expect_error(1, &["epoch 2", "iteration", "learning rate"]);
+    train(&dir, &flags).expect_error(1, &["iteration", "learning rate"]);
     let files = ["config.toml", "curves.svg", "metrics.jsonl", "model.safetensors"];
     assert_eq!(names(&out), set(&files));
     assert_eq!(metrics(&out).len(), 1);
     let eval = ["eval", "--model", "a/model.safetensors", "--data", "set"];
     run(&dir, &eval).expect_success();
 
-    train(&dir, &["--lr", "1e30", "--out", "b"]).expect_error(1, &["epoch 1", "learning rate"]);
+    train(&dir, &["--lr", "1e30", "--out", "b"]).expect_error(1, &["iteration", "learning rate"]);
     assert_eq!(names(&dir.path().join("b")), set(&["config.toml", "curves.svg", "metrics.jsonl"]));
 }
 
@@ -368,6 +335,15 @@ fn wrong_usage_has_its_own_exit_code() {
         (&["--lr", "-0.1"], "--lr"),
         (&["--lr", "inf"], "--lr"),
         (&["--lr-decay", "0"], "--lr-decay"),
+        (&["--optimizer", "adamax"], "nesterov"),
+        (&["--optimizer", "adam", "--momentum", "0.9"], "adam has no use for it"),
+        (&["--beta1", "0.9"], "beta1 = 0.9"),
+        (&["--optimizer", "adam", "--beta2", "1"], "--beta2"),
+        (&["--optimizer", "adam", "--epsilon", "1e-60"], "above 0 in f32"),
+        (&["--schedule", "triangle"], "one-cycle"),
+        (&["--schedule", "cosine", "--lr-decay", "0.9"], "lr-decay = 0.9"),
+        (&["--schedule", "cosine", "--lr-min", "1"], "lr-min = 1"),
+        (&["--warm-up-epochs", "-1"], "--warm-up-epochs"),
         (&["--reg", "-1"], "--reg"),
         (&["--reg", "NaN"], "--reg"),
         (&["--weight-scale", "-1"], "--weight-scale"),

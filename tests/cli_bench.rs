@@ -133,3 +133,90 @@ fn bad_input_gets_one_line_and_exit_code_2() {
         assert!(output.stdout.is_empty());
     }
 }
+
+/// What `tilewise bench` prints as JSON, a line for each backend.
+fn bench_objects(arguments: &[&str]) -> Vec<Value> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tilewise"));
+    let output = command.arg("bench").args(arguments).arg("--json").output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn keys(object: &Value) -> Vec<&str> {
+    object.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+#[test]
+fn training_steps_are_measured_with_their_phases() {
+    for optimizer in ["sgd", "adam"] {
+        let arguments = ["train", "--dims", "30,20,4", "--batch", "16", "--seconds", "0.1"];
+        let more = ["--optimizer", optimizer, "--dropout", "0.2", "--threads", "2"];
+        let objects = bench_objects(&[&arguments[..], &more[..]].concat());
+        let backends: Vec<_> = objects.iter().map(|object| object["backend"].clone()).collect();
+        assert_eq!(backends, ["tilewise", "matrixmultiply", "naive"]);
+        for object in &objects {
+            assert_eq!(
+                keys(object),
+                [
+                    "backend",
+                    "batch",
+                    "dims",
+                    "dropout",
+                    "dtype",
+                    "fraction",
+                    "gflops",
+                    "images_per_s",
+                    "median_ms",
+                    "min_ms",
+                    "optimizer",
+                    "peak_gflops",
+                    "phases",
+                    "threads",
+                    "workspace_bytes",
+                ]
+            );
+            assert_eq!(
+                (&object["dims"], &object["optimizer"]),
+                (&[30, 20, 4].into(), &optimizer.into())
+            );
+            let phases = ["d_w_update", "d_x", "forward", "loss", "other", "pack"];
+            assert_eq!(keys(&object["phases"]), phases);
+            let ms = |key: &str| object[key].as_f64().unwrap();
+            assert!(ms("median_ms") >= ms("min_ms") && ms("min_ms") > 0.0, "{object}");
+            // 2 operations for each of 3 products of 20 x 4 and 2 of 30 x 20, and the biases'.
+            let flop = 16.0 * (6.0 * (30 * 20 + 20 + 20 * 4 + 4) as f64 - 2.0 * (30 * 20) as f64);
+            let rate = 1e-6 * flop / ms("min_ms");
+            assert!((ms("gflops") / rate - 1.0).abs() < 1e-9, "{object}");
+            assert!((ms("fraction") - ms("gflops") / ms("peak_gflops")).abs() < 1e-12, "{object}");
+        }
+    }
+}
+
+#[test]
+fn forward_passes_are_measured_at_each_batch_size() {
+    let arguments = ["infer", "--dims", "30,20,4", "--batch", "1,5", "--seconds", "0.05"];
+    let objects = bench_objects(&arguments);
+    let found: Vec<_> =
+        objects.iter().map(|object| (object["backend"].clone(), object["batch"].clone())).collect();
+    let expected = [("tilewise", 1), ("matrixmultiply", 1), ("tilewise", 5), ("matrixmultiply", 5)];
+    assert_eq!(found, expected.map(|(backend, batch)| (backend.into(), batch.into())));
+    for object in &objects {
+        let expected =
+            ["backend", "batch", "dims", "dtype", "images_per_s", "median_ms", "p99_ms", "threads"];
+        assert_eq!(keys(object), expected);
+        let number = |key: &str| object[key].as_f64().unwrap();
+        assert!(number("p99_ms") >= number("median_ms") && number("median_ms") > 0.0, "{object}");
+    }
+}
+
+#[test]
+fn senseless_networks_are_refused() {
+    for subcommand in ["train", "infer"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tilewise"));
+        let output = command.args(["bench", subcommand, "--dims", "30"]).output().unwrap();
+        assert!(!output.status.success());
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        assert!(complaint.contains("--dims") && complaint.lines().count() == 1, "{complaint}");
+    }
+}

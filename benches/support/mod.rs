@@ -1,5 +1,7 @@
 //! What the benchmarks share: the shapes of the networks' products, random data, the contestants.
 
+#![allow(dead_code, reason = "each benchmark uses its part")]
+
 use criterion::{BenchmarkGroup, Throughput, measurement::WallTime};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use tilewise::{
@@ -26,7 +28,6 @@ pub fn gemm(backend: Backend) -> Gemm<f32> {
 }
 
 /// Fails unless two results of different orders of summation agree.
-#[allow(dead_code, reason = "every benchmark compiles this file, and not all compare results")]
 pub fn assert_close(found: MatRef<'_, f32>, expected: MatRef<'_, f32>, depth: usize) {
     let tolerance = 1e-6 * depth as f32;
     for i in 0..expected.rows() {

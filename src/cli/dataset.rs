@@ -55,6 +55,18 @@ impl fmt::Display for Origin {
 }
 
 impl DatasetArgs {
+    /// Whether the command line says which pictures to use.
+    pub(super) fn is_given(&self) -> bool {
+        self.synthetic || self.data.is_some()
+    }
+
+    /// The pictures that a run's settings name.
+    pub(super) fn of_run(settings: &toml::Table) -> Self {
+        let dir = settings.get("data").and_then(toml::Value::as_str).map(PathBuf::from);
+        let synthetic = settings.get("synthetic").and_then(toml::Value::as_bool);
+        Self { synthetic: synthetic.unwrap_or(false), data: dir }
+    }
+
     /// Finds the pictures. CIFAR-10 must be in a directory that was named; nothing in the
     /// default directory means synthetic pictures, and a line that says so and what to do.
     ///

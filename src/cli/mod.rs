@@ -1,6 +1,8 @@
 //! The `tilewise` program: its command line, its exit codes, and one module per subcommand.
 
 pub mod bench;
+mod classify;
+mod config;
 mod console;
 pub mod data;
 mod dataset;
@@ -8,7 +10,9 @@ pub mod eval;
 pub mod info;
 mod options;
 mod plots;
+pub mod predict;
 mod recipe;
+pub mod report;
 mod run_dir;
 pub mod train;
 
@@ -34,9 +38,13 @@ pub struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Train a fully connected network on CIFAR-10 or on synthetic pictures.
-    Train(Box<train::TrainArgs>),
+    Train(Box<config::Given<train::TrainArgs>>),
     /// Measure a trained network on the test set.
     Eval(eval::EvalArgs),
+    /// Say what a trained network sees in pictures.
+    Predict(predict::PredictArgs),
+    /// Put training runs side by side in an HTML page.
+    Report(report::ReportArgs),
     /// Look at the data set, or fetch it.
     Data(data::DataArgs),
     /// Show what this machine offers and what tilewise makes of it.
@@ -55,6 +63,8 @@ pub fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Train(args) => train::run(args),
         Command::Eval(args) => eval::run(args),
+        Command::Predict(args) => predict::run(args),
+        Command::Report(args) => report::run(args),
         Command::Data(args) => data::run(args),
         Command::Info(args) => info::run(args),
         Command::Bench(args) => bench::run(args),

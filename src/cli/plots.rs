@@ -1,4 +1,5 @@
-//! `curves`: a picture of a training run, its loss above and its accuracies below.
+//! Pictures of training as SVG: `curves` of a run, its loss above and its accuracies below, and
+//! `lines`, one quantity over the epochs of several runs.
 
 use std::{error::Error, ops::Range};
 
@@ -10,6 +11,8 @@ use plotters::{
 use crate::train::History;
 
 const SIZE: (u32, u32) = (900, 760);
+/// Size of a picture of several runs.
+const LINES_SIZE: (u32, u32) = (620, 330);
 /// Most points of a line; longer histories are drawn as means of neighbours.
 const MAX_POINTS: usize = 1500;
 /// Part of the iterations over which the smooth loss is a mean.
@@ -22,6 +25,18 @@ const BLUE: RGBColor = RGBColor(31, 90, 166);
 const ORANGE: RGBColor = RGBColor(208, 96, 16);
 const GRID: RGBColor = RGBColor(225, 225, 225);
 const INK: RGBColor = RGBColor(40, 40, 40);
+
+/// Colours of several runs, to be told apart on white and on black; a ninth run has the first again.
+pub(super) const COLOURS: [RGBColor; 8] = [
+    RGBColor(52, 119, 196),
+    RGBColor(217, 114, 43),
+    RGBColor(46, 158, 107),
+    RGBColor(156, 96, 190),
+    RGBColor(209, 73, 91),
+    RGBColor(31, 154, 168),
+    RGBColor(181, 139, 0),
+    RGBColor(125, 125, 125),
+];
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
@@ -39,6 +54,32 @@ pub(super) fn curves(history: &History) -> Result<String, Box<dyn Error>> {
         let (above, below) = page.split_vertically(SIZE.1 / 2);
         loss(&above, &history.loss_history)?;
         accuracies(&below, history)?;
+        page.present()?;
+    }
+    Ok(svg)
+}
+
+/// One quantity over the epochs of several runs, on a transparent ground and without a legend: run
+/// `i` has the colour `COLOURS[i % 8]`. Each run is a list of (epoch, value).
+///
+/// # Errors
+/// What the drawing library refuses.
+pub(super) fn lines(title: &str, runs: &[Vec<(f64, f64)>]) -> Result<String, Box<dyn Error>> {
+    let points = || runs.iter().flatten().filter(|(_, y)| y.is_finite());
+    let top = points().map(|&(_, y)| y).fold(0.0, f64::max);
+    let top = if top > 0.0 { 1.05 * top } else { 1.0 };
+    let last = points().map(|&(x, _)| x).fold(1.0, f64::max);
+    let mut svg = String::new();
+    {
+        let page = SVGBackend::with_string(&mut svg, LINES_SIZE).into_drawing_area();
+        let mut chart = panel(&page, title, "epoch", "", 0.0..last, 0.0..top)?;
+        for (run, &colour) in runs.iter().zip(COLOURS.iter().cycle()) {
+            let run: Vec<_> = run.iter().copied().filter(|(_, y)| y.is_finite()).collect();
+            chart.draw_series(LineSeries::new(run.iter().copied(), colour.stroke_width(2)))?;
+            if run.len() <= MAX_MARKS {
+                chart.draw_series(run.iter().map(|&at| Circle::new(at, 3, colour.filled())))?;
+            }
+        }
         page.present()?;
     }
     Ok(svg)
@@ -100,7 +141,11 @@ fn panel<'a, 'b>(
         .x_label_area_size(52)
         .y_label_area_size(72)
         .build_cartesian_2d(x, y.clone())?;
-    let decimals = if y.end > 10.0 { 0 } else { 2 };
+    let decimals = match y.end {
+        end if end > 10.0 => 0,
+        end if end > 0.1 => 2,
+        _ => 4,
+    };
     chart
         .configure_mesh()
         .disable_x_mesh()

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     atomic_file,
@@ -20,10 +20,13 @@ use crate::{
     },
 };
 
-const CONFIG: &str = "config.toml";
+/// The settings.
+pub(super) const CONFIG: &str = "config.toml";
 const METRICS: &str = "metrics.jsonl";
 const MODEL: &str = "model.safetensors";
 const CURVES: &str = "curves.svg";
+/// A table in the settings that tells what the run met. It sets nothing.
+pub(super) const CIRCUMSTANCES: &str = "run";
 /// All files of a run, in the order in which they are written.
 const FILES: [&str; 4] = [CONFIG, METRICS, MODEL, CURVES];
 
@@ -35,17 +38,70 @@ pub(super) struct RunDir {
     metrics: String,
 }
 
-/// A line of `metrics.jsonl`.
-#[derive(Serialize)]
-struct Metrics {
-    epoch: usize,
-    iteration: usize,
-    loss: f64,
-    train_acc: f64,
-    val_acc: f64,
-    lr: f64,
-    seconds: f64,
-    images_per_s: f64,
+/// A line of `metrics.jsonl`: an [`EpochRecord`] under the names that files have for it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Metrics {
+    pub(super) epoch: usize,
+    pub(super) iteration: usize,
+    pub(super) loss: f64,
+    pub(super) train_acc: f64,
+    pub(super) val_acc: f64,
+    pub(super) lr: f64,
+    pub(super) seconds: f64,
+    pub(super) images_per_s: f64,
+}
+
+/// What a training run left behind, as far as it is text.
+#[derive(Clone, Debug)]
+pub(super) struct RunFiles {
+    /// The flags that repeat the run.
+    pub(super) settings: toml::Table,
+    /// What the run met.
+    pub(super) circumstances: toml::Table,
+    /// All epochs that were finished.
+    pub(super) epochs: Vec<Metrics>,
+    /// Where the best network is, if there is one.
+    pub(super) model: Option<PathBuf>,
+}
+
+impl RunFiles {
+    /// Reads a run's directory.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if a file cannot be read, [`Error::File`] if one is not what `train` writes.
+    pub(super) fn read(dir: &Path) -> Result<Self> {
+        let read = |name: &str| {
+            let path = dir.join(name);
+            let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+            Ok((path, text))
+        };
+        let (path, text) = read(CONFIG)?;
+        let mut settings: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+            Error::file(&path, format!("no settings of a run: {}", error.message()))
+        })?;
+        let circumstances = match settings.remove(CIRCUMSTANCES) {
+            Some(toml::Value::Table(table)) => table,
+            _ => toml::Table::new(),
+        };
+        let (path, text) = read(METRICS)?;
+        let epoch = |(number, line): (usize, &str)| {
+            serde_json::from_str(line)
+                .map_err(|error| Error::file(&path, format!("line {}: {error}", number + 1)))
+        };
+        let epochs = text.lines().enumerate().map(epoch).collect::<Result<_>>()?;
+        let model = Some(dir.join(MODEL)).filter(|path| path.exists());
+        Ok(Self { settings, circumstances, epochs, model })
+    }
+
+    /// The epoch of the best validation accuracy; the first of equals.
+    pub(super) fn best(&self) -> Option<&Metrics> {
+        self.epochs.iter().reduce(|a, b| if b.val_acc > a.val_acc { b } else { a })
+    }
+
+    /// Wall time of the training, without the accuracy checks.
+    pub(super) fn seconds(&self) -> f64 {
+        self.epochs.iter().map(|epoch| epoch.seconds).sum()
+    }
 }
 
 impl RunDir {
@@ -143,11 +199,6 @@ impl RunDir {
     /// Names of the run's files that are there.
     pub(super) fn files(&self) -> Vec<&'static str> {
         FILES.into_iter().filter(|name| self.path.join(name).exists()).collect()
-    }
-
-    /// The directory.
-    pub(super) fn path(&self) -> &Path {
-        &self.path
     }
 }
 

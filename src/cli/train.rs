@@ -3,7 +3,7 @@
 
 use std::{
     ops::ControlFlow,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -11,23 +11,24 @@ use serde::Serialize;
 
 use crate::{
     cli::{
+        config::{Flags, Given, Settings},
         console::{Console, print, thousands},
         cores,
         dataset::{DatasetArgs, Origin},
         in_pool, options,
         options::Dtype,
         recipe::{OptimizerArgs, ScheduleArgs},
-        run_dir::RunDir,
+        run_dir::{CONFIG, RunDir},
     },
     data::{Cifar10, Normalization, NormalizeMode, Split},
-    error::Result,
+    error::{Error, Result},
     gemm::Gemm,
     kernels::Element,
     nn::{FullyConnectedNet, Init, NetConfig},
     simd::InstructionSet,
     threads::Threads,
     train::{
-        EpochRecord, LastBatch, Progress, Solver, SolverConfig, TrainingData, evaluate,
+        EpochRecord, Evaluation, LastBatch, Progress, Solver, SolverConfig, TrainingData, evaluate,
         model_file::ModelInfo,
     },
 };
@@ -113,35 +114,9 @@ pub struct TrainArgs {
 
 /// What `config.toml` says: the flags that repeat a run, and what they met.
 #[derive(Serialize)]
-#[serde(rename_all = "kebab-case")]
-struct RunConfig<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<String>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    synthetic: bool,
-    hidden: &'a [usize],
-    epochs: usize,
-    batch: usize,
-    last_batch: &'static str,
+struct RunConfig {
     #[serde(flatten)]
-    optimizer: OptimizerArgs,
-    #[serde(flatten)]
-    schedule: ScheduleArgs,
-    reg: f64,
-    dropout: f64,
-    label_smoothing: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    clip_norm: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    weight_scale: Option<f64>,
-    seed: u64,
-    threads: usize,
-    train_size: usize,
-    val_size: usize,
-    acc_samples: usize,
-    val_samples: usize,
-    normalize: &'static str,
-    dtype: &'static str,
+    settings: Settings,
     run: Circumstances,
 }
 
@@ -156,36 +131,88 @@ struct Circumstances {
     test_size: usize,
 }
 
+/// A network to be trained.
+#[derive(Clone, Copy)]
+pub(super) struct Job<'a> {
+    pub(super) args: &'a TrainArgs,
+    /// All settings, as `args` have them.
+    pub(super) settings: &'a Settings,
+    /// Where `data` comes from.
+    pub(super) origin: &'a Origin,
+    pub(super) data: &'a Cifar10,
+    /// Threads to train with.
+    pub(super) threads: usize,
+    /// Epoch to stop after; the learning rates are those of the whole run.
+    pub(super) stop_after: Option<usize>,
+}
+
+/// What came of a training run.
+pub(super) struct Outcome {
+    /// Epoch and validation accuracy of the best network.
+    best: Option<(usize, f64)>,
+    /// What that network makes of the test set.
+    test: Option<Evaluation>,
+    /// Wall time of the training, accuracy checks included.
+    time: Duration,
+    /// Pictures that the run was to see.
+    images: usize,
+    /// Names of the files in the output directory.
+    files: Vec<&'static str>,
+}
+
 /// Runs `tilewise train`.
 ///
 /// # Errors
-/// What a setting, the data set or the output directory refuses, and
-/// [`Error::Diverged`](crate::Error::Diverged); in that case what there is has been written.
-pub fn run(args: &TrainArgs) -> Result<()> {
-    match args.dtype {
-        Dtype::F32 => run_with::<f32>(args),
-        Dtype::F64 => run_with::<f64>(args),
-    }
-}
-
-fn run_with<T: Element>(args: &TrainArgs) -> Result<()> {
-    let console = Console::new(args.quiet);
+/// What a setting, the configuration, the data set or the output directory refuses, and
+/// [`Error::Diverged`]; in that case what there is has been written.
+pub fn run(given: &Given<TrainArgs>) -> Result<()> {
+    let (args, settings) = parse(&given.settings()?)?;
+    let mut console = Console::new(args.quiet);
     let origin = args.dataset.find(&console)?;
     let data = origin.load()?;
-    let val_size = args.val_size.or(origin.validation_size());
-    let split = Split::new(data.train.len(), args.train_size, val_size)?;
-    in_pool(args.threads, || train::<T>(args, &origin, &data, split, console))
+    let job = Job {
+        args: &args,
+        settings: &settings,
+        origin: &origin,
+        data: &data,
+        threads: args.threads.unwrap_or_else(cores),
+        stop_after: None,
+    };
+    let outcome = train(job, &mut console)?;
+    print(&outcome.text(args.out.as_deref()))?;
+    if args.out.is_none() {
+        console
+            .line("nothing is kept; --out runs/NAME keeps model, metrics, settings and curves")?;
+    }
+    Ok(())
+}
+
+/// The arguments with these settings, and all settings that repeat the run.
+///
+/// # Errors
+/// [`Error::Setting`] if they do not go together.
+pub(super) fn parse(settings: &Settings) -> Result<(TrainArgs, Settings)> {
+    let wrong = |detail: String| Error::setting("flags", "as given", detail);
+    Flags::new().parse(settings).map_err(wrong)
+}
+
+/// Trains, in a pool of the job's own.
+///
+/// # Errors
+/// As [`run`].
+pub(super) fn train(job: Job<'_>, console: &mut Console) -> Result<Outcome> {
+    in_pool(Some(job.threads), || match job.args.dtype {
+        Dtype::F32 => train_with::<f32>(job, console),
+        Dtype::F64 => train_with::<f64>(job, console),
+    })
 }
 
 /// Trains inside of a pool.
-fn train<T: Element>(
-    args: &TrainArgs,
-    origin: &Origin,
-    data: &Cifar10,
-    split: Split,
-    mut console: Console,
-) -> Result<()> {
+fn train_with<T: Element>(job: Job<'_>, console: &mut Console) -> Result<Outcome> {
+    let Job { args, origin, data, .. } = job;
     let pictures = &data.train;
+    let val_size = args.val_size.or(origin.validation_size());
+    let split = Split::new(pictures.len(), args.train_size, val_size)?;
     let statistics = pictures.channel_statistics(split.train.clone())?;
     let normalization = Normalization::from_statistics(&statistics, args.normalize)?;
     let net = FullyConnectedNet::<T>::new(&NetConfig {
@@ -199,9 +226,8 @@ fn train<T: Element>(
     })?;
     let (optimizer, optimizer_flags) = args.optimizer.settle()?;
     let (schedule, schedule_flags) = args.schedule.settle()?;
-    let flags = (optimizer_flags, schedule_flags);
-    let run_config = run_config(args, flags, T::NAME, origin, data, &split)?;
-    console.line(introduction(&net, &run_config))?;
+    let run_config = run_config(job, (&optimizer_flags, &schedule_flags), &split)?;
+    console.line(introduction(&net, &split, job.threads, &run_config.run))?;
     let training = split.train.len();
     if args.batch > training {
         console.line(format_args!(
@@ -241,7 +267,7 @@ fn train<T: Element>(
     let images = args.epochs * images_per_epoch(training, args.batch, args.last_batch);
     console.start_bar(images as u64);
     let begin = Instant::now();
-    let trained = watch(&mut solver, args.epochs, &console, dir.as_mut());
+    let trained = watch(&mut solver, job, console, dir.as_mut());
     let time = begin.elapsed();
     console.finish_bar();
     let kept = dir.as_ref().map_or(Ok(()), |dir| keep(&solver, dir, &info));
@@ -250,37 +276,46 @@ fn train<T: Element>(
     }
     trained.and(kept)?;
 
-    let mut result = String::new();
-    if let Some(best) = solver.best() {
-        let (accuracy, epoch) = (best.val_accuracy, best.epoch);
-        result += &format!("best validation accuracy {accuracy:.4} (epoch {epoch})\n");
-        if let Some(test) = &data.test {
+    let test = match (solver.best(), &data.test) {
+        (Some(best), Some(test)) => {
             let gemm = Gemm::new()?.threads(Threads::Pool);
-            let evaluation = evaluate(best.net, gemm, test, &normalization, args.batch)?;
-            let (accuracy, images) = (evaluation.accuracy(), evaluation.images);
-            result += &format!("test accuracy {accuracy:.4} ({images} pictures)\n");
+            Some(evaluate(best.net, gemm, test, &normalization, args.batch)?)
         }
+        _ => None,
+    };
+    let best = solver.best().map(|best| (best.epoch, best.val_accuracy));
+    Ok(Outcome { best, test, time, images, files: dir.map_or(vec![], |dir| dir.files()) })
+}
+
+impl Outcome {
+    /// The lines that a run ends with.
+    fn text(&self, dir: Option<&Path>) -> String {
+        let mut text = String::new();
+        if let Some((epoch, accuracy)) = self.best {
+            text += &format!("best validation accuracy {accuracy:.4} (epoch {epoch})\n");
+        }
+        if let Some(test) = &self.test {
+            let (accuracy, images) = (test.accuracy(), test.images);
+            text += &format!("test accuracy {accuracy:.4} ({images} pictures)\n");
+        }
+        text += &timing(self.time, self.images);
+        if let Some(dir) = dir {
+            text += &format!("written to {}: {}\n", dir.display(), self.files.join(", "));
+        }
+        text
     }
-    result += &timing(time, images);
-    if let Some(dir) = &dir {
-        result += &format!("written to {}: {}\n", dir.path().display(), dir.files().join(", "));
-    }
-    print(&result)?;
-    if dir.is_none() {
-        console
-            .line("nothing is kept; --out runs/NAME keeps model, metrics, settings and curves")?;
-    }
-    Ok(())
 }
 
 /// Trains, and passes on how it goes to the console and the directory.
 fn watch<T: Element>(
     solver: &mut Solver<'_, T>,
-    epochs: usize,
+    job: Job<'_>,
     console: &Console,
     mut dir: Option<&mut RunDir>,
 ) -> Result<()> {
+    let epochs = job.args.epochs;
     let mut seen = 0;
+    let mut done = false;
     let mut failure = Ok(());
     let trained = solver.train_with(&mut |progress| {
         let passed_on = match progress {
@@ -290,15 +325,13 @@ fn watch<T: Element>(
                 Ok(())
             }
             Progress::Epoch(record) => {
+                done = job.stop_after.is_some_and(|last| record.epoch >= last);
                 let recorded = dir.as_mut().map_or(Ok(()), |dir| dir.epoch(record));
                 recorded.and_then(|()| console.line(epoch_line(record, epochs)))
             }
         };
-        if passed_on.is_ok() {
-            return ControlFlow::Continue(());
-        }
         failure = passed_on;
-        ControlFlow::Break(())
+        if done || failure.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     trained.and(failure)
 }
@@ -311,38 +344,35 @@ fn keep<T: Element>(solver: &Solver<'_, T>, dir: &RunDir, info: &ModelInfo) -> R
     dir.curves(solver.history())
 }
 
-fn run_config<'a>(
-    args: &'a TrainArgs,
-    (optimizer, schedule): (OptimizerArgs, ScheduleArgs),
-    dtype: &'static str,
-    origin: &Origin,
-    data: &Cifar10,
+fn run_config(
+    job: Job<'_>,
+    recipe: (&OptimizerArgs, &ScheduleArgs),
     split: &Split,
-) -> Result<RunConfig<'a>> {
+) -> Result<RunConfig> {
+    let Job { args, origin, data, .. } = job;
     let instruction_set = InstructionSet::preferred()?;
-    let validation = split.validation.len();
+    let mut settings = job.settings.clone();
+    let unwritable = |error: toml::ser::Error| Error::file(CONFIG, error.to_string());
+    settings.extend(Settings::try_from(recipe.0).map_err(unwritable)?);
+    settings.extend(Settings::try_from(recipe.1).map_err(unwritable)?);
+    match origin.dir() {
+        Some(dir) => settings.insert("data".into(), dir.to_string_lossy().into_owned().into()),
+        None => settings.insert("synthetic".into(), true.into()),
+    };
+    let (training, validation) = (split.train.len(), split.validation.len());
+    for (key, count) in [
+        ("threads", job.threads),
+        ("train-size", training),
+        ("val-size", validation),
+        ("val-samples", args.val_samples.unwrap_or(validation)),
+    ] {
+        // What is counted here is in memory.
+        settings.insert(key.into(), (count as i64).into());
+    }
+    // In the order of the flags.
+    let (_, settings) = parse(&settings)?;
     Ok(RunConfig {
-        data: origin.dir().map(|dir| dir.to_string_lossy().into_owned()),
-        synthetic: origin.dir().is_none(),
-        hidden: &args.hidden,
-        epochs: args.epochs,
-        batch: args.batch,
-        last_batch: options::last_batch_name(args.last_batch),
-        optimizer,
-        schedule,
-        reg: args.reg,
-        dropout: args.dropout,
-        label_smoothing: args.label_smoothing,
-        clip_norm: args.clip_norm,
-        weight_scale: args.weight_scale,
-        seed: args.seed,
-        threads: args.threads.unwrap_or_else(cores),
-        train_size: split.train.len(),
-        val_size: validation,
-        acc_samples: args.acc_samples,
-        val_samples: args.val_samples.unwrap_or(validation),
-        normalize: args.normalize.name(),
-        dtype,
+        settings,
         run: Circumstances {
             version: env!("CARGO_PKG_VERSION"),
             instruction_set: instruction_set.to_string(),
@@ -361,18 +391,23 @@ fn images_per_epoch(training: usize, batch: usize, last_batch: LastBatch) -> usi
     }
 }
 
-fn introduction<T: Element>(net: &FullyConnectedNet<T>, config: &RunConfig<'_>) -> String {
+fn introduction<T: Element>(
+    net: &FullyConnectedNet<T>,
+    split: &Split,
+    threads: usize,
+    run: &Circumstances,
+) -> String {
     let dims: Vec<String> = net.dims().iter().map(usize::to_string).collect();
     format!(
         "training {} ({} parameters, {}) on {}: {} train, {} validate; {}, {}",
         dims.join("-"),
         thousands(net.parameter_count() as f64),
-        config.dtype,
-        config.run.data_set,
-        thousands(config.train_size as f64),
-        thousands(config.val_size as f64),
-        config.run.instruction_set,
-        plural(config.threads, "thread"),
+        T::NAME,
+        run.data_set,
+        thousands(split.train.len() as f64),
+        thousands(split.validation.len() as f64),
+        run.instruction_set,
+        plural(threads, "thread"),
     )
 }
 

@@ -59,6 +59,12 @@ impl Blocking {
         Self { mc: half(self.mc, tile.0), kc, nc: half(self.nc, tile.1), kb, ..self }
     }
 
+    /// Elements of a block of A of the whole depth: several times those of another, so that it has
+    /// rows enough, and so that gathered pictures are read in pieces of whole cache lines.
+    fn whole_depth_a(&self) -> usize {
+        self.mc.saturating_mul(self.kc.max(1)).saturating_mul(3)
+    }
+
     /// The same, cut to whole tiles and to the sizes of one product. With `whole_depth` it has one
     /// block of the whole depth, of about as many elements.
     fn fitted(
@@ -70,7 +76,7 @@ impl Blocking {
         let kc = self.kc.max(1);
         let kb = (self.kb / kc).max(1) * kc;
         let (mc, kc, nc, kb) = if whole_depth && k > kc {
-            let rows = (self.mc.saturating_mul(kc) / k) / tile.0 * tile.0;
+            let rows = self.whole_depth_a() / k / tile.0 * tile.0;
             let cols = (self.nc.saturating_mul(kb) / k.max(kb)) / tile.1 * tile.1;
             (rows.max(tile.0), k, cols.max(tile.1), k)
         } else {
@@ -172,13 +178,13 @@ impl Plan {
             let plan = Self::fitting(tile, blocking, tasks, (m, n, k), false)?;
             len = len.max(plan.scratch_len);
         }
-        let Blocking { mc, kc, nc, kb, .. } = blocking;
+        let Blocking { kc, nc, kb, .. } = blocking;
         if k > kc.max(1) {
             let block = |elements: usize, lines: usize, width: usize| {
                 let whole = lines.div_ceil(width).max(1).saturating_mul(width).saturating_mul(k);
                 whole.min(elements.max(width.saturating_mul(k)))
             };
-            let a_len = block(mc.saturating_mul(kc.max(1)), m, kernels.tile_rows());
+            let a_len = block(blocking.whole_depth_a(), m, kernels.tile_rows());
             let b_len = block(nc.saturating_mul(kb.max(kc).max(1)), n, kernels.tile_cols());
             let elements = a_len.checked_mul(tasks).and_then(|a_len| a_len.checked_add(b_len));
             let what = "scratch memory of a product";

@@ -131,7 +131,7 @@ impl DropoutMask {
     }
 
     /// The mask of row `first` and following, as a mask of its own.
-    pub(crate) fn from_row(self, first: usize) -> Self {
+    pub(crate) fn below(self, first: usize) -> Self {
         Self { key: self.key.wrapping_add(first as u64), ..self }
     }
 

@@ -18,11 +18,32 @@ use crate::{
 
 /// Elements that stand side by side along one direction, in numbered runs across the other.
 pub(crate) trait Source<T: Float>: Copy {
-    /// `count` elements of run `run` from `at` on; the lanes behind them are undefined.
+    /// What the elements from one place on have in common in all runs.
+    type Columns<S: Isa<T>>: Copy;
+
+    /// Whether panels are packed one after another, so that what their columns have in common is
+    /// loaded once; else several together, so that a run is read in long pieces.
+    const BY_PANEL: bool;
+
+    /// What `count` elements from `at` on have in common.
     ///
     /// # Safety
-    /// `1 <= count <= LANES`, and the run has at least `at + count` elements.
-    unsafe fn load<S: Isa<T>>(self, isa: S, run: usize, at: usize, count: usize) -> S::Vector;
+    /// `1 <= count <= LANES`, and a run has at least `at + count` elements.
+    unsafe fn columns<S: Isa<T>>(self, isa: S, at: usize, count: usize) -> Self::Columns<S>;
+
+    /// `count` elements of run `run` from `at` on, the place of `columns`; the lanes behind them
+    /// are undefined.
+    ///
+    /// # Safety
+    /// As for [`columns`](Self::columns), and there is such a run.
+    unsafe fn load<S: Isa<T>>(
+        self,
+        isa: S,
+        columns: Self::Columns<S>,
+        run: usize,
+        at: usize,
+        count: usize,
+    ) -> S::Vector;
 
     /// Asks for the cache line of element `at` of run `run`, which need not exist.
     fn prefetch<S: Isa<T>>(self, isa: S, run: usize, at: usize);
@@ -39,8 +60,22 @@ pub(crate) struct Strided<T> {
 }
 
 impl<T: Float> Source<T> for Strided<T> {
+    type Columns<S: Isa<T>> = ();
+
+    const BY_PANEL: bool = false;
+
     #[inline(always)]
-    unsafe fn load<S: Isa<T>>(self, isa: S, run: usize, at: usize, count: usize) -> S::Vector {
+    unsafe fn columns<S: Isa<T>>(self, _isa: S, _at: usize, _count: usize) {}
+
+    #[inline(always)]
+    unsafe fn load<S: Isa<T>>(
+        self,
+        isa: S,
+        (): (),
+        run: usize,
+        at: usize,
+        count: usize,
+    ) -> S::Vector {
         // SAFETY: the caller vouches for the elements.
         let vector =
             unsafe { isa.load_up_to(self.ptr.offset(run as isize * self.stride).add(at), count) };
@@ -62,20 +97,44 @@ pub(crate) struct Bytes<T> {
     pub(crate) store: *const u8,
     pub(crate) features: usize,
     pub(crate) indices: *const u32,
+    /// Number of indices.
+    pub(crate) runs: usize,
     pub(crate) first: usize,
     pub(crate) scale: *const T,
     pub(crate) shift: *const T,
 }
 
 impl<T: Float> Source<T> for Bytes<T> {
+    /// Scales and shifts.
+    type Columns<S: Isa<T>> = (S::Vector, S::Vector);
+
+    const BY_PANEL: bool = true;
+
     #[inline(always)]
-    unsafe fn load<S: Isa<T>>(self, isa: S, run: usize, at: usize, count: usize) -> S::Vector {
+    unsafe fn columns<S: Isa<T>>(self, isa: S, at: usize, count: usize) -> Self::Columns<S> {
         let feature = self.first + at;
-        // SAFETY: the caller vouches for the run and its elements, and with them for the features'
-        // scales and shifts; the copied bytes fit the longest vector.
+        // SAFETY: the caller vouches for the elements, and with them for the features' scales and
+        // shifts.
+        unsafe {
+            let scale = isa.load_up_to(self.scale.add(feature), count);
+            (scale, isa.load_up_to(self.shift.add(feature), count))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load<S: Isa<T>>(
+        self,
+        isa: S,
+        (scale, shift): Self::Columns<S>,
+        run: usize,
+        at: usize,
+        count: usize,
+    ) -> S::Vector {
+        // SAFETY: the caller vouches for the run and its elements; the copied bytes fit the
+        // longest vector.
         unsafe {
             let picture = *self.indices.add(run) as usize * self.features;
-            let from = self.store.add(picture + feature);
+            let from = self.store.add(picture + self.first + at);
             let bytes = if count == S::LANES {
                 isa.load_bytes(from)
             } else {
@@ -83,14 +142,18 @@ impl<T: Float> Source<T> for Bytes<T> {
                 from.copy_to_nonoverlapping(bytes.as_mut_ptr(), count);
                 isa.load_bytes(bytes.as_ptr())
             };
-            let scale = isa.load_up_to(self.scale.add(feature), count);
-            isa.mul_add(bytes, scale, isa.load_up_to(self.shift.add(feature), count))
+            isa.mul_add(bytes, scale, shift)
         }
     }
 
-    /// Pictures lie in any order, and a line holds 64 bytes of one: nothing is asked for.
     #[inline(always)]
-    fn prefetch<S: Isa<T>>(self, _isa: S, _run: usize, _at: usize) {}
+    fn prefetch<S: Isa<T>>(self, isa: S, run: usize, at: usize) {
+        if run < self.runs {
+            // SAFETY: one of the indices.
+            let picture = unsafe { *self.indices.add(run) } as usize * self.features;
+            isa.prefetch(self.store.wrapping_add(picture + self.first + at).cast());
+        }
+    }
 }
 
 /// Which way a source's elements stand side by side.
@@ -137,7 +200,8 @@ const CACHE_LINE: usize = 64;
 ///   `along` says.
 /// - `dst` is writable for `lines.next_multiple_of(width) * depth` elements and overlaps no
 ///   source element.
-/// - `sums` is null, or writable for `lines` elements; then `along` is [`Along::Lines`].
+/// - `sums` is null, or writable for `lines` elements; then `along` is [`Along::Lines`], and the
+///   source is not packed by panel.
 #[inline(always)]
 pub(crate) unsafe fn pack<S: Isa<T>, T: Float, P: Source<T>>(isa: S, packing: &Packing<T, P>) {
     let Packing { lines, depth, width, dst, .. } = *packing;
@@ -149,6 +213,7 @@ pub(crate) unsafe fn pack<S: Isa<T>, T: Float, P: Source<T>>(isa: S, packing: &P
     // SAFETY: the caller's promises, for each way.
     unsafe {
         match packing.along {
+            Along::Lines if P::BY_PANEL => pack_by_panel(isa, packing),
             Along::Lines => pack_side_by_side(isa, packing),
             Along::Depth => pack_transposed(isa, packing),
         }
@@ -181,14 +246,12 @@ unsafe fn pack_side_by_side<S: Isa<T>, T: Float, P: Source<T>>(isa: S, packing: 
                     while done < used {
                         let line = panel + done;
                         let count = S::LANES.min(used - done);
-                        if done * size_of::<T>() % CACHE_LINE == 0 {
+                        if (done * size_of::<T>()).is_multiple_of(CACHE_LINE) {
                             source.prefetch(isa, p + RUNS_AHEAD, line);
                         }
-                        let vector = if whole {
-                            source.load(isa, p, line, S::LANES)
-                        } else {
-                            source.load(isa, p, line, count)
-                        };
+                        let loaded = if whole { S::LANES } else { count };
+                        let columns = source.columns(isa, line, loaded);
+                        let vector = source.load(isa, columns, p, line, loaded);
                         if whole {
                             isa.store(to.add(done), vector);
                         } else {
@@ -205,6 +268,41 @@ unsafe fn pack_side_by_side<S: Isa<T>, T: Float, P: Source<T>>(isa: S, packing: 
             }
         }
         first = end;
+    }
+}
+
+/// Lines side by side, one panel after another.
+///
+/// # Safety
+/// As for [`pack`], with `sums` null.
+#[inline(always)]
+unsafe fn pack_by_panel<S: Isa<T>, T: Float, P: Source<T>>(isa: S, packing: &Packing<T, P>) {
+    let Packing { source, lines, depth, width, dst, .. } = *packing;
+    for panel in (0..lines).step_by(width) {
+        let used = width.min(lines - panel);
+        // Last lines first: see `pack_transposed`.
+        for chunk in (0..used.div_ceil(S::LANES)).rev() {
+            let line = panel + chunk * S::LANES;
+            let count = S::LANES.min(panel + used - line);
+            let whole = used == width && line + S::LANES <= lines;
+            let to = dst.wrapping_add(panel * depth + chunk * S::LANES);
+            // SAFETY: lines of the panel, in their places; whole vectors where there are so many
+            // lines, and where what is too much falls on the next p.
+            unsafe {
+                let loaded = if whole { S::LANES } else { count };
+                let columns = source.columns(isa, line, loaded);
+                for p in 0..depth {
+                    source.prefetch(isa, p + RUNS_AHEAD, line);
+                    if whole && p + 1 < depth {
+                        let vector = source.load(isa, columns, p, line, S::LANES);
+                        isa.store(to.add(p * width), vector);
+                    } else {
+                        let vector = source.load(isa, columns, p, line, loaded);
+                        isa.store_up_to(to.add(p * width), vector, count);
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -230,10 +328,12 @@ unsafe fn pack_transposed<S: Isa<T>, T: Float, P: Source<T>>(isa: S, packing: &P
             while p < depth {
                 let steps = S::LANES.min(depth - p);
                 let mut square = [isa.splat(T::ZERO); MAX_LANES];
+                // SAFETY: `steps` elements of every line from p on.
+                let columns = unsafe { source.columns(isa, p, steps) };
                 for (i, row) in square.iter_mut().enumerate().take(S::LANES) {
                     if i < count {
                         // SAFETY: `steps` elements of a line from p on.
-                        *row = unsafe { source.load(isa, panel + first + i, p, steps) };
+                        *row = unsafe { source.load(isa, columns, panel + first + i, p, steps) };
                         source.prefetch(isa, panel + width + first + i, p);
                     }
                 }

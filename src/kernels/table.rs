@@ -208,6 +208,7 @@ impl<T: Float> KernelSet<T> {
                 store: x.store.as_ptr(),
                 features,
                 indices: x.indices.as_ptr(),
+                runs: x.indices.len(),
                 first: x.features.start,
                 scale: x.scale.as_ptr(),
                 shift: x.shift.as_ptr(),

@@ -258,7 +258,7 @@ impl<T: Element> FullyConnectedNet<T> {
             let finish = match mask {
                 _ if l == last => Finish::Store,
                 Some(mask) => {
-                    let (mask, scale) = (mask.from_row(first), self.dropout.scale());
+                    let (mask, scale) = (mask.below(first), self.dropout.scale());
                     Finish::ReluDropout { mask, scale }
                 }
                 None => Finish::Relu,

@@ -2,6 +2,7 @@
 
 mod contest;
 mod gemm;
+mod infer;
 mod train;
 mod turns;
 
@@ -20,6 +21,8 @@ enum BenchCommand {
     Gemm(gemm::GemmArgs),
     /// Measure steps of training, as fractions of the FMA peak of the same run.
     Train(train::TrainArgs),
+    /// Measure latency and throughput of forward passes.
+    Infer(infer::InferArgs),
 }
 
 /// Runs `tilewise bench`.
@@ -33,5 +36,6 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     match &args.command {
         BenchCommand::Gemm(args) => gemm::run(args),
         BenchCommand::Train(args) => train::run(args),
+        BenchCommand::Infer(args) => infer::run(args),
     }
 }

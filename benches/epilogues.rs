@@ -1,0 +1,180 @@
+//! What each fusion buys, on one thread: a product with its epilogue against the same product and
+//! passes of their own. Names are those of a training step at batch 512.
+
+mod support;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use support::{gemm, random, set_flops};
+use tilewise::{
+    gemm::{Backend, DropoutMask, Epilogue, Finish, GatheredRows, Operand, Start},
+    matrix::{MatMut, Matrix},
+    nn::{Dropout, DropoutPosition, Relu},
+};
+
+const BATCH: usize = 512;
+const INPUT: usize = 3072;
+const HIDDEN: usize = 512;
+
+/// `relu(X W + b)`, and with dropout behind it.
+fn forward(criterion: &mut Criterion) {
+    let gemm = gemm(Backend::Tilewise);
+    let (x, w) = (random(BATCH, INPUT, 1), random(INPUT, HIDDEN, 2));
+    let bias = vec![0.1; HIDDEN];
+    let mut out = Matrix::zeros(BATCH, HIDDEN).expect("a small matrix");
+    let mut sums = out.clone();
+    let mut scratch = gemm.scratch(BATCH, HIDDEN, INPUT).expect("little scratch memory");
+    let mut product = |out: &mut Matrix<f32>, finish| {
+        let epilogue = Epilogue { start: Start::Bias(&bias), finish, b_sums: None };
+        gemm.run(1.0, x.view(), w.view(), out.view_mut(), epilogue, &mut scratch)
+            .expect("operands that fit");
+    };
+    let mut group = criterion.benchmark_group("epilogues/forward");
+    set_flops(&mut group, 2 * BATCH * INPUT * HIDDEN);
+    group.bench_function("ReLU, fused", |b| b.iter(|| product(&mut out, Finish::Relu)));
+    group.bench_function("ReLU, two passes", |b| {
+        b.iter(|| {
+            product(&mut sums, Finish::Store);
+            Relu.forward(&gemm, sums.view(), out.view_mut()).expect("equal shapes");
+        });
+    });
+    let dropout = Dropout::new(0.1, 7).expect("a probability");
+    let (mask, scale) = (DropoutMask::new(0.1, 7, 1, 0), dropout.scale());
+    group.bench_function("ReLU and dropout, fused", |b| {
+        b.iter(|| product(&mut out, Finish::ReluDropout { mask, scale }));
+    });
+    group.bench_function("ReLU and dropout, three passes", |b| {
+        b.iter(|| {
+            product(&mut sums, Finish::Store);
+            Relu.forward(&gemm, sums.view(), out.view_mut()).expect("equal shapes");
+            let position = DropoutPosition { step: 1, layer: 0 };
+            dropout.forward(&gemm, position, out.view_mut()).expect("columns side by side");
+        });
+    });
+}
+
+/// `dX = (dY Wᵀ)` gated by the activation.
+fn input_gradient(criterion: &mut Criterion) {
+    const NEXT: usize = 1024;
+    let gemm = gemm(Backend::Tilewise);
+    let (d_out, w) = (random(BATCH, NEXT, 1), random(HIDDEN, NEXT, 2));
+    let activation = random(BATCH, HIDDEN, 3);
+    let mut d_x = Matrix::zeros(BATCH, HIDDEN).expect("a small matrix");
+    let mut scratch = gemm.scratch(BATCH, HIDDEN, NEXT).expect("little scratch memory");
+    let mut product = |d_x: &mut Matrix<f32>, epilogue| {
+        gemm.run(1.0, d_out.view(), w.view().t(), d_x.view_mut(), epilogue, &mut scratch)
+            .expect("operands that fit");
+    };
+    let mut group = criterion.benchmark_group("epilogues/input gradient");
+    set_flops(&mut group, 2 * BATCH * HIDDEN * NEXT);
+    group.bench_function("gate, fused", |b| {
+        b.iter(|| product(&mut d_x, Epilogue::gate(activation.view())));
+    });
+    group.bench_function("gate, two passes", |b| {
+        b.iter(|| {
+            product(&mut d_x, Epilogue::default());
+            Relu.backward(&gemm, activation.view(), d_x.view_mut()).expect("equal shapes");
+        });
+    });
+}
+
+/// `dW = Xᵀ dY`, the column sums of dY, and the update of W.
+fn weight_gradient(criterion: &mut Criterion) {
+    let gemm = gemm(Backend::Tilewise);
+    let (x, d_out) = (random(BATCH, INPUT, 1), random(BATCH, HIDDEN, 2));
+    let mut w = random(INPUT, HIDDEN, 3);
+    let mut gradient = w.clone();
+    let mut velocity = vec![0.0; INPUT * HIDDEN];
+    let mut sums = vec![0.0; HIDDEN];
+    let mut scratch = gemm.scratch(INPUT, HIDDEN, BATCH).expect("little scratch memory");
+    let mut product = |c: MatMut<'_, f32>, epilogue: Epilogue<'_, f32>| {
+        gemm.run(1.0, x.view().t(), d_out.view(), c, epilogue, &mut scratch)
+            .expect("operands that fit");
+    };
+    let rate = 1e-6;
+    let mut group = criterion.benchmark_group("epilogues/weight gradient");
+    set_flops(&mut group, 2 * BATCH * INPUT * HIDDEN);
+    group.bench_function("stored", |b| {
+        b.iter(|| product(gradient.view_mut(), Epilogue::default()));
+    });
+    group.bench_function("sums of columns, fused", |b| {
+        b.iter(|| {
+            let epilogue = Epilogue { b_sums: Some(&mut sums), ..Epilogue::default() };
+            product(gradient.view_mut(), epilogue);
+        });
+    });
+    group.bench_function("sums of columns, a pass", |b| {
+        b.iter(|| {
+            product(gradient.view_mut(), Epilogue::default());
+            sums.fill(0.0);
+            for i in 0..BATCH {
+                let row = d_out.view().row(i).expect("a dense row");
+                sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+            }
+        });
+    });
+    group.bench_function("SGD, fused", |b| {
+        b.iter(|| {
+            let finish = Finish::Descent { learning_rate: rate, l2: 0.0 };
+            product(w.view_mut(), Epilogue { finish, ..Epilogue::default() });
+        });
+    });
+    group.bench_function("SGD, a pass", |b| {
+        b.iter(|| {
+            product(gradient.view_mut(), Epilogue::default());
+            for i in 0..INPUT {
+                let from = gradient.view();
+                let (from, mut to) = (from.row(i).expect("a dense row"), w.view_mut());
+                let to = to.row_mut(i).expect("a dense row");
+                to.iter_mut().zip(from).for_each(|(w, g)| *w -= rate * g);
+            }
+        });
+    });
+    group.bench_function("momentum, fused", |b| {
+        b.iter(|| {
+            let velocity = MatMut::new(&mut velocity, INPUT, HIDDEN).expect("as large as W");
+            let (learning_rate, momentum, nesterov, l2) = (rate, 0.9, false, 0.0);
+            let finish = Finish::Momentum { velocity, learning_rate, momentum, nesterov, l2 };
+            product(w.view_mut(), Epilogue { finish, ..Epilogue::default() });
+        });
+    });
+}
+
+/// The first product of a step: pictures gathered and normalised while they are packed, and ahead.
+fn gathered(criterion: &mut Criterion) {
+    let gemm = gemm(Backend::Tilewise);
+    let w = random(INPUT, HIDDEN, 2);
+    let store: Vec<u8> = (0..4 * BATCH * INPUT).map(|i| (i * 7919 % 251) as u8).collect();
+    let indices: Vec<u32> = (0..BATCH as u32).map(|i| (i * 1709) % (4 * BATCH as u32)).collect();
+    let (scale, shift) = (vec![1.0 / 255.0; INPUT], vec![-0.5; INPUT]);
+    let rows = GatheredRows::new(&store, &indices, &scale, &shift).expect("indices in the store");
+    let mut x = Matrix::zeros(BATCH, INPUT).expect("a small matrix");
+    let mut out = Matrix::zeros(BATCH, HIDDEN).expect("a small matrix");
+    let mut scratch = gemm.scratch(BATCH, HIDDEN, INPUT).expect("little scratch memory");
+    let mut product = |x: Operand<'_, f32>| {
+        gemm.run(1.0, x, w.view(), out.view_mut(), Epilogue::default(), &mut scratch)
+            .expect("operands that fit");
+    };
+    let mut group = criterion.benchmark_group("epilogues/gathered input");
+    set_flops(&mut group, 2 * BATCH * INPUT * HIDDEN);
+    group.bench_function("while packing", |b| b.iter(|| product(rows.into())));
+    group.bench_function("a pass ahead", |b| {
+        b.iter(|| {
+            for (i, &index) in indices.iter().enumerate() {
+                let picture = &store[index as usize * INPUT..][..INPUT];
+                let mut view = x.view_mut();
+                let row = view.row_mut(i).expect("a dense row");
+                for (j, (to, &byte)) in row.iter_mut().zip(picture).enumerate() {
+                    *to = f32::from(byte) * scale[j] + shift[j];
+                }
+            }
+            product(x.view().into());
+        });
+    });
+}
+
+criterion_group! {
+    name = benches;
+    config = support::criterion();
+    targets = forward, input_gradient, weight_gradient, gathered
+}
+criterion_main!(benches);

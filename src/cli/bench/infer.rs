@@ -1,0 +1,174 @@
+//! `tilewise bench infer`: latency and throughput of forward passes at several batch sizes.
+
+use std::{fmt::Write as _, time::Instant};
+
+use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
+use serde_json::json;
+
+use crate::{
+    cli::{
+        console::print,
+        cores, in_pool,
+        options::{self, Dtype},
+    },
+    error::{Error, Result},
+    gemm::{Backend, Gemm},
+    kernels::Element,
+    matrix::Matrix,
+    nn::{FullyConnectedNet, Init, Mode, NetConfig, Passes, Workspace},
+    simd::InstructionSet,
+    threads::Threads,
+};
+
+/// Arguments of `tilewise bench infer`.
+#[derive(Debug, clap::Args)]
+pub struct InferArgs {
+    /// Features of an example, widths of the hidden layers, and classes.
+    #[arg(long, value_name = "SIZES", value_delimiter = ',', value_parser = options::count,
+          default_value = "3072,512,1024,10")]
+    dims: Vec<usize>,
+    /// Examples in a batch, one measurement for each.
+    #[arg(long, value_name = "SIZES", value_delimiter = ',', value_parser = options::count,
+          default_value = "1,8,32,512")]
+    batch: Vec<usize>,
+    /// Precision to compute with.
+    #[arg(long, value_enum, default_value = "f32")]
+    dtype: Dtype,
+    /// Threads of tilewise; matrixmultiply has one.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = options::threads)]
+    threads: usize,
+    /// Instruction set of tilewise [default: TILEWISE_ISA, else the best here]
+    #[arg(long, value_name = "NAME")]
+    isa: Option<InstructionSet>,
+    /// Time for each batch size, divided equally.
+    #[arg(long, value_name = "S", default_value = "2", value_parser = options::positive)]
+    seconds: f64,
+    /// Print one JSON object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Who is measured: naive products would take seconds.
+const CONTESTANTS: [(&str, Backend); 2] =
+    [("tilewise", Backend::Tilewise), ("matrixmultiply", Backend::MatrixMultiply)];
+
+/// Runs `tilewise bench infer`.
+///
+/// # Errors
+/// As [`super::run`].
+pub(super) fn run(args: &InferArgs) -> Result<()> {
+    in_pool(Some(args.threads), || match args.dtype {
+        Dtype::F32 => bench::<f32>(args),
+        Dtype::F64 => bench::<f64>(args),
+    })
+}
+
+/// What one backend reached at one batch size.
+struct Line {
+    backend: &'static str,
+    batch: usize,
+    threads: usize,
+    median_ms: f64,
+    p99_ms: f64,
+}
+
+impl Line {
+    fn images_per_s(&self) -> f64 {
+        1e3 * self.batch as f64 / self.median_ms
+    }
+}
+
+fn bench<T: Element>(args: &InferArgs) -> Result<()> {
+    let &[input, ref hidden @ .., classes] = args.dims.as_slice() else {
+        return Err(Error::setting("--dims", args.dims.len(), "at least two sizes"));
+    };
+    let set = args.isa.map_or_else(InstructionSet::preferred, Ok)?;
+    let gemm = Gemm::<T>::with_instruction_set(set)?;
+    let (hidden, init) = (hidden.to_vec(), Init::He);
+    let config = NetConfig { input, hidden, classes, init, ..NetConfig::default() };
+    let net = FullyConnectedNet::<T>::new(&config)?;
+    let mut lines = Vec::new();
+    for &batch in &args.batch {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let x = Matrix::from_fn(batch, input, |_, _| T::from_f64(rng.random_range(-0.5..0.5)))?;
+        let contestants = CONTESTANTS.map(|(name, backend)| {
+            let own = backend == Backend::Tilewise;
+            let threads = if own { Threads::Pool } else { Threads::Caller };
+            let gemm = gemm.with_backend(backend).threads(threads);
+            let workspace = net.workspace_for(gemm, batch, Passes::Forward);
+            workspace.map(|w| (name, if own { args.threads } else { 1 }, w, Vec::new()))
+        });
+        let mut contestants: Vec<_> = contestants.into_iter().collect::<Result<_>>()?;
+        let pass = |workspace: &mut Workspace<T>| {
+            let begin = Instant::now();
+            net.forward(x.view(), workspace, Mode::Evaluation)?;
+            Ok::<f64, Error>(begin.elapsed().as_secs_f64())
+        };
+        for (_, _, workspace, _) in &mut contestants {
+            pass(workspace)?;
+        }
+        let begin = Instant::now();
+        while begin.elapsed().as_secs_f64() < args.seconds {
+            for (_, _, workspace, seconds) in &mut contestants {
+                // As long a turn for each, so that nobody finds the caches of the other.
+                let turn = Instant::now();
+                while turn.elapsed().as_secs_f64() < 4e-3 {
+                    seconds.push(pass(workspace)?);
+                }
+            }
+        }
+        lines.extend(contestants.into_iter().map(|(backend, threads, _, mut seconds)| {
+            seconds.sort_by(f64::total_cmp);
+            let at = |share: f64| 1e3 * seconds[((seconds.len() - 1) as f64 * share) as usize];
+            Line { backend, batch, threads, median_ms: at(0.5), p99_ms: at(0.99) }
+        }));
+    }
+    print(&if args.json { as_json::<T>(args, &lines) } else { as_text::<T>(args, set, &lines) })
+}
+
+fn as_json<T: Element>(args: &InferArgs, lines: &[Line]) -> String {
+    let mut text = String::new();
+    for line in lines {
+        let object = json!({
+            "backend": line.backend,
+            "dims": args.dims,
+            "batch": line.batch,
+            "dtype": T::NAME,
+            "threads": line.threads,
+            "median_ms": line.median_ms,
+            "p99_ms": line.p99_ms,
+            "images_per_s": line.images_per_s(),
+        });
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{object}");
+    }
+    text
+}
+
+fn as_text<T: Element>(args: &InferArgs, set: InstructionSet, lines: &[Line]) -> String {
+    let dims: Vec<String> = args.dims.iter().map(usize::to_string).collect();
+    let mut text = format!(
+        "tilewise {}: forward passes of {}, {}, {set}, cores {}\n\n\
+         {:14} {:>7} {:>7} {:>11} {:>11} {:>11}\n",
+        env!("CARGO_PKG_VERSION"),
+        dims.join("-"),
+        T::NAME,
+        cores(),
+        "backend",
+        "batch",
+        "threads",
+        "median ms",
+        "99 % ms",
+        "images/s",
+    );
+    for line in lines {
+        let Line { backend, batch, threads, median_ms, p99_ms } = line;
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            text,
+            "{backend:14} {batch:>7} {threads:>7} {median_ms:>11.4} {p99_ms:>11.4} {:>11.0}",
+            line.images_per_s(),
+        );
+    }
+    text
+}

@@ -1,0 +1,76 @@
+//! The program as people run it, on a small data set, for the tests of its subcommands.
+
+use std::{fs, path::Path, process::Command};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tilewise::data::synthetic;
+
+/// What a run of the program gave.
+pub struct Output {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Output {
+    /// Checks the exit code and that standard error is one line that contains all of `texts`.
+    pub fn expect_error(&self, code: i32, texts: &[&str]) {
+        assert_eq!(self.code, code, "{}", self.stderr);
+        assert_eq!(self.stderr.lines().count(), 1, "{}", self.stderr);
+        assert!(self.stderr.starts_with("error: "), "{}", self.stderr);
+        for text in texts {
+            assert!(self.stderr.contains(text), "{text:?} in {}", self.stderr);
+        }
+    }
+
+    pub fn expect_success(&self) -> &Self {
+        assert_eq!((self.code, self.stderr.as_str()), (0, ""), "{}", self.stdout);
+        self
+    }
+}
+
+/// The program, to be run in `dir`.
+pub fn program(dir: &TempDir, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tilewise"));
+    command.current_dir(dir.path()).args(arguments);
+    command.env_remove("TILEWISE_DATA");
+    command
+}
+
+pub fn run(dir: &TempDir, arguments: &[&str]) -> Output {
+    finish(&mut program(dir, arguments))
+}
+
+pub fn finish(command: &mut Command) -> Output {
+    let output = command.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Output {
+        code: output.status.code().expect("an exit code"),
+        stdout: text(output.stdout),
+        stderr: text(output.stderr),
+    }
+}
+
+/// A directory with a small data set in the form of CIFAR-10, as `set`.
+pub fn with_data() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("set")).unwrap();
+    for (name, pictures, seed) in [("data_batch_1.bin", 300, 1), ("test_batch.bin", 100, 2)] {
+        let set = synthetic(pictures, seed).unwrap();
+        let mut bytes = Vec::new();
+        for (index, &label) in set.labels().iter().enumerate() {
+            bytes.push(label);
+            bytes.extend(set.picture(index).unwrap());
+        }
+        fs::write(dir.path().join("set").join(name), bytes).unwrap();
+    }
+    dir
+}
+
+/// The lines of a run's `metrics.jsonl`.
+#[allow(dead_code, reason = "not every test of a subcommand looks at metrics")]
+pub fn metrics(dir: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(dir.join("metrics.jsonl")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
