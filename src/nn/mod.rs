@@ -11,7 +11,10 @@ mod init;
 mod linear;
 mod loss;
 mod model;
+mod predictor;
+mod ranking;
 mod relu;
+mod scratch_pool;
 mod workspace;
 
 pub use dropout::{Dropout, DropoutPosition};
@@ -19,7 +22,10 @@ pub use init::Init;
 pub use linear::{Linear, LinearGradient, LinearRelu};
 pub use loss::CrossEntropy;
 pub use model::{FullyConnectedNet, Mode, NetConfig, TwoLayerNet};
+pub use predictor::{Examples, Predictor, Scratch};
+pub use ranking::{softmax, top_k};
 pub use relu::Relu;
+pub use scratch_pool::{PooledScratch, ScratchPool};
 pub use workspace::Workspace;
 
 pub(crate) use elementwise::{scale, sum_of_squares};

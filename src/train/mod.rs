@@ -6,6 +6,7 @@ mod history;
 #[cfg(feature = "model-files")]
 pub mod model_file;
 pub mod optim;
+mod predictor;
 mod schedule;
 mod solver;
 mod trainer;

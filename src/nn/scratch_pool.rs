@@ -1,0 +1,108 @@
+//! `ScratchPool`: a fixed number of scratches for callers who do not want to hold one for each
+//! thread.
+
+use std::{
+    ops::{Deref, DerefMut},
+    sync::{
+        Mutex, MutexGuard, TryLockError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use crate::{
+    error::{Error, Result},
+    kernels::Element,
+    nn::predictor::Scratch,
+};
+
+/// Scratches to be taken and given back by any thread. Neither blocks or allocates: which ones are
+/// free stands in one atomic word for each 64, and whoever clears a bit of it owns that scratch.
+#[derive(Debug)]
+pub struct ScratchPool<T: Element> {
+    free: Vec<AtomicU64>,
+    /// Bit `i` of the words is for scratch `i`. Nobody ever waits for these locks.
+    scratches: Vec<Mutex<Scratch<T>>>,
+}
+
+impl<T: Element> ScratchPool<T> {
+    /// `count` copies of `scratch`.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if `count` is 0.
+    pub fn new(scratch: &Scratch<T>, count: usize) -> Result<Self> {
+        if count == 0 {
+            return Err(Error::setting("scratches", count, "at least 1"));
+        }
+        let bits = |first: usize| match count - first {
+            rest @ 0..64 => (1 << rest) - 1,
+            _ => u64::MAX,
+        };
+        Ok(Self {
+            free: (0..count).step_by(64).map(|first| AtomicU64::new(bits(first))).collect(),
+            scratches: (0..count).map(|_| Mutex::new(scratch.clone())).collect(),
+        })
+    }
+
+    /// Number of scratches.
+    pub fn count(&self) -> usize {
+        self.scratches.len()
+    }
+
+    /// A scratch that goes back when it is dropped, or `None` while all are taken. With as many
+    /// scratches as threads that predict there always is one.
+    pub fn take(&self) -> Option<PooledScratch<'_, T>> {
+        for (number, word) in self.free.iter().enumerate() {
+            let mut bits = word.load(Ordering::Relaxed);
+            while bits != 0 {
+                let rest = bits & (bits - 1);
+                match word.compare_exchange_weak(bits, rest, Ordering::Acquire, Ordering::Relaxed) {
+                    Ok(_) => {
+                        let index = 64 * number + bits.trailing_zeros() as usize;
+                        let scratch = match self.scratches[index].try_lock() {
+                            Ok(scratch) => scratch,
+                            // A scratch has nothing that a panic could leave half done.
+                            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+                            Err(TryLockError::WouldBlock) => {
+                                unreachable!("whoever clears the bit is alone")
+                            }
+                        };
+                        return Some(PooledScratch { pool: self, index, scratch: Some(scratch) });
+                    }
+                    Err(now) => bits = now,
+                }
+            }
+        }
+        None
+    }
+}
+
+/// A [`Scratch`] taken from a [`ScratchPool`].
+#[derive(Debug)]
+pub struct PooledScratch<'a, T: Element> {
+    pool: &'a ScratchPool<T>,
+    index: usize,
+    /// There until it is dropped.
+    scratch: Option<MutexGuard<'a, Scratch<T>>>,
+}
+
+impl<T: Element> Deref for PooledScratch<'_, T> {
+    type Target = Scratch<T>;
+
+    fn deref(&self) -> &Scratch<T> {
+        self.scratch.as_ref().expect("taken back only when dropped")
+    }
+}
+
+impl<T: Element> DerefMut for PooledScratch<'_, T> {
+    fn deref_mut(&mut self) -> &mut Scratch<T> {
+        self.scratch.as_mut().expect("taken back only when dropped")
+    }
+}
+
+impl<T: Element> Drop for PooledScratch<'_, T> {
+    fn drop(&mut self) {
+        // The lock first, so that it is open when the bit says so.
+        self.scratch = None;
+        self.pool.free[self.index / 64].fetch_or(1 << (self.index % 64), Ordering::Release);
+    }
+}

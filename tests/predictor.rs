@@ -1,0 +1,312 @@
+//! Predictors give the bits of the network that they were made from, however a batch is cut and
+//! divided, from numbers and from bytes, and refuse what does not fit.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
+use tilewise::{
+    Element, Error,
+    data::Normalization,
+    gemm::{GatheredRows, Gemm, Operand},
+    matrix::{MatMut, MatRef},
+    nn::{FullyConnectedNet, Init, Mode, NetConfig, Predictor, ScratchPool},
+    simd::InstructionSet,
+    threads::Threads,
+};
+
+const FEATURES: usize = 147; // 3 channels of 7 x 7
+const CLASSES: usize = 11;
+
+fn net<T: Element>(hidden: &[usize]) -> FullyConnectedNet<T> {
+    let mut net = FullyConnectedNet::new(&NetConfig {
+        input: FEATURES,
+        hidden: hidden.to_vec(),
+        classes: CLASSES,
+        init: Init::He,
+        dropout: 0.5,
+        ..NetConfig::default()
+    })
+    .unwrap();
+    for layer in net.layers_mut() {
+        for (index, bias) in layer.bias_mut().iter_mut().enumerate() {
+            *bias = T::from_f64(0.01 * index as f64 - 0.1);
+        }
+    }
+    net
+}
+
+fn random<T: Element>(len: usize, seed: u64) -> Vec<T> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    (0..len).map(|_| T::from_f64(rng.random_range(-1.0..1.0))).collect()
+}
+
+fn normalization() -> Normalization {
+    Normalization::new(vec![1.0 / 255.0, 0.01, 0.003], vec![-0.47, -0.5, 0.25]).unwrap()
+}
+
+/// The logits of rows, each alone, by the network itself, which packs no weights before.
+fn expected<'a, T: Element>(
+    net: &FullyConnectedNet<T>,
+    gemm: Gemm<T>,
+    rows: impl IntoIterator<Item: Into<Operand<'a, T>>>,
+) -> Vec<T> {
+    let mut workspace = net.workspace(gemm, 1).unwrap();
+    let mut logits = Vec::new();
+    for row in rows {
+        net.forward(row, &mut workspace, Mode::Evaluation).unwrap();
+        logits.extend(workspace.logits(1).unwrap().row(0).unwrap());
+    }
+    logits
+}
+
+/// Numbers, one example after another, as matrices of one row.
+fn single_rows<T: Element>(x: &[T]) -> impl Iterator<Item = MatRef<'_, T>> {
+    x.chunks(FEATURES).map(|row| MatRef::new(row, 1, FEATURES).unwrap())
+}
+
+fn bits<T: Element>(values: &[T]) -> Vec<u64> {
+    values.iter().map(|value| value.to_f64().to_bits()).collect()
+}
+
+fn check_bits<T: Element>() {
+    const ROWS: usize = 45;
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(4).build().unwrap();
+    for hidden in [&[][..], &[64], &[200, 33]] {
+        let net = net::<T>(hidden);
+        for set in InstructionSet::available() {
+            let gemm = Gemm::with_instruction_set(set).unwrap();
+            let predictor = Predictor::with_gemm(&net, gemm)
+                .unwrap()
+                .with_normalization(&normalization())
+                .unwrap();
+            let x = random::<T>(ROWS * FEATURES, 3);
+            let wanted = bits(&expected(&net, gemm, single_rows(&x)));
+            let mut rng = ChaCha8Rng::seed_from_u64(4);
+            let pictures: Vec<u8> = (0..ROWS * FEATURES).map(|_| rng.random()).collect();
+            let map = normalization().per_feature::<T>(FEATURES / 3);
+            let indices: Vec<u32> = (0..ROWS as u32).collect();
+            let single = indices
+                .chunks(1)
+                .map(|index| GatheredRows::new(&pictures, index, &map.scale, &map.shift).unwrap());
+            let wanted_of_pictures = bits(&expected(&net, gemm, single));
+            pool.install(|| {
+                for threads in [Threads::Caller, Threads::Pool, Threads::Count(2)] {
+                    for (rows, capacity) in [(ROWS, 64), (ROWS, 8), (ROWS, 1), (3, 64), (1, 1)] {
+                        let case = format!("{hidden:?} {set} {threads:?} {rows} by {capacity}");
+                        let mut scratch = predictor.scratch_on(threads, capacity).unwrap();
+                        let mut out = vec![T::from_f64(f64::NAN); rows * CLASSES];
+                        let view = MatRef::new(&x[..rows * FEATURES], rows, FEATURES).unwrap();
+                        let to = MatMut::new(&mut out, rows, CLASSES).unwrap();
+                        predictor.predict_into(view, to, &mut scratch).unwrap();
+                        assert_eq!(bits(&out), wanted[..rows * CLASSES], "{case}");
+
+                        out.fill(T::from_f64(f64::NAN));
+                        let to = MatMut::new(&mut out, rows, CLASSES).unwrap();
+                        let bytes = &pictures[..rows * FEATURES];
+                        predictor.predict_into(bytes, to, &mut scratch).unwrap();
+                        assert_eq!(bits(&out), wanted_of_pictures[..rows * CLASSES], "{case}");
+                    }
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn single_precision_has_the_bits_of_the_network() {
+    check_bits::<f32>();
+}
+
+#[test]
+fn double_precision_has_the_bits_of_the_network() {
+    check_bits::<f64>();
+}
+
+#[test]
+fn rows_of_any_strides_are_taken() {
+    let net = net::<f32>(&[20]);
+    let predictor = Predictor::new(&net).unwrap();
+    let mut scratch = predictor.scratch(4).unwrap();
+    let x = random::<f32>(5 * FEATURES, 5);
+    let wanted = expected(&net, Gemm::new().unwrap(), single_rows(&x));
+    // The same rows from the last to the first, and column by column.
+    let backwards = (-(FEATURES as isize), 1);
+    let backwards = MatRef::strided(&x, 4 * FEATURES, (5, FEATURES), backwards).unwrap();
+    let mut columns = vec![0.0; x.len()];
+    for (index, &value) in x.iter().enumerate() {
+        columns[index % FEATURES * 5 + index / FEATURES] = value;
+    }
+    let columns = MatRef::new(&columns, FEATURES, 5).unwrap().t();
+    // Logits with room between the rows, which stays as it is.
+    let mut out = vec![7.0f32; 5 * (CLASSES + 2)];
+    for (view, backwards) in [(backwards, true), (columns, false)] {
+        let strides = (CLASSES as isize + 2, 1);
+        let to = MatMut::strided(&mut out, 0, (5, CLASSES), strides).unwrap();
+        predictor.predict_into(view, to, &mut scratch).unwrap();
+        for (i, row) in out.chunks(CLASSES + 2).enumerate() {
+            let i = if backwards { 4 - i } else { i };
+            assert_eq!(row[..CLASSES], wanted[i * CLASSES..][..CLASSES]);
+            assert_eq!(row[CLASSES..], [7.0, 7.0]);
+        }
+    }
+}
+
+#[test]
+fn eight_threads_share_a_predictor_and_five_scratches() {
+    let net = net::<f32>(&[64, 32]);
+    let predictor = Predictor::new(&net).unwrap();
+    let pool = ScratchPool::new(&predictor.scratch(4).unwrap(), 5).unwrap();
+    assert_eq!(pool.count(), 5);
+    let x = random::<f32>(32 * FEATURES, 6);
+    let wanted = bits(&expected(&net, Gemm::new().unwrap(), single_rows(&x)));
+    let (served, turned_away) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let (predictor, pool, x, wanted) = (&predictor, &pool, &x, &wanted);
+            let (served, turned_away) = (&served, &turned_away);
+            scope.spawn(move || {
+                for round in 0..400 {
+                    let (first, rows) = ((thread * 7 + round) % 24, 1 + round % 8);
+                    let view = &x[first * FEATURES..(first + rows) * FEATURES];
+                    let view = MatRef::new(view, rows, FEATURES).unwrap();
+                    let mut out = vec![0.0; rows * CLASSES];
+                    let to = MatMut::new(&mut out, rows, CLASSES).unwrap();
+                    let Some(mut scratch) = pool.take() else {
+                        turned_away.fetch_add(1, Ordering::Relaxed);
+                        std::thread::yield_now();
+                        continue;
+                    };
+                    predictor.predict_into(view, to, &mut scratch).unwrap();
+                    drop(scratch);
+                    assert_eq!(bits(&out), wanted[first * CLASSES..(first + rows) * CLASSES]);
+                    served.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    assert_eq!(served.into_inner() + turned_away.into_inner(), 8 * 400);
+}
+
+#[test]
+fn a_pool_gives_each_scratch_once_and_takes_it_back() {
+    let predictor = Predictor::new(&net::<f32>(&[8])).unwrap();
+    for count in [1, 2, 63, 64, 65, 130] {
+        let pool = ScratchPool::new(&predictor.scratch(1).unwrap(), count).unwrap();
+        for _ in 0..2 {
+            let mut taken: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
+            assert_eq!(taken.len(), count);
+            taken.truncate(count / 2);
+            let again: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
+            assert_eq!(again.len(), count - count / 2);
+        }
+    }
+    // A panic while a scratch is taken gives it back.
+    let pool = ScratchPool::new(&predictor.scratch(1).unwrap(), 1).unwrap();
+    let held = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let _scratch = pool.take().unwrap();
+        std::panic::resume_unwind(Box::new(()));
+    }));
+    assert!(held.is_err() && pool.take().is_some());
+    assert!(ScratchPool::new(&predictor.scratch(1).unwrap(), 0).is_err());
+}
+
+#[test]
+fn what_does_not_fit_is_refused_and_leaves_the_logits_alone() {
+    let predictor = Predictor::new(&net::<f32>(&[8])).unwrap();
+    let mut scratch = predictor.scratch(2).unwrap();
+    let other = Predictor::new(&net::<f32>(&[9])).unwrap();
+    let mut others = other.scratch(2).unwrap();
+    let x = vec![0.5f32; 3 * FEATURES];
+    let rows = MatRef::new(&x, 3, FEATURES).unwrap();
+    let mut out = vec![7.0f32; 3 * CLASSES];
+
+    let narrow = rows.part(0..3, 0..FEATURES - 1).unwrap();
+    let to = MatMut::new(&mut out, 3, CLASSES).unwrap();
+    let error = predictor.predict_into(narrow, to, &mut scratch).unwrap_err();
+    assert!(error.to_string().contains("146") && error.to_string().contains("147"), "{error}");
+
+    let to = MatMut::new(&mut out, 3, CLASSES).unwrap().part(0..2, 0..CLASSES).unwrap();
+    let error = predictor.predict_into(rows, to, &mut scratch).unwrap_err();
+    assert!(matches!(error, Error::Shape { expected: (3, 11), found: (2, 11), .. }), "{error}");
+
+    let to = MatMut::new(&mut out, CLASSES, 3).unwrap().t();
+    let error = predictor.predict_into(rows, to, &mut scratch).unwrap_err();
+    assert!(error.to_string().contains("side by side"), "{error}");
+
+    let to = MatMut::new(&mut out, 3, CLASSES).unwrap();
+    let error = predictor.predict_into(rows, to, &mut others).unwrap_err();
+    assert!(error.to_string().contains("[147, 9, 11]"), "{error}");
+
+    let bytes = vec![0u8; 3 * FEATURES];
+    let to = MatMut::new(&mut out, 3, CLASSES).unwrap();
+    let error = predictor.predict_into(&bytes[..], to, &mut scratch).unwrap_err();
+    assert!(error.to_string().contains("normalization"), "{error}");
+
+    let predictor = predictor.with_normalization(&normalization()).unwrap();
+    let to = MatMut::new(&mut out, 3, CLASSES).unwrap();
+    let error = predictor.predict_into(&bytes[1..], to, &mut scratch).unwrap_err();
+    assert!(matches!(error, Error::Length { expected: 294, found: 440, .. }), "{error}");
+    assert!(out.iter().all(|&value| value == 7.0));
+
+    // No rows are no error.
+    let to = MatMut::new(&mut [], 0, CLASSES).unwrap();
+    predictor.predict_into(&bytes[..0], to, &mut scratch).unwrap();
+}
+
+#[test]
+fn settings_without_sense_are_refused() {
+    let predictor = Predictor::new(&net::<f32>(&[8])).unwrap();
+    assert!(predictor.scratch(0).is_err());
+    assert!(matches!(predictor.scratch(usize::MAX / 8), Err(Error::SizeOverflow { .. })));
+    let two = Normalization::new(vec![1.0; 2], vec![0.0; 2]).unwrap();
+    assert!(matches!(
+        predictor.clone().with_normalization(&two),
+        Err(Error::Length { expected: 146, found: 147, .. })
+    ));
+    let huge = Normalization::new(vec![1e300; 3], vec![0.0; 3]).unwrap();
+    assert!(predictor.clone().with_normalization(&huge).is_err());
+    assert!(predictor.with_pixel_map(vec![1.0; FEATURES], vec![0.0; 3]).is_err());
+
+    for poison in [f32::NAN, f32::INFINITY] {
+        let mut net = net::<f32>(&[8]);
+        net.layers_mut()[1].bias_mut()[3] = poison;
+        let error = Predictor::new(&net).unwrap_err().to_string();
+        assert!(error.contains("3 of the bias of layer 1"), "{error}");
+        let mut net = net.clone();
+        net.layers_mut()[0].weight_mut().set(0, 2, poison);
+        let error = Predictor::new(&net).unwrap_err().to_string();
+        assert!(error.contains("2 of the weight of layer 0"), "{error}");
+    }
+}
+
+#[cfg(feature = "model-files")]
+#[test]
+fn files_bring_network_and_normalization() {
+    use tilewise::train::model_file::{ModelInfo, save};
+
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.safetensors");
+    let net = net::<f32>(&[8]);
+    save(&path, &net, &ModelInfo::default()).unwrap();
+    let (predictor, info) = Predictor::<f32>::load_with_info(&path).unwrap();
+    assert!(!predictor.takes_pictures() && info == ModelInfo::default());
+    assert_eq!(predictor.dims(), [FEATURES, 8, CLASSES]);
+
+    let normalization = Some(normalization());
+    save(&path, &net, &ModelInfo { normalization, ..ModelInfo::default() }).unwrap();
+    let predictor = Predictor::<f32>::load(&path).unwrap();
+    let picture = [9u8; FEATURES];
+    let mut out = [0.0; CLASSES];
+    let to = MatMut::new(&mut out, 1, CLASSES).unwrap();
+    predictor.predict_into(&picture[..], to, &mut predictor.scratch(1).unwrap()).unwrap();
+    let map = self::normalization().per_feature::<f32>(FEATURES / 3);
+    let x = GatheredRows::new(&picture, &[0], &map.scale, &map.shift).unwrap();
+    assert_eq!(bits(&out), bits(&expected(&net, Gemm::new().unwrap(), [x])));
+
+    // A normalisation that does not fit the network is the file's fault.
+    let normalization = Some(Normalization::new(vec![1.0; 2], vec![0.0; 2]).unwrap());
+    save(&path, &net, &ModelInfo { normalization, ..ModelInfo::default() }).unwrap();
+    let error = Predictor::<f32>::load(&path).unwrap_err().to_string();
+    assert!(error.contains("model.safetensors"), "{error}");
+    assert!(Predictor::<f32>::load(&dir.path().join("none")).is_err());
+}

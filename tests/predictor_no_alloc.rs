@@ -1,0 +1,56 @@
+//! No prediction allocates once predictor and scratch are there: counted by the allocator itself,
+//! over all threads.
+
+mod support;
+
+use support::Counting;
+use tilewise::{
+    data::Normalization,
+    matrix::{MatMut, MatRef},
+    nn::{FullyConnectedNet, NetConfig, Predictor, ScratchPool, softmax, top_k},
+    threads::Threads,
+};
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting::new();
+
+// One test, because the counter sees the allocations of all tests of the process.
+#[test]
+fn predictions_allocate_nothing() {
+    let before = ALLOCATOR.allocations();
+    drop(std::hint::black_box(vec![0u8; 100]));
+    assert_eq!(ALLOCATOR.allocations(), before + 1, "the counter counts");
+
+    let config = NetConfig { hidden: vec![512, 300], ..NetConfig::default() };
+    let normalization = Normalization::new(vec![1.0 / 255.0; 3], vec![-0.5; 3]).unwrap();
+    let predictor = Predictor::<f32>::new(&FullyConnectedNet::new(&config).unwrap())
+        .unwrap()
+        .with_normalization(&normalization)
+        .unwrap();
+    let (x, pictures) = (vec![0.5f32; 100 * 3072], vec![99u8; 100 * 3072]);
+    let mut out = vec![0.0; 100 * 10];
+    let mut best = [(0, 0.0); 5];
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(4).build().unwrap();
+    pool.install(|| {
+        for threads in [Threads::Caller, Threads::Count(2), Threads::Pool] {
+            let scratch = predictor.scratch_on(threads, 32).unwrap();
+            let scratches = ScratchPool::new(&scratch, 2).unwrap();
+            for rows in [1, 7, 32, 100] {
+                let before = ALLOCATOR.allocations();
+                for _ in 0..2 {
+                    let mut scratch = scratches.take().unwrap();
+                    let out = &mut out[..rows * 10];
+                    let view = MatRef::new(&x[..rows * 3072], rows, 3072).unwrap();
+                    let to = MatMut::new(out, rows, 10).unwrap();
+                    predictor.predict_into(view, to, &mut scratch).unwrap();
+                    let to = MatMut::new(out, rows, 10).unwrap();
+                    predictor.predict_into(&pictures[..rows * 3072], to, &mut scratch).unwrap();
+                    softmax(MatMut::new(out, rows, 10).unwrap()).unwrap();
+                    assert_eq!(top_k(&out[..10], &mut best), 5);
+                }
+                let found = ALLOCATOR.allocations() - before;
+                assert_eq!(found, 0, "{rows} rows, {threads:?}");
+            }
+        }
+    });
+}
