@@ -1,4 +1,5 @@
-//! `tilewise bench infer`: latency and throughput of forward passes at several batch sizes.
+//! `tilewise bench infer`: latency and throughput of predictions at several batch sizes, with
+//! weights packed beforehand, and of forward passes on the products of matrixmultiply.
 
 use std::{fmt::Write as _, time::Instant};
 
@@ -15,7 +16,7 @@ use crate::{
     gemm::{Backend, Gemm},
     kernels::Element,
     matrix::Matrix,
-    nn::{FullyConnectedNet, Init, Mode, NetConfig, Passes, Workspace},
+    nn::{FullyConnectedNet, Init, Mode, NetConfig, Passes, Predictor},
     simd::InstructionSet,
     threads::Threads,
 };
@@ -48,10 +49,6 @@ pub struct InferArgs {
     json: bool,
 }
 
-/// Who is measured: naive products would take seconds.
-const CONTESTANTS: [(&str, Backend); 2] =
-    [("tilewise", Backend::Tilewise), ("matrixmultiply", Backend::MatrixMultiply)];
-
 /// Runs `tilewise bench infer`.
 ///
 /// # Errors
@@ -61,6 +58,40 @@ pub(super) fn run(args: &InferArgs) -> Result<()> {
         Dtype::F32 => bench::<f32>(args),
         Dtype::F64 => bench::<f64>(args),
     })
+}
+
+/// One way to compute the logits of a batch.
+struct Contestant<'a> {
+    backend: &'static str,
+    threads: usize,
+    pass: &'a mut dyn FnMut() -> Result<()>,
+    /// Of each pass.
+    seconds: Vec<f64>,
+}
+
+impl<'a> Contestant<'a> {
+    fn new(backend: &'static str, threads: usize, pass: &'a mut dyn FnMut() -> Result<()>) -> Self {
+        Self { backend, threads, pass, seconds: Vec::new() }
+    }
+
+    /// Passes for a few milliseconds, so that it mostly finds its own data in the caches.
+    fn take_turn(&mut self) -> Result<()> {
+        let turn = Instant::now();
+        while turn.elapsed().as_secs_f64() < 4e-3 {
+            let begin = Instant::now();
+            (self.pass)()?;
+            self.seconds.push(begin.elapsed().as_secs_f64());
+        }
+        Ok(())
+    }
+
+    fn line(mut self, batch: usize) -> Line {
+        self.seconds.sort_by(f64::total_cmp);
+        let last = self.seconds.len() - 1;
+        let at = |share: f64| 1e3 * self.seconds[(last as f64 * share) as usize];
+        let Self { backend, threads, .. } = self;
+        Line { backend, batch, threads, median_ms: at(0.5), p99_ms: at(0.99) }
+    }
 }
 
 /// What one backend reached at one batch size.
@@ -87,41 +118,31 @@ fn bench<T: Element>(args: &InferArgs) -> Result<()> {
     let (hidden, init) = (hidden.to_vec(), Init::He);
     let config = NetConfig { input, hidden, classes, init, ..NetConfig::default() };
     let net = FullyConnectedNet::<T>::new(&config)?;
+    let predictor = Predictor::with_gemm(&net, gemm)?;
     let mut lines = Vec::new();
     for &batch in &args.batch {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let x = Matrix::from_fn(batch, input, |_, _| T::from_f64(rng.random_range(-0.5..0.5)))?;
-        let contestants = CONTESTANTS.map(|(name, backend)| {
-            let own = backend == Backend::Tilewise;
-            let threads = if own { Threads::Pool } else { Threads::Caller };
-            let gemm = gemm.with_backend(backend).threads(threads);
-            let workspace = net.workspace_for(gemm, batch, Passes::Forward);
-            workspace.map(|w| (name, if own { args.threads } else { 1 }, w, Vec::new()))
-        });
-        let mut contestants: Vec<_> = contestants.into_iter().collect::<Result<_>>()?;
-        let pass = |workspace: &mut Workspace<T>| {
-            let begin = Instant::now();
-            net.forward(x.view(), workspace, Mode::Evaluation)?;
-            Ok::<f64, Error>(begin.elapsed().as_secs_f64())
-        };
-        for (_, _, workspace, _) in &mut contestants {
-            pass(workspace)?;
+        let mut scratch = predictor.scratch_on(Threads::Pool, batch)?;
+        let mut logits = Matrix::zeros(batch, classes)?;
+        let backend = gemm.with_backend(Backend::MatrixMultiply);
+        let mut workspace = net.workspace_for(backend, batch, Passes::Forward)?;
+        let mut packed = || predictor.predict_into(x.view(), logits.view_mut(), &mut scratch);
+        let mut baseline = || net.forward(x.view(), &mut workspace, Mode::Evaluation);
+        let mut contestants = [
+            Contestant::new("tilewise", args.threads, &mut packed),
+            Contestant::new("matrixmultiply", 1, &mut baseline),
+        ];
+        for contestant in &mut contestants {
+            (contestant.pass)()?;
         }
         let begin = Instant::now();
         while begin.elapsed().as_secs_f64() < args.seconds {
-            for (_, _, workspace, seconds) in &mut contestants {
-                // As long a turn for each, so that nobody finds the caches of the other.
-                let turn = Instant::now();
-                while turn.elapsed().as_secs_f64() < 4e-3 {
-                    seconds.push(pass(workspace)?);
-                }
+            for contestant in &mut contestants {
+                contestant.take_turn()?;
             }
         }
-        lines.extend(contestants.into_iter().map(|(backend, threads, _, mut seconds)| {
-            seconds.sort_by(f64::total_cmp);
-            let at = |share: f64| 1e3 * seconds[((seconds.len() - 1) as f64 * share) as usize];
-            Line { backend, batch, threads, median_ms: at(0.5), p99_ms: at(0.99) }
-        }));
+        lines.extend(contestants.map(|contestant| contestant.line(batch)));
     }
     print(&if args.json { as_json::<T>(args, &lines) } else { as_text::<T>(args, set, &lines) })
 }
