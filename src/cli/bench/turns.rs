@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn who_is_slow_stops_after_its_share_and_the_others_go_on() {
-        let mut calls = [0; 3];
+        let mut calls = [0u64; 3];
         let contestants = [(0, 0.3), (1, 0.0), (2, 0.0)];
         let rates = take_turns(&contestants, 0.9, |&contestant: &usize| {
             calls[contestant] += 1;

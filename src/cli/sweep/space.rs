@@ -201,7 +201,7 @@ mod tests {
         for (text, expected) in [
             ("lr", "FLAG=VALUES"),
             ("lt=1", "nearest known one is lr"),
-            ("lr=0.1,", "finite number above 0"),
+            ("lr=0.1,", "expected a number"),
             ("lr=0", "finite number above 0"),
             ("out=a,b", "no such setting"),
             ("data=a", "trials can differ in"),
