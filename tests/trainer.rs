@@ -30,7 +30,8 @@ impl Store {
             (state >> 24) as u8
         };
         let bytes = std::iter::repeat_with(next).take(200 * FEATURES).collect();
-        Self { bytes, scale: vec![1.0 / 255.0; FEATURES], shift: vec![-0.45; FEATURES] }
+        // So that numbers are exact, and the same with one rounding and with two.
+        Self { bytes, scale: vec![1.0 / 256.0; FEATURES], shift: vec![-0.5; FEATURES] }
     }
 
     fn rows<'a>(&'a self, indices: &'a [u32]) -> GatheredRows<'a, f32> {
