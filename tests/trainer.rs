@@ -249,6 +249,8 @@ fn batches_that_do_not_fit_are_errors_and_change_nothing() {
     assert!(matches!(error, Error::Length { expected: 5, found: 4, .. }), "{error}");
     let error = trainer.step(store.rows(&many[..5]), &[0, 1, 2, 7, 3]).unwrap_err();
     assert!(matches!(error, Error::Label { label: 7, row: 3, classes: 7 }), "{error}");
+    let error = trainer.step(store.rows(&[]), &[]).unwrap_err();
+    assert!(matches!(error, Error::Setting { .. }), "{error}");
     let narrow = Matrix::zeros(5, 9).unwrap();
     assert!(matches!(trainer.step(narrow.view(), &[0; 5]), Err(Error::Shape { .. })));
     let packed = Gemm::new().unwrap().pack_a(1.0, Matrix::zeros(5, FEATURES).unwrap().view());

@@ -171,12 +171,12 @@ impl<T: Element> Trainer<T> {
     }
 
     /// One step on a batch x, (rows, input), a matrix or rows gathered from a store of bytes, with
-    /// a label for each row.
+    /// a label for each row. Parts of a batch that wait for [`apply`](Self::apply) are dropped.
     ///
     /// # Errors
     /// [`Error::Diverged`] if the loss is not finite; then nothing is updated.
     /// [`Error::BatchTooLarge`], [`Error::Shape`], [`Error::Length`] or [`Error::Label`] if the
-    /// batch does not fit.
+    /// batch does not fit, [`Error::Setting`] if it is empty.
     pub fn step<'x>(&mut self, x: impl Into<Operand<'x, T>>, labels: &[u8]) -> Result<StepStats> {
         self.pending = None;
         if self.passes == Passes::Gradient {
@@ -261,12 +261,11 @@ impl<T: Element> Trainer<T> {
     /// # Errors
     /// [`Error::Setting`] if nothing, or not the whole batch, was accumulated.
     pub fn apply(&mut self) -> Result<StepStats> {
-        let Some(Pending { rows, of, mut stats }) = self.pending.filter(|p| p.rows == p.of) else {
+        let Some(Pending { mut stats, .. }) = self.pending.filter(|p| p.rows == p.of) else {
             let (rows, of) = self.pending.map_or((0, 0), |pending| (pending.rows, pending.of));
             let found = format!("{rows} of {of} rows");
             return Err(Error::setting("accumulated batch", found, "a whole batch"));
         };
-        debug_assert_eq!(rows, of);
         let _denormals = self.config.denormals.set();
         let mut clock = Clock::start();
         for l in 0..self.net.layers().len() {
@@ -297,6 +296,9 @@ impl<T: Element> Trainer<T> {
         let found = x.shape().0;
         if found != labels.len() {
             return Err(Error::Length { what: "labels", expected: found, found: labels.len() });
+        }
+        if found == 0 {
+            return Err(Error::setting("batch", 0, "at least 1"));
         }
         let mode = self.mode();
         // Whatever cannot be transposed for the backward pass is refused before any update.

@@ -15,18 +15,16 @@ use crate::{
     aligned::AlignedBuf,
     cli::{
         bench::{
-            contest::{BACKENDS, NAIVE_LIMIT, Peak, backend},
+            contest::{BACKENDS, Common, NAIVE_LIMIT, Peak, backend},
             turns::{Rates, take_turns},
         },
         console::print,
-        cores, in_pool,
-        options::{self, Dtype},
+        cores, options,
     },
     error::{Error, Result},
     gemm::{Backend, Blocking, Epilogue, Gemm},
     kernels::Element,
     matrix::{MatRef, Matrix},
-    simd::InstructionSet,
     threads::Threads,
 };
 
@@ -60,15 +58,8 @@ pub struct GemmArgs {
     /// Which of A and B are stored transposed, for all shapes [default: nn for those of --shapes]
     #[arg(long, value_name = "WHICH", value_parser = transpose())]
     transpose: Option<Transpose>,
-    /// Precision to compute with.
-    #[arg(long, value_enum, default_value = "f32")]
-    dtype: Dtype,
-    /// Threads of tilewise; matrixmultiply and naive have one.
-    #[arg(long, value_name = "N", default_value = "1", value_parser = options::threads)]
-    threads: usize,
-    /// Instruction set of tilewise and of the peak [default: TILEWISE_ISA, else the best here]
-    #[arg(long, value_name = "NAME")]
-    isa: Option<InstructionSet>,
+    #[command(flatten)]
+    common: Common,
     /// Who competes, separated by commas.
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = backend(),
           default_value = "tilewise,matrixmultiply,naive")]
@@ -76,9 +67,6 @@ pub struct GemmArgs {
     /// Time for each shape, divided equally.
     #[arg(long, value_name = "S", default_value = "1", value_parser = options::positive)]
     seconds: f64,
-    /// Print one JSON object a line.
-    #[arg(long)]
-    json: bool,
 }
 
 /// Sizes of a product: A is (m, k), B is (k, n).
@@ -163,15 +151,11 @@ impl GemmArgs {
 /// # Panics
 /// If two backends disagree on a product, which would be a bug of one of them.
 pub(super) fn run(args: &GemmArgs) -> Result<()> {
-    in_pool(Some(args.threads), || match args.dtype {
-        Dtype::F32 => bench::<f32>(args),
-        Dtype::F64 => bench::<f64>(args),
-    })
+    args.common.run(|| bench::<f32>(args), || bench::<f64>(args))
 }
 
 fn bench<T: Element>(args: &GemmArgs) -> Result<()> {
-    let set = args.isa.map_or_else(InstructionSet::preferred, Ok)?;
-    let gemm = Gemm::<T>::with_instruction_set(set)?.threads(Threads::Pool);
+    let gemm = args.common.gemm::<T>()?.threads(Threads::Pool);
     let products = args.products();
     let bar = ProgressBar::new(products.len() as u64);
     if let Ok(style) = ProgressStyle::with_template("{pos}/{len}  {msg}") {
@@ -190,7 +174,8 @@ fn bench<T: Element>(args: &GemmArgs) -> Result<()> {
         bar.inc(1);
     }
     bar.finish_and_clear();
-    print(&if args.json { as_json(&gemm, &lines) } else { as_text(&gemm, args.threads, &lines) })
+    let Common { threads, json, .. } = args.common;
+    print(&if json { as_json(&gemm, &lines) } else { as_text(&gemm, threads, &lines) })
 }
 
 /// What one backend reached for one product.
@@ -266,7 +251,7 @@ impl<'g, T: Element> Operands<'g, T> {
         let measured = names.zip(rates.into_iter().map(gflops).map(Some));
         let missing = left_out.into_iter().map(|contestant| (contestant, None));
         let line = |((name, backend), rates)| {
-            let threads = if backend == Backend::Tilewise { args.threads } else { 1 };
+            let threads = if backend == Backend::Tilewise { args.common.threads } else { 1 };
             let peaks = [before.of(threads), after.of(threads)];
             let (shape, transpose) = (self.shape, self.transpose);
             Line { shape, transpose, backend: name, threads, peaks, rates }

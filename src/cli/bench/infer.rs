@@ -8,15 +8,15 @@ use serde_json::json;
 
 use crate::{
     cli::{
+        bench::contest::{Common, Network},
         console::print,
-        cores, in_pool,
-        options::{self, Dtype},
+        cores, options,
     },
-    error::{Error, Result},
-    gemm::{Backend, Gemm},
+    error::Result,
+    gemm::Backend,
     kernels::Element,
     matrix::Matrix,
-    nn::{FullyConnectedNet, Init, Mode, NetConfig, Passes, Predictor},
+    nn::{Mode, Passes, Predictor},
     simd::InstructionSet,
     threads::Threads,
 };
@@ -24,29 +24,17 @@ use crate::{
 /// Arguments of `tilewise bench infer`.
 #[derive(Debug, clap::Args)]
 pub struct InferArgs {
-    /// Features of an example, widths of the hidden layers, and classes.
-    #[arg(long, value_name = "SIZES", value_delimiter = ',', value_parser = options::count,
-          default_value = "3072,512,1024,10")]
-    dims: Vec<usize>,
+    #[command(flatten)]
+    network: Network,
     /// Examples in a batch, one measurement for each.
     #[arg(long, value_name = "SIZES", value_delimiter = ',', value_parser = options::count,
           default_value = "1,8,32,512")]
     batch: Vec<usize>,
-    /// Precision to compute with.
-    #[arg(long, value_enum, default_value = "f32")]
-    dtype: Dtype,
-    /// Threads of tilewise; matrixmultiply has one.
-    #[arg(long, value_name = "N", default_value = "1", value_parser = options::threads)]
-    threads: usize,
-    /// Instruction set of tilewise [default: TILEWISE_ISA, else the best here]
-    #[arg(long, value_name = "NAME")]
-    isa: Option<InstructionSet>,
+    #[command(flatten)]
+    common: Common,
     /// Time for each batch size, divided equally.
     #[arg(long, value_name = "S", default_value = "2", value_parser = options::positive)]
     seconds: f64,
-    /// Print one JSON object a line.
-    #[arg(long)]
-    json: bool,
 }
 
 /// Runs `tilewise bench infer`.
@@ -54,10 +42,7 @@ pub struct InferArgs {
 /// # Errors
 /// As [`super::run`].
 pub(super) fn run(args: &InferArgs) -> Result<()> {
-    in_pool(Some(args.threads), || match args.dtype {
-        Dtype::F32 => bench::<f32>(args),
-        Dtype::F64 => bench::<f64>(args),
-    })
+    args.common.run(|| bench::<f32>(args), || bench::<f64>(args))
 }
 
 /// One way to compute the logits of a batch.
@@ -110,14 +95,9 @@ impl Line {
 }
 
 fn bench<T: Element>(args: &InferArgs) -> Result<()> {
-    let &[input, ref hidden @ .., classes] = args.dims.as_slice() else {
-        return Err(Error::setting("--dims", args.dims.len(), "at least two sizes"));
-    };
-    let set = args.isa.map_or_else(InstructionSet::preferred, Ok)?;
-    let gemm = Gemm::<T>::with_instruction_set(set)?;
-    let (hidden, init) = (hidden.to_vec(), Init::He);
-    let config = NetConfig { input, hidden, classes, init, ..NetConfig::default() };
-    let net = FullyConnectedNet::<T>::new(&config)?;
+    let gemm = args.common.gemm::<T>()?;
+    let net = args.network.build::<T>(0.0)?;
+    let (input, classes) = (net.input(), net.classes());
     let predictor = Predictor::with_gemm(&net, gemm)?;
     let mut lines = Vec::new();
     for &batch in &args.batch {
@@ -130,7 +110,7 @@ fn bench<T: Element>(args: &InferArgs) -> Result<()> {
         let mut packed = || predictor.predict_into(x.view(), logits.view_mut(), &mut scratch);
         let mut baseline = || net.forward(x.view(), &mut workspace, Mode::Evaluation);
         let mut contestants = [
-            Contestant::new("tilewise", args.threads, &mut packed),
+            Contestant::new("tilewise", args.common.threads, &mut packed),
             Contestant::new("matrixmultiply", 1, &mut baseline),
         ];
         for contestant in &mut contestants {
@@ -144,7 +124,12 @@ fn bench<T: Element>(args: &InferArgs) -> Result<()> {
         }
         lines.extend(contestants.map(|contestant| contestant.line(batch)));
     }
-    print(&if args.json { as_json::<T>(args, &lines) } else { as_text::<T>(args, set, &lines) })
+    let set = gemm.instruction_set();
+    print(&if args.common.json {
+        as_json::<T>(args, &lines)
+    } else {
+        as_text::<T>(args, set, &lines)
+    })
 }
 
 fn as_json<T: Element>(args: &InferArgs, lines: &[Line]) -> String {
@@ -152,7 +137,7 @@ fn as_json<T: Element>(args: &InferArgs, lines: &[Line]) -> String {
     for line in lines {
         let object = json!({
             "backend": line.backend,
-            "dims": args.dims,
+            "dims": args.network.dims,
             "batch": line.batch,
             "dtype": T::NAME,
             "threads": line.threads,
@@ -167,12 +152,11 @@ fn as_json<T: Element>(args: &InferArgs, lines: &[Line]) -> String {
 }
 
 fn as_text<T: Element>(args: &InferArgs, set: InstructionSet, lines: &[Line]) -> String {
-    let dims: Vec<String> = args.dims.iter().map(usize::to_string).collect();
     let mut text = format!(
         "tilewise {}: forward passes of {}, {}, {set}, cores {}\n\n\
          {:14} {:>7} {:>7} {:>11} {:>11} {:>11}\n",
         env!("CARGO_PKG_VERSION"),
-        dims.join("-"),
+        args.network.name(),
         T::NAME,
         cores(),
         "backend",

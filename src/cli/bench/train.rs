@@ -12,16 +12,15 @@ use serde_json::json;
 
 use crate::{
     cli::{
-        bench::contest::{BACKENDS, NAIVE_LIMIT, Peak, backend},
+        bench::contest::{BACKENDS, Common, NAIVE_LIMIT, Network, Peak, backend},
         console::print,
-        cores, in_pool,
-        options::{self, Dtype},
+        cores, options,
     },
     error::{Error, Result},
     gemm::{Backend, GatheredRows, Gemm},
     kernels::Element,
     matrix::Matrix,
-    nn::{FullyConnectedNet, Init, NetConfig},
+    nn::FullyConnectedNet,
     simd::InstructionSet,
     threads::Threads,
     train::{Optimizer, StepTimes, Trainer, TrainerConfig},
@@ -33,10 +32,8 @@ const STORE_BATCHES: usize = 8;
 /// Arguments of `tilewise bench train`.
 #[derive(Debug, clap::Args)]
 pub struct TrainArgs {
-    /// Features of an example, widths of the hidden layers, and classes.
-    #[arg(long, value_name = "SIZES", value_delimiter = ',', value_parser = options::count,
-          default_value = "3072,512,1024,10")]
-    dims: Vec<usize>,
+    #[command(flatten)]
+    network: Network,
     /// Examples in a batch.
     #[arg(long, value_name = "N", default_value = "512", value_parser = options::count)]
     batch: usize,
@@ -46,15 +43,8 @@ pub struct TrainArgs {
     /// Probability of dropping a hidden activation.
     #[arg(long, value_name = "P", default_value = "0", value_parser = options::share)]
     dropout: f64,
-    /// Precision to compute with.
-    #[arg(long, value_enum, default_value = "f32")]
-    dtype: Dtype,
-    /// Threads of tilewise; matrixmultiply and naive have one.
-    #[arg(long, value_name = "N", default_value = "1", value_parser = options::threads)]
-    threads: usize,
-    /// Instruction set of tilewise and of the peak [default: TILEWISE_ISA, else the best here]
-    #[arg(long, value_name = "NAME")]
-    isa: Option<InstructionSet>,
+    #[command(flatten)]
+    common: Common,
     /// Who computes the products, separated by commas.
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = backend(),
           default_value = "tilewise,matrixmultiply,naive")]
@@ -62,9 +52,6 @@ pub struct TrainArgs {
     /// Time in all, divided equally.
     #[arg(long, value_name = "S", default_value = "5", value_parser = options::positive)]
     seconds: f64,
-    /// Print one JSON object a line.
-    #[arg(long)]
-    json: bool,
 }
 
 /// Runs `tilewise bench train`.
@@ -72,30 +59,16 @@ pub struct TrainArgs {
 /// # Errors
 /// As [`super::run`].
 pub(super) fn run(args: &TrainArgs) -> Result<()> {
-    in_pool(Some(args.threads), || match args.dtype {
-        Dtype::F32 => bench::<f32>(args),
-        Dtype::F64 => bench::<f64>(args),
-    })
+    args.common.run(|| bench::<f32>(args), || bench::<f64>(args))
 }
 
 fn bench<T: Element>(args: &TrainArgs) -> Result<()> {
-    let &[input, ref hidden @ .., classes] = args.dims.as_slice() else {
-        return Err(Error::setting("--dims", args.dims.len(), "at least two sizes"));
-    };
+    let gemm = args.common.gemm::<T>()?;
+    let net = args.network.build::<T>(args.dropout)?;
+    let (input, classes) = (net.input(), net.classes());
     if classes > 256 {
         return Err(Error::setting("--dims", classes, "at most 256 classes, the last size"));
     }
-    let set = args.isa.map_or_else(InstructionSet::preferred, Ok)?;
-    let gemm = Gemm::<T>::with_instruction_set(set)?;
-    let config = NetConfig {
-        input,
-        hidden: hidden.to_vec(),
-        classes,
-        init: Init::He,
-        dropout: args.dropout,
-        ..NetConfig::default()
-    };
-    let net = FullyConnectedNet::<T>::new(&config)?;
     let flop = flop(&net, args.batch);
     let examples = Examples::<T>::new(input, classes, args.batch)?;
     let mut contestants = Vec::new();
@@ -120,7 +93,12 @@ fn bench<T: Element>(args: &TrainArgs) -> Result<()> {
         contestant.line(peaks, flop, args.batch)
     });
     let lines: Vec<_> = lines.collect();
-    print(&if args.json { as_json::<T>(args, &lines) } else { as_text::<T>(args, set, &lines) })
+    let set = gemm.instruction_set();
+    print(&if args.common.json {
+        as_json::<T>(args, &lines)
+    } else {
+        as_text::<T>(args, set, &lines)
+    })
 }
 
 /// Floating-point operations of a step: three products for each layer, two for the first, whose
@@ -193,7 +171,7 @@ impl<T: Element> Contestant<T> {
     ) -> Result<Self> {
         let own = backend == Backend::Tilewise;
         let (threads, threading) =
-            if own { (args.threads, Threads::Pool) } else { (1, Threads::Caller) };
+            if own { (args.common.threads, Threads::Pool) } else { (1, Threads::Caller) };
         // The clock outlives the products that add to it; there are few contestants.
         let pack_clock: &'static AtomicU64 = Box::leak(Box::default());
         let config = TrainerConfig {
@@ -285,7 +263,7 @@ fn as_json<T: Element>(args: &TrainArgs, lines: &[Line]) -> String {
             line.phases.iter().map(|&(name, ms)| (name.into(), json!(ms))).collect();
         let object = json!({
             "backend": line.backend,
-            "dims": args.dims,
+            "dims": args.network.dims,
             "batch": args.batch,
             "optimizer": args.optimizer.name(),
             "dropout": args.dropout,
@@ -307,14 +285,13 @@ fn as_json<T: Element>(args: &TrainArgs, lines: &[Line]) -> String {
 }
 
 fn as_text<T: Element>(args: &TrainArgs, set: InstructionSet, lines: &[Line]) -> String {
-    let dims: Vec<String> = args.dims.iter().map(usize::to_string).collect();
     let mut text = format!(
         "tilewise {}: {}, batch {}, {}, dropout {}, {}, {set}, cores {}\n\
          Times are milliseconds a step; rate and fraction are those of the fastest step, the peak \
          is the best\nof this run; phases are means, and pack is part of the phases of products.\n\n\
          {:14} {:>7} {:>9} {:>9} {:>9} {:>7} {:>9} {:>11} {:>10}",
         env!("CARGO_PKG_VERSION"),
-        dims.join("-"),
+        args.network.name(),
         args.batch,
         args.optimizer,
         args.dropout,
