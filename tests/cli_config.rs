@@ -49,6 +49,20 @@ fn flags_put_aside_what_contradicts_them_in_the_file() {
 }
 
 #[test]
+fn a_preset_gives_way_to_the_file_and_the_flags() {
+    let dir = with_data();
+    write(&dir, "data = 'set'\nhidden = [16]\nbatch = 50\nepochs = 3\n");
+    let flags = ["--preset", "two-layer", "--config", "c.toml", "--epochs", "1", "--out", "a"];
+    run(&dir, &[&["train"][..], &flags].concat()).expect_success();
+    let config = config(&dir, "a");
+    let get = |key: &str| config[key].to_string();
+    let found = ["epochs", "hidden", "batch", "lr", "lr-decay", "weight-scale"].map(get);
+    assert_eq!(found, ["1", "[16]", "50", "0.4", "0.96", "0.01"]);
+    assert_eq!(config.get("preset"), None, "what it set stands there instead");
+    run(&dir, &["train", "--preset", "bets"]).expect_error(2, &["bets", "best", "two-layer"]);
+}
+
+#[test]
 fn what_a_run_writes_repeats_it() {
     let dir = with_data();
     write(&dir, &format!("{SMALL}dropout = 0.2\nweight-scale = 0.02\nlast-batch = 'keep'\n"));

@@ -144,8 +144,15 @@ fn halving_keeps_the_better_half() {
         assert!(dropped.iter().all(|pair| pair.1 <= worst), "{kept:?} {dropped:?}");
         before = now;
     }
+    // The last one went on three times, to what a run without a stop comes to.
+    let table = table(&dir);
+    let last = table.iter().find(|line| line["epochs"] == "8").unwrap();
+    let config = format!("{}/config.toml", last["dir"]);
+    run(&dir, &["train", "--config", &config, "--out", "alone"]).expect_success();
+    let model = |run: &str| fs::read(dir.path().join(run).join("model.safetensors")).unwrap();
+    assert!(model(&last["dir"]) == model("alone"), "halving changed the network");
     // A trial that was stopped has the epochs of its last rung, at the learning rates of the whole.
-    for line in table(&dir) {
+    for line in table {
         let metrics = metrics(&dir.path().join(&line["dir"]));
         assert_eq!(metrics.len().to_string(), line["epochs"]);
         assert!(
@@ -180,6 +187,7 @@ fn what_makes_no_sense_is_refused_before_anything_is_trained() {
         (&["--grid", "lr=1", "--random", "lr=0.1..1"], "each setting once"),
         (&["--grid", "epochs=1,2", "--halving"], "epochs for all trials"),
         (&["--grid", "lr=1", "--jobs", "0"], "--jobs"),
+        (&["--grid", "lr=1", "--resume", "b"], "--resume"),
     ];
     for (flags, text) in cases {
         sweep(&dir, flags).expect_error(2, &[text]);

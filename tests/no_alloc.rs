@@ -29,6 +29,7 @@ fn allocations_of_a_run(threads: usize, optimizer: Optimizer, clip_norm: Option<
         batch_size: 256,
         optimizer,
         clip_norm,
+        ema_decay: Some(0.9),
         augmentation: Augmentation { flip: true, shift: 2, cutout: 4, ..Augmentation::default() },
         threads: Threads::Count(threads),
         ..SolverConfig::default()

@@ -50,11 +50,15 @@ fn solver(images: &ImageSet, config: SolverConfig) -> Solver<'_, f32> {
 fn run(images: &ImageSet, config: SolverConfig) -> (History, Vec<u32>) {
     let mut solver = solver(images, config);
     solver.train().unwrap();
-    let bits = solver.net().layers().iter().flat_map(|layer| {
+    (solver.history().clone(), bits(solver.net()))
+}
+
+fn bits(net: &FullyConnectedNet<f32>) -> Vec<u32> {
+    let values = net.layers().iter().flat_map(|layer| {
         let rows = (0..layer.in_features()).flat_map(|i| layer.weight().row(i).unwrap());
-        rows.chain(layer.bias()).map(|x| x.to_bits())
+        rows.chain(layer.bias())
     });
-    (solver.history().clone(), bits.collect())
+    values.map(|x| x.to_bits()).collect()
 }
 
 #[test]
@@ -129,6 +133,59 @@ fn a_callback_can_stop_the_run() {
 }
 
 #[test]
+fn a_run_goes_on_after_a_break_as_if_there_had_been_none() {
+    let images = synthetic(500, 3).unwrap();
+    let whole = run(&images, config());
+    let mut solver = solver(&images, config());
+    let mut rounds = 0;
+    while !solver.is_done() {
+        let mut progress = 0;
+        // Breaks after every third batch or epoch.
+        solver
+            .train_with(&mut |_| {
+                progress += 1;
+                if progress == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })
+            .unwrap();
+        rounds += 1;
+    }
+    // 3 epochs of 6 batches, each with an accuracy check behind it.
+    assert_eq!(rounds, 7);
+    assert!((solver.history().clone(), bits(solver.net())) == whole);
+}
+
+#[test]
+fn patience_ends_a_run_that_gets_no_better() {
+    let images = synthetic(500, 3).unwrap();
+    // Steps too small to change a prediction.
+    let config = SolverConfig { learning_rate: 1e-12, epochs: 9, ..config() };
+    let mut patient = solver(&images, SolverConfig { patience: Some(2), ..config.clone() });
+    patient.train().unwrap();
+    assert!(patient.is_out_of_patience() && patient.is_done());
+    assert_eq!(patient.best().unwrap().epoch, 1);
+    assert_eq!(patient.history().val_acc_history.len(), 3);
+    let mut endless = solver(&images, config);
+    endless.train().unwrap();
+    assert!(endless.is_done() && !endless.is_out_of_patience());
+    assert_eq!(endless.history().val_acc_history.len(), 9);
+}
+
+#[test]
+fn accuracies_and_best_parameters_are_those_of_the_average() {
+    let images = synthetic(1000, 4).unwrap();
+    let plain = run(&images, config());
+    let mut averaged = solver(&images, SolverConfig { ema_decay: Some(0.98), ..config() });
+    averaged.train().unwrap();
+    // Training itself is the same.
+    assert_eq!(averaged.history().loss_history, plain.0.loss_history);
+    assert!(bits(averaged.net()) == plain.1);
+    assert!(averaged.history().val_acc_history != plain.0.val_acc_history);
+    let mut gone_on = solver(&images, SolverConfig { ema_decay: Some(0.0), ..config() });
+    gone_on.train().unwrap();
+    assert_eq!(*gone_on.history(), plain.0, "an average that forgets everything");
+}
+
+#[test]
 fn training_learns_and_the_best_parameters_evaluate_to_their_accuracy() {
     let images = synthetic(2000, 4).unwrap();
     let mut solver = solver(&images, SolverConfig { epochs: 8, ..config() });
@@ -182,6 +239,8 @@ fn senseless_settings_are_errors() {
         SolverConfig { epochs: 0, ..config() },
         SolverConfig { batch_size: 0, ..config() },
         SolverConfig { learning_rate: f64::NAN, ..config() },
+        SolverConfig { ema_decay: Some(1.0), ..config() },
+        SolverConfig { patience: Some(0), ..config() },
         SolverConfig { learning_rate: -0.1, ..config() },
         SolverConfig { schedule: Curve::EpochDecay { factor: 0.0 }.into(), ..config() },
         SolverConfig { optimizer: Optimizer::momentum(1.0), ..config() },

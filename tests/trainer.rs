@@ -118,6 +118,40 @@ fn fifty_steps_have_the_same_bits_on_any_threads_and_fused_sets() {
 }
 
 #[test]
+fn the_average_follows_its_definition_on_any_threads() {
+    let (store, decay) = (Store::new(), 0.75f32);
+    let average = |threads, gemm: Gemm<f32>| {
+        let settings = TrainerConfig { ema_decay: Some(f64::from(decay)), threads, ..settings() };
+        let mut trainer =
+            Trainer::with_gemm(net(0.1, 0.0), Optimizer::sgd(), settings, gemm).unwrap();
+        let mut expected: Vec<f32> = Vec::new();
+        for step in 0..6 {
+            trainer.step(store.rows(&indices(step)), &labels(step)).unwrap();
+            let w = bits(trainer.net()).into_iter().map(f32::from_bits);
+            if step == 0 {
+                expected = w.collect();
+            } else {
+                let next =
+                    expected.iter().zip(w).map(|(&average, w)| match gemm.instruction_set() {
+                        set if set.is_fused() => decay.mul_add(average, (1.0 - decay) * w),
+                        _ => decay * average + (1.0 - decay) * w,
+                    });
+                expected = next.collect();
+            }
+        }
+        let found = bits(trainer.averaged_net().unwrap());
+        assert!(found.iter().map(|&x| f32::from_bits(x)).eq(expected), "{gemm:?}");
+        found
+    };
+    for set in InstructionSet::available() {
+        let gemm = Gemm::with_instruction_set(set).unwrap();
+        let reference = average(Threads::Caller, gemm);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        assert!(pool.install(|| average(Threads::Pool, gemm)) == reference, "{set}");
+    }
+}
+
+#[test]
 fn stored_gradients_make_the_same_steps_as_fused_updates() {
     let gemm = Gemm::new().unwrap();
     // With the L2 term of the network, weight decay would be a second addition to the gradient.

@@ -11,7 +11,10 @@ use std::{
     path::Path,
 };
 
-use clap::{Arg, ArgAction, ArgMatches, FromArgMatches, error::ErrorKind, parser::ValueSource};
+use clap::{
+    Arg, ArgAction, ArgMatches, FromArgMatches, builder::PossibleValuesParser, error::ErrorKind,
+    parser::ValueSource,
+};
 use toml::{Value, de::DeTable};
 
 use crate::{
@@ -24,13 +27,30 @@ pub(super) type Settings = toml::Table;
 
 /// The flag that names the file.
 const CONFIG: &str = "config";
+/// The flag that names one of [`PRESETS`].
+const PRESET: &str = "preset";
+/// Settings that come with the program, by their names: those of the study.
+const PRESETS: [(&str, &str); 8] = [
+    ("best", include_str!("../../examples/configs/best.toml")),
+    ("two-layer", include_str!("../../examples/configs/two-layer.toml")),
+    ("three-layers", include_str!("../../examples/configs/three-layers.toml")),
+    ("five-layers", include_str!("../../examples/configs/five-layers.toml")),
+    (
+        "overfit-50-three-layers",
+        include_str!("../../examples/configs/overfit-50-three-layers.toml"),
+    ),
+    ("overfit-50-five-layers", include_str!("../../examples/configs/overfit-50-five-layers.toml")),
+    ("six-layers-sgd", include_str!("../../examples/configs/six-layers-sgd.toml")),
+    ("six-layers-momentum", include_str!("../../examples/configs/six-layers-momentum.toml")),
+];
 /// Flags that say where results go and what is shown: not part of what repeats a run.
-const NOT_OF_A_RUN: [&str; 3] = ["out", "overwrite", "quiet"];
+const NOT_OF_A_RUN: [&str; 4] = ["out", "overwrite", "quiet", "resume"];
 
-/// The flags of `A` that stand on a command line, and the file that adds to them.
+/// The flags of `A` that stand on a command line, and the file and the preset that add to them.
 #[derive(Debug)]
 pub struct Given<A> {
     config: Option<OsString>,
+    preset: Option<String>,
     settings: Settings,
     args: PhantomData<A>,
 }
@@ -40,6 +60,12 @@ impl<A: clap::Args> clap::Args for Given<A> {
         let config = Arg::new(CONFIG).long(CONFIG).value_name("FILE").help(
             "TOML file of flags by their names, as a run's config.toml; flags given beside it win",
         );
+        let preset = Arg::new(PRESET)
+            .long(PRESET)
+            .value_name("NAME")
+            .help("Settings that come with the program; flags and a file given beside it win");
+        let names = PossibleValuesParser::new(PRESETS.map(|(name, _)| name));
+        let command = command.arg(preset.value_parser(names));
         A::augment_args(command.arg(config.value_parser(clap::value_parser!(OsString))))
     }
 
@@ -52,7 +78,9 @@ impl<A: clap::Args> FromArgMatches for Given<A> {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let flags = Flags::<A>::new();
         let settings = flags.values(matches, |source| source == ValueSource::CommandLine)?;
-        Ok(Self { config: matches.get_one(CONFIG).cloned(), settings, args: PhantomData })
+        let (config, preset) = (matches.get_one(CONFIG), matches.get_one(PRESET));
+        let (config, preset) = (config.cloned(), preset.cloned());
+        Ok(Self { config, preset, settings, args: PhantomData })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -62,17 +90,25 @@ impl<A: clap::Args> FromArgMatches for Given<A> {
 }
 
 impl<A: clap::Args> Given<A> {
-    /// The flags of the command line, and those of the file that they leave open.
+    /// The flags of the command line, those of the file that they leave open, and those of the
+    /// preset that both leave open.
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be read, [`Error::File`] if it is no TOML, has an unknown
     /// key, or a value that the flag would not take.
     pub(super) fn settings(&self) -> Result<Settings> {
-        let Some(path) = &self.config else { return Ok(self.settings.clone()) };
         let flags = Flags::<A>::new();
-        let settings = flags.merge(&self.settings, flags.read(path.as_ref())?);
-        // What does not go together does so in the file: the command line has been checked.
-        flags.parse(&settings).map_err(|detail| Error::file(path, detail))?;
+        let mut settings = self.settings.clone();
+        if let Some(path) = &self.config {
+            settings = flags.merge(&settings, flags.read(path.as_ref())?);
+            // What does not go together does so in the file: the command line has been checked.
+            flags.parse(&settings).map_err(|detail| Error::file(path, detail))?;
+        }
+        if let Some((name, text)) =
+            PRESETS.iter().find(|(name, _)| self.preset.as_deref() == Some(name))
+        {
+            settings = flags.merge(&settings, flags.read_text(name.as_ref(), text)?);
+        }
         Ok(settings)
     }
 }
@@ -280,14 +316,22 @@ impl<A: clap::Args> Flags<A> {
     ///
     /// # Errors
     /// As [`Given::settings`].
-    fn read(&self, path: &Path) -> Result<Settings> {
+    pub(super) fn read(&self, path: &Path) -> Result<Settings> {
         let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
+        self.read_text(path, &text)
+    }
+
+    /// Reads settings from the text of the file `path`.
+    ///
+    /// # Errors
+    /// As [`Given::settings`].
+    fn read_text(&self, path: &Path, text: &str) -> Result<Settings> {
         let line = |at: usize| text[..at].matches('\n').count() + 1;
         let wrong = |line: usize, detail: &str| Error::file(path, format!("line {line}: {detail}"));
         let no_toml = |error: toml::de::Error| {
             wrong(line(error.span().map_or(0, |span| span.start)), error.message())
         };
-        let spans = DeTable::parse(&text).map_err(no_toml)?;
+        let spans = DeTable::parse(text).map_err(no_toml)?;
         let keys = spans.get_ref().keys();
         let lines: HashMap<&str, usize> =
             keys.map(|key| (&**key.get_ref(), line(key.span().start))).collect();
@@ -382,6 +426,15 @@ mod tests {
         assert!(count > 20, "{count} flags");
         for name in NOT_OF_A_RUN {
             assert!(flags.get(name).is_some(), "{name} is no flag");
+        }
+    }
+
+    #[test]
+    fn presets_are_settings_of_train() {
+        let flags = Flags::<TrainArgs>::new();
+        for (name, text) in PRESETS {
+            let settings = flags.read_text(name.as_ref(), text).unwrap();
+            flags.parse(&settings).unwrap();
         }
     }
 

@@ -57,24 +57,26 @@ enum Command {
 }
 
 /// Runs the program with the arguments of the process. An error is one line on standard error;
-/// the exit code is 0, 1 for a run that failed, 2 for wrong usage.
+/// the exit code is 0, 1 for a run that failed, 2 for wrong usage, 130 for training that a signal
+/// ended.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
+    let success = |()| ExitCode::SUCCESS;
     let result = match &cli.command {
         Command::Train(args) => train::run(args),
-        Command::Eval(args) => eval::run(args),
-        Command::Predict(args) => predict::run(args),
-        Command::Sweep(args) => sweep::run(args),
-        Command::Report(args) => report::run(args),
-        Command::Data(args) => data::run(args),
-        Command::Info(args) => info::run(args),
-        Command::Bench(args) => bench::run(args),
+        Command::Eval(args) => eval::run(args).map(success),
+        Command::Predict(args) => predict::run(args).map(success),
+        Command::Sweep(args) => sweep::run(args).map(success),
+        Command::Report(args) => report::run(args).map(success),
+        Command::Data(args) => data::run(args).map(success),
+        Command::Info(args) => info::run(args).map(success),
+        Command::Bench(args) => bench::run(args).map(success),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::from(match error {

@@ -25,10 +25,11 @@ pub(super) const CONFIG: &str = "config.toml";
 const METRICS: &str = "metrics.jsonl";
 const MODEL: &str = "model.safetensors";
 const CURVES: &str = "curves.svg";
+const CHECKPOINT: &str = "checkpoint.safetensors";
 /// A table in the settings that tells what the run met. It sets nothing.
 pub(super) const CIRCUMSTANCES: &str = "run";
 /// All files of a run, in the order in which they are written.
-const FILES: [&str; 4] = [CONFIG, METRICS, MODEL, CURVES];
+const FILES: [&str; 5] = [CONFIG, METRICS, CHECKPOINT, MODEL, CURVES];
 
 /// Where a training run leaves its files.
 #[derive(Debug)]
@@ -127,19 +128,41 @@ impl RunDir {
         Ok(Self { path: path.to_owned(), metrics: String::new() })
     }
 
+    /// The directory of a run that goes on from its checkpoint, which `load` reads: it returns how
+    /// many epochs were done then. The metrics of later ones are taken back.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if a file cannot be read or written, [`Error::File`] if there is no
+    /// checkpoint or the metrics have fewer epochs; what `load` returns.
+    pub(super) fn resume(path: &Path, load: impl FnOnce(&Path) -> Result<usize>) -> Result<Self> {
+        let checkpoint = path.join(CHECKPOINT);
+        if !checkpoint.try_exists().map_err(Error::io("read", &checkpoint))? {
+            let detail = format!(
+                "holds no {CHECKPOINT}: its run has come to its end, or was stopped before the \
+                 first (see --checkpoint-every)"
+            );
+            return Err(Error::file(path, detail));
+        }
+        let epochs = load(&checkpoint)?;
+        let file = path.join(METRICS);
+        let text = fs::read_to_string(&file).map_err(Error::io("read", &file))?;
+        let lines: Vec<&str> = text.split_inclusive('\n').take(epochs).collect();
+        if lines.len() < epochs {
+            let detail = format!("has {} epochs, the checkpoint {epochs}", lines.len());
+            return Err(Error::file(file, detail));
+        }
+        let dir = Self { path: path.to_owned(), metrics: lines.concat() };
+        dir.write_metrics()?;
+        Ok(dir)
+    }
+
     /// Removes the files of an earlier run and writes the settings of this one.
     ///
     /// # Errors
     /// [`Error::Io`] if a file cannot be removed or written.
     pub(super) fn begin(&self, config: &impl Serialize) -> Result<()> {
         for name in FILES {
-            let file = self.path.join(name);
-            match fs::remove_file(&file) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(Error::io("remove", file)(error));
-                }
-                _ => {}
-            }
+            remove(self.path.join(name))?;
         }
         let path = self.path.join(CONFIG);
         let config = toml::to_string(config).map_err(|error| unwritable(&path, &error))?;
@@ -186,6 +209,27 @@ impl RunDir {
         model_file::save(&self.path.join(MODEL), net, info)
     }
 
+    /// Writes a checkpoint with `save`, which is given its path.
+    ///
+    /// # Errors
+    /// What `save` returns.
+    pub(super) fn checkpoint(&self, save: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        save(&self.path.join(CHECKPOINT))
+    }
+
+    /// Removes the checkpoint of a run that is over, if there is one.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be removed.
+    pub(super) fn remove_checkpoint(&self) -> Result<()> {
+        remove(self.path.join(CHECKPOINT))
+    }
+
+    /// Whether there is a checkpoint to go on from.
+    pub(super) fn has_checkpoint(path: &Path) -> bool {
+        path.join(CHECKPOINT).exists()
+    }
+
     /// Draws the history.
     ///
     /// # Errors
@@ -199,6 +243,16 @@ impl RunDir {
     /// Names of the run's files that are there.
     pub(super) fn files(&self) -> Vec<&'static str> {
         FILES.into_iter().filter(|name| self.path.join(name).exists()).collect()
+    }
+}
+
+/// Removes a file if it is there.
+fn remove(file: PathBuf) -> Result<()> {
+    match fs::remove_file(&file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::io("remove", file)(error))
+        }
+        _ => Ok(()),
     }
 }
 

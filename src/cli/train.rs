@@ -4,6 +4,11 @@
 use std::{
     ops::ControlFlow,
     path::{Path, PathBuf},
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -83,6 +88,14 @@ pub struct TrainArgs {
     #[arg(long, value_name = "NORM", allow_negative_numbers = true,
           value_parser = options::positive)]
     clip_norm: Option<f64>,
+    /// Validate and keep an exponential moving average of the parameters that keeps this share of
+    /// itself in a step.
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true,
+          value_parser = options::share)]
+    ema_decay: Option<f64>,
+    /// Stop after so many epochs without a better validation accuracy.
+    #[arg(long, value_name = "EPOCHS", value_parser = options::count)]
+    patience: Option<usize>,
     /// Standard deviation of the initial weights [default: He et al., by layer]
     #[arg(long, value_name = "STD", allow_negative_numbers = true,
           value_parser = options::positive)]
@@ -122,7 +135,16 @@ pub struct TrainArgs {
     /// Print the result and nothing else.
     #[arg(long)]
     pub(super) quiet: bool,
+    /// Epochs from one checkpoint in --out to the next; Ctrl-C leaves one in any case.
+    #[arg(long, value_name = "N", value_parser = options::count)]
+    checkpoint_every: Option<usize>,
+    /// Go on with the run in DIR from its checkpoint, as if it had not stopped.
+    #[arg(long, value_name = "DIR", conflicts_with = "out")]
+    resume: Option<PathBuf>,
 }
+
+/// Flags that may stand beside `--resume`: those that do not change what comes of the run.
+const BESIDE_RESUME: [&str; 4] = ["resume", "threads", "quiet", "checkpoint-every"];
 
 /// What `config.toml` says: the flags that repeat a run, and what they met.
 #[derive(Serialize)]
@@ -154,8 +176,12 @@ pub(super) struct Job<'a> {
     pub(super) data: &'a Cifar10,
     /// Threads to train with.
     pub(super) threads: usize,
-    /// Epoch to stop after; the learning rates are those of the whole run.
+    /// Epoch to stop after, leaving a checkpoint; the learning rates are those of the whole run.
     pub(super) stop_after: Option<usize>,
+    /// Whether to go on from the checkpoint in the output directory.
+    pub(super) resume: bool,
+    /// Set when the run is to stop.
+    pub(super) interrupted: &'a AtomicBool,
 }
 
 /// What came of a training run.
@@ -166,22 +192,47 @@ pub(super) struct Outcome {
     test: Option<Evaluation>,
     /// Wall time of the training, accuracy checks included.
     time: Duration,
-    /// Pictures that the run was to see.
-    images: usize,
+    /// Pictures that were seen in it.
+    images: u64,
+    /// Why training ended.
+    end: End,
     /// Names of the files in the output directory.
     files: Vec<&'static str>,
 }
+
+/// Why training ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// All epochs are done.
+    Finished,
+    /// So many epochs brought nothing better.
+    OutOfPatience { patience: usize, epochs: usize },
+    /// The epoch is done that the job was to stop after.
+    Paused,
+    /// By the user, in this epoch.
+    Interrupted { epoch: usize },
+}
+
+/// Exit code of a run that a signal ended.
+const INTERRUPTED: u8 = 130;
 
 /// Runs `tilewise train`.
 ///
 /// # Errors
 /// What a setting, the configuration, the data set or the output directory refuses, and
 /// [`Error::Diverged`]; in that case what there is has been written.
-pub fn run(given: &Given<TrainArgs>) -> Result<()> {
-    let (args, settings) = parse(&given.settings()?)?;
+pub fn run(given: &Given<TrainArgs>) -> Result<ExitCode> {
+    let mut settings = given.settings()?;
+    let resumed = settings.get("resume").and_then(toml::Value::as_str).map(PathBuf::from);
+    if let Some(dir) = &resumed {
+        settings = resumed_settings(dir, &settings)?;
+    }
+    let (args, settings) = parse(&settings)?;
     let mut console = Console::new(args.quiet);
     let origin = args.dataset.find(&console)?;
     let data = origin.load()?;
+    // What is not kept needs no ending of its own.
+    let interrupted = if args.out.is_some() { on_signals()? } else { Arc::default() };
     let job = Job {
         args: &args,
         settings: &settings,
@@ -189,6 +240,8 @@ pub fn run(given: &Given<TrainArgs>) -> Result<()> {
         data: &data,
         threads: args.threads.unwrap_or_else(cores),
         stop_after: None,
+        resume: resumed.is_some(),
+        interrupted: &interrupted,
     };
     let outcome = train(job, &mut console)?;
     print(&outcome.text(args.out.as_deref()))?;
@@ -196,7 +249,45 @@ pub fn run(given: &Given<TrainArgs>) -> Result<()> {
         console
             .line("nothing is kept; --out runs/NAME keeps model, metrics, settings and curves")?;
     }
-    Ok(())
+    let interrupted = matches!(outcome.end, End::Interrupted { .. });
+    Ok(if interrupted { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
+}
+
+/// A flag that Ctrl-C, or a request to terminate, sets; a second one ends the program at once.
+///
+/// # Errors
+/// [`Error::Io`] if the system refuses.
+fn on_signals() -> Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let set = Arc::clone(&flag);
+    let handler = move || {
+        if set.swap(true, Ordering::Relaxed) {
+            std::process::exit(INTERRUPTED.into());
+        }
+    };
+    let refused = |error| Error::io("handle", "signals")(std::io::Error::other(error));
+    ctrlc::set_handler(handler).map_err(refused)?;
+    Ok(flag)
+}
+
+/// The settings of the run in `dir`, with what was given beside `--resume`.
+///
+/// # Errors
+/// [`Error::Io`] or [`Error::File`] if they cannot be read, [`Error::Setting`] if a flag was given
+/// that would change the run.
+fn resumed_settings(dir: &Path, given: &Settings) -> Result<Settings> {
+    if let Some(other) = given.keys().find(|key| !BESIDE_RESUME.contains(&key.as_str())) {
+        let expected = format!(
+            "no other setting than --{}: the run goes on with those in its {CONFIG}",
+            BESIDE_RESUME[1..].join(", --"),
+        );
+        return Err(Error::setting("resume", format!("with {other}"), expected));
+    }
+    let flags = Flags::<TrainArgs>::new();
+    let mut settings = flags.merge(given, flags.read(&dir.join(CONFIG))?);
+    settings.remove("resume");
+    settings.insert("out".into(), dir.to_string_lossy().into_owned().into());
+    Ok(settings)
 }
 
 /// The arguments with these settings, and all settings that repeat the run.
@@ -262,6 +353,8 @@ fn train_with<T: Element>(job: Job<'_>, console: &mut Console) -> Result<Outcome
         },
         label_smoothing: args.label_smoothing,
         clip_norm: args.clip_norm,
+        ema_decay: args.ema_decay,
+        patience: args.patience,
         train_accuracy_samples: args.acc_samples,
         validation_samples: args.val_samples,
         seed: args.seed,
@@ -275,24 +368,38 @@ fn train_with<T: Element>(job: Job<'_>, console: &mut Console) -> Result<Outcome
         TrainingData { images: pictures, split, normalization: normalization.clone() };
     let mut solver = Solver::new(net, training_data, solver_config)?;
     let mut dir = match &args.out {
-        Some(path) => Some(RunDir::open(path, args.overwrite)?),
+        Some(path) if job.resume => {
+            let dir = RunDir::resume(path, |checkpoint| {
+                solver.load_checkpoint(checkpoint)?;
+                Ok(solver.history().val_acc_history.len())
+            })?;
+            console.line(format_args!("going on after iteration {}", solver.iteration()))?;
+            Some(dir)
+        }
+        Some(path) => {
+            let dir = RunDir::open(path, args.overwrite)?;
+            dir.begin(&run_config)?;
+            Some(dir)
+        }
         None => None,
     };
-    if let Some(dir) = &dir {
-        dir.begin(&run_config)?;
-    }
 
-    let images = args.epochs * images_per_epoch(training, args.batch, args.last_batch);
-    console.start_bar(images as u64);
+    let all = args.epochs * images_per_epoch(training, args.batch, args.last_batch);
+    console.start_bar(all as u64);
     let begin = Instant::now();
-    let trained = watch(&mut solver, job, console, dir.as_mut());
+    let mut images = 0;
+    let trained = watch(&mut solver, job, console, dir.as_mut(), &mut images);
     let time = begin.elapsed();
     console.finish_bar();
     let kept = dir.as_ref().map_or(Ok(()), |dir| keep(&solver, dir, &info));
     if let (Err(_), Err(second)) = (&trained, &kept) {
         eprintln!("error: {second}");
     }
-    trained.and(kept)?;
+    let end = trained?;
+    kept?;
+    if let (Some(dir), End::Finished | End::OutOfPatience { .. }) = (&dir, end) {
+        dir.remove_checkpoint()?;
+    }
 
     let test = match (solver.best(), &data.test) {
         (Some(best), Some(test)) => {
@@ -302,13 +409,31 @@ fn train_with<T: Element>(job: Job<'_>, console: &mut Console) -> Result<Outcome
         _ => None,
     };
     let best = solver.best().map(|best| (best.epoch, best.val_accuracy));
-    Ok(Outcome { best, test, time, images, files: dir.map_or(vec![], |dir| dir.files()) })
+    Ok(Outcome { best, test, time, images, end, files: dir.map_or(vec![], |dir| dir.files()) })
 }
 
 impl Outcome {
     /// The lines that a run ends with.
     fn text(&self, dir: Option<&Path>) -> String {
         let mut text = String::new();
+        match (self.end, dir) {
+            (End::Interrupted { epoch }, Some(dir)) => {
+                let dir = dir.display();
+                text += &format!(
+                    "interrupted in epoch {epoch}; tilewise train --resume {dir} goes on\n"
+                );
+            }
+            (End::Interrupted { epoch }, None) => {
+                text += &format!("interrupted in epoch {epoch}\n");
+            }
+            (End::OutOfPatience { patience, epochs }, _) => {
+                text += &format!(
+                    "stopped after epoch {epochs}: no better validation accuracy in {}\n",
+                    plural(patience, "epoch"),
+                );
+            }
+            (End::Finished | End::Paused, _) => {}
+        }
         if let Some((epoch, accuracy)) = self.best {
             text += &format!("best validation accuracy {accuracy:.4} (epoch {epoch})\n");
         }
@@ -324,34 +449,65 @@ impl Outcome {
     }
 }
 
-/// Trains, and passes on how it goes to the console and the directory.
+/// Trains, passes on how it goes to the console and the directory, and saves checkpoints. Counts
+/// the pictures in `seen`.
 fn watch<T: Element>(
     solver: &mut Solver<'_, T>,
     job: Job<'_>,
     console: &Console,
     mut dir: Option<&mut RunDir>,
-) -> Result<()> {
-    let epochs = job.args.epochs;
-    let mut seen = 0;
-    let mut done = false;
-    let mut failure = Ok(());
-    let trained = solver.train_with(&mut |progress| {
-        let passed_on = match progress {
-            Progress::Step { epoch, loss, images, .. } => {
-                seen += images as u64;
-                console.progress(seen, || format!("epoch {epoch}/{epochs}  loss {loss:.4}"));
-                Ok(())
+    seen: &mut u64,
+) -> Result<End> {
+    let Job { args, interrupted, stop_after, .. } = job;
+    let epochs = args.epochs;
+    // What an earlier part of the run has seen.
+    let before = (solver.iteration() * args.batch) as u64;
+    while !solver.is_done() {
+        // What to do after the batch or the epoch at which training paused.
+        let mut pause = Ok(None);
+        solver.train_with(&mut |progress| {
+            let stop = interrupted.load(Ordering::Relaxed);
+            pause = match progress {
+                Progress::Step { epoch, loss, images, .. } => {
+                    *seen += images as u64;
+                    let bar = || format!("epoch {epoch}/{epochs}  loss {loss:.4}");
+                    console.progress(before + *seen, bar);
+                    Ok(stop.then_some(Some(End::Interrupted { epoch })))
+                }
+                Progress::Epoch(record) => {
+                    let EpochRecord { epoch, .. } = *record;
+                    let recorded = dir.as_mut().map_or(Ok(()), |dir| dir.epoch(record));
+                    let recorded = recorded.and_then(|()| console.line(epoch_line(record, epochs)));
+                    let due =
+                        args.checkpoint_every.is_some_and(|every| epoch.is_multiple_of(every));
+                    recorded.map(|()| match stop_after {
+                        _ if stop => Some(Some(End::Interrupted { epoch })),
+                        Some(last) if last <= epoch && epoch < epochs => Some(Some(End::Paused)),
+                        _ => due.then_some(None),
+                    })
+                }
+            };
+            if matches!(pause, Ok(None)) {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
             }
-            Progress::Epoch(record) => {
-                done = job.stop_after.is_some_and(|last| record.epoch >= last);
-                let recorded = dir.as_mut().map_or(Ok(()), |dir| dir.epoch(record));
-                recorded.and_then(|()| console.line(epoch_line(record, epochs)))
-            }
-        };
-        failure = passed_on;
-        if done || failure.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    });
-    trained.and(failure)
+        })?;
+        let pause = pause?;
+        if let (Some(_), Some(dir)) = (pause, &dir) {
+            dir.checkpoint(|path| solver.save_checkpoint(path))?;
+        }
+        if let Some(Some(end)) = pause {
+            return Ok(end);
+        }
+    }
+    let done = solver.history().val_acc_history.len();
+    Ok(match args.patience {
+        Some(patience) if solver.is_out_of_patience() && done < epochs => {
+            End::OutOfPatience { patience, epochs: done }
+        }
+        _ => End::Finished,
+    })
 }
 
 /// Writes the best network, as far as there is one, and the curves.
@@ -443,7 +599,7 @@ fn epoch_line(record: &EpochRecord, epochs: usize) -> String {
     )
 }
 
-fn timing(time: Duration, images: usize) -> String {
+fn timing(time: Duration, images: u64) -> String {
     let seconds = time.as_secs_f64();
     let rate = thousands(images as f64 / seconds);
     format!("training time {seconds:.2} s ({rate} images/s, accuracy checks included)\n")

@@ -48,6 +48,12 @@ impl EpochOrder {
         self.indices.shuffle(&mut rng);
     }
 
+    /// The pictures in their own order.
+    pub fn range(&self) -> Range<usize> {
+        let start = self.start as usize;
+        start..start + self.indices.len()
+    }
+
     /// The pictures in their present order.
     pub fn indices(&self) -> &[u32] {
         &self.indices

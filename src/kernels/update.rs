@@ -117,6 +117,20 @@ impl<T: Float> Average<T> {
     }
 }
 
+/// The average stands in place of the parameters, the value in place of the gradient.
+impl<T: Float> Rule<T, 0> for Average<T> {
+    #[inline(always)]
+    fn step<S: Isa<T>>(
+        self,
+        isa: S,
+        average: S::Vector,
+        value: S::Vector,
+        _slots: &mut [S::Vector; 0],
+    ) -> S::Vector {
+        self.next(isa, average, value)
+    }
+}
+
 /// `g = decay w + gradient; s = average of g g; d = g / (sqrt(s) + epsilon)`. Without momentum
 /// `w = -rate d + w`; with a second slot `v = -rate d + momentum v; w = w + v`.
 #[derive(Clone, Copy, Debug)]
@@ -220,13 +234,15 @@ pub(crate) enum Update<T> {
     /// With its second slot.
     RmsPropMomentum(RmsProp<T>),
     Adam(Adam<T>),
+    /// Of the values in place of the gradient.
+    Average(Average<T>),
 }
 
 impl<T> Update<T> {
     /// Values that the rule keeps for each parameter.
     pub(crate) fn slots(&self) -> usize {
         match self {
-            Self::Descent(_) => 0,
+            Self::Descent(_) | Self::Average(_) => 0,
             Self::Momentum(_) | Self::AdaGrad(_) | Self::RmsProp(_) => 1,
             Self::RmsPropMomentum(_) | Self::Adam(_) => 2,
         }
@@ -254,6 +270,7 @@ pub(crate) unsafe fn update<S: Isa<T>, T: Float>(
             Update::RmsProp(rule) => pass(isa, rule, w, gradient, [first]),
             Update::RmsPropMomentum(rule) => pass(isa, rule, w, gradient, [first, second]),
             Update::Adam(rule) => pass(isa, rule, w, gradient, [first, second]),
+            Update::Average(rule) => pass(isa, rule, w, gradient, []),
         }
     }
 }

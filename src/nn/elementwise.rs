@@ -3,7 +3,7 @@
 use crate::{
     error::Result,
     gemm::Gemm,
-    kernels::{DropoutMask, Element},
+    kernels::{Average, DropoutMask, Element, Update},
     matrix::MatMut,
     threads::{cut, divide},
 };
@@ -16,6 +16,24 @@ pub(super) const SQUARES_BLOCK: usize = 1 << 15;
 
 /// `y = factor * x + y`.
 pub(super) fn add_scaled<T: Element>(gemm: &Gemm<T>, factor: T, x: &[T], y: &mut [T]) {
+    for_pairs(gemm, x, y, &|x, y| gemm.kernels().add_scaled(factor, x, y));
+}
+
+/// `average = decay * average + (1 - decay) * x`.
+pub(crate) fn move_average<T: Element>(gemm: &Gemm<T>, decay: f64, x: &[T], average: &mut [T]) {
+    let rule = Average { keep: T::from_f64(decay), take: T::from_f64(1.0 - decay) };
+    for_pairs(gemm, x, average, &|x, average| {
+        gemm.kernels().update(Update::Average(rule), average, x, [&mut [], &mut []]);
+    });
+}
+
+/// Runs `run` on parts of x and y, which are equally long.
+fn for_pairs<T: Element>(
+    gemm: &Gemm<T>,
+    x: &[T],
+    y: &mut [T],
+    run: &(impl Fn(&[T], &mut [T]) + Sync),
+) {
     divide(
         (x, y),
         gemm.tasks_for(x.len()),
@@ -24,7 +42,7 @@ pub(super) fn add_scaled<T: Element>(gemm: &Gemm<T>, factor: T, x: &[T], y: &mut
             let ((x1, x2), (y1, y2)) = (x.split_at(at), y.split_at_mut(at));
             ((x1, y1), (x2, y2))
         },
-        &|(x, y)| gemm.kernels().add_scaled(factor, x, y),
+        &|(x, y)| run(x, y),
     );
 }
 

@@ -28,5 +28,5 @@ pub use relu::Relu;
 pub use scratch_pool::{PooledScratch, ScratchPool};
 pub use workspace::Workspace;
 
-pub(crate) use elementwise::{scale, sum_of_squares};
+pub(crate) use elementwise::{move_average, scale, sum_of_squares};
 pub(crate) use workspace::Passes;

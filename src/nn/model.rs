@@ -175,6 +175,11 @@ impl<T: Element> FullyConnectedNet<T> {
         self.dropout.probability()
     }
 
+    /// The dropout layer behind each hidden layer.
+    pub fn dropout_layer(&self) -> &Dropout {
+        &self.dropout
+    }
+
     /// Memory for passes of up to `capacity` rows over this network, forward and backward.
     ///
     /// # Errors

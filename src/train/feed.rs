@@ -108,6 +108,17 @@ impl<'a, T: Element> Feed<'a, T> {
         Ok((GatheredRows::new(pixels, &rows[..batch], scale, shift)?, &labels[..batch]))
     }
 
+    /// The pictures and their normalisation in a line that differs for others, but for a change
+    /// of pictures that leaves the statistics of the training set alone.
+    #[cfg(feature = "model-files")]
+    pub(super) fn description(&self) -> String {
+        let (shape, FeatureMap { scale, shift }) = (self.images.shape(), &self.map);
+        let channels = scale.iter().zip(shift).step_by(shape.plane());
+        let channels: Vec<_> =
+            channels.map(|(scale, shift)| (scale.to_f64(), shift.to_f64())).collect();
+        format!("{} of {shape:?}, scales and shifts {channels:?}", self.images.len())
+    }
+
     /// The largest batch.
     pub(super) fn capacity(&self) -> usize {
         self.labels.len()

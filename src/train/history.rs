@@ -29,6 +29,26 @@ impl History {
         }
         Ok(history)
     }
+
+    /// All of it by name, to be stored.
+    #[cfg(feature = "model-files")]
+    pub(super) fn all(&self) -> [(&'static str, &[f64]); 3] {
+        [
+            ("loss", &self.loss_history),
+            ("train_accuracy", &self.train_acc_history),
+            ("val_accuracy", &self.val_acc_history),
+        ]
+    }
+
+    /// As [`all`](Self::all), to be read back.
+    #[cfg(feature = "model-files")]
+    pub(super) fn all_mut(&mut self) -> [(&'static str, &mut Vec<f64>); 3] {
+        [
+            ("loss", &mut self.loss_history),
+            ("train_accuracy", &mut self.train_acc_history),
+            ("val_accuracy", &mut self.val_acc_history),
+        ]
+    }
 }
 
 /// One epoch in numbers.

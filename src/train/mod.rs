@@ -1,5 +1,7 @@
 //! Training and evaluation of networks on sets of pictures.
 
+#[cfg(feature = "model-files")]
+mod checkpoint;
 mod evaluate;
 mod feed;
 mod history;

@@ -1,6 +1,9 @@
 //! `Solver`: epochs of shuffled batches, updates, accuracy checks, and the best parameters.
 
-use std::{ops::ControlFlow, time::Instant};
+use std::{
+    ops::ControlFlow,
+    time::{Duration, Instant},
+};
 
 use crate::{
     data::{Augmentation, EpochOrder, ImageSet, Normalization, Split},
@@ -61,6 +64,11 @@ pub struct SolverConfig {
     pub label_smoothing: f64,
     /// Gradients whose norm over all parameters is larger are scaled down to it.
     pub clip_norm: Option<f64>,
+    /// Share of itself that an exponential moving average of the parameters keeps in a step; see
+    /// [`TrainerConfig::ema_decay`]. Accuracies and best parameters are then those of the average.
+    pub ema_decay: Option<f64>,
+    /// Epochs without a better validation accuracy after which training stops early.
+    pub patience: Option<usize>,
     /// Training pictures whose accuracy is checked after each epoch, chosen at random.
     pub train_accuracy_samples: usize,
     /// Validation pictures whose accuracy is checked after each epoch: the first so many, or all.
@@ -83,6 +91,8 @@ impl Default for SolverConfig {
             augmentation: Augmentation::default(),
             label_smoothing: 0.0,
             clip_norm: None,
+            ema_decay: None,
+            patience: None,
             train_accuracy_samples: 1000,
             validation_samples: None,
             seed: 0,
@@ -101,6 +111,9 @@ impl SolverConfig {
         }
         if !(self.learning_rate.is_finite() && self.learning_rate > 0.0) {
             return Err(Error::setting("lr", self.learning_rate, "a finite number above 0"));
+        }
+        if self.patience == Some(0) {
+            return Err(Error::setting("patience", 0, "at least 1 epoch"));
         }
         self.schedule.check(self.learning_rate)
     }
@@ -150,16 +163,29 @@ pub struct Best<'a, T: Element> {
 /// allocated. Construct and run it inside of the rayon pool that it is to use:
 /// `pool.install(|| Solver::new(…)?.train())`.
 pub struct Solver<'a, T: Element> {
-    trainer: Trainer<T>,
-    config: SolverConfig,
-    feed: Feed<'a, T>,
-    order: EpochOrder,
-    validation: Vec<u32>,
+    pub(super) trainer: Trainer<T>,
+    pub(super) config: SolverConfig,
+    pub(super) feed: Feed<'a, T>,
+    pub(super) order: EpochOrder,
+    pub(super) validation: Vec<u32>,
     evaluation: Evaluation,
-    history: History,
-    best_net: FullyConnectedNet<T>,
-    best_epoch: Option<(usize, f64)>,
-    epoch: usize,
+    pub(super) history: History,
+    pub(super) best_net: FullyConnectedNet<T>,
+    pub(super) best_epoch: Option<(usize, f64)>,
+    pub(super) position: Position,
+}
+
+/// Where a run stands.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Position {
+    /// Epochs that are done.
+    pub(super) epochs: usize,
+    /// Batches that are done of the epoch after them.
+    pub(super) batches: usize,
+    /// Sum of the losses of these batches.
+    pub(super) loss: f64,
+    /// Wall time that they took.
+    pub(super) time: Duration,
 }
 
 impl<'a, T: Element> Solver<'a, T> {
@@ -197,6 +223,7 @@ impl<'a, T: Element> Solver<'a, T> {
             learning_rate: config.learning_rate,
             label_smoothing: config.label_smoothing,
             clip_norm: config.clip_norm,
+            ema_decay: config.ema_decay,
             threads: config.threads,
             ..TrainerConfig::default()
         };
@@ -214,11 +241,11 @@ impl<'a, T: Element> Solver<'a, T> {
             evaluation: Evaluation::new(images.classes()),
             trainer: Trainer::new(net, config.optimizer, settings)?,
             config,
-            epoch: 0,
+            position: Position::default(),
         })
     }
 
-    /// Trains all epochs.
+    /// Trains all epochs, or until the patience is at an end.
     ///
     /// # Errors
     /// [`Error::Diverged`] when the loss is no longer finite: training stops before the update;
@@ -227,8 +254,8 @@ impl<'a, T: Element> Solver<'a, T> {
         self.train_with(&mut |_| ControlFlow::Continue(()))
     }
 
-    /// Trains until all epochs are done or `on_progress` breaks off; calling it again goes on
-    /// with the next epoch.
+    /// Trains until all epochs are done, the patience is at an end, or `on_progress` breaks off;
+    /// calling it again goes on with the next batch, to the same bits as without the break.
     ///
     /// # Errors
     /// As [`train`](Self::train).
@@ -236,8 +263,7 @@ impl<'a, T: Element> Solver<'a, T> {
         &mut self,
         on_progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
     ) -> Result<()> {
-        while self.epoch < self.config.epochs {
-            self.epoch += 1;
+        while !self.is_done() {
             if self.train_epoch(on_progress)?.is_break() {
                 break;
             }
@@ -245,17 +271,30 @@ impl<'a, T: Element> Solver<'a, T> {
         Ok(())
     }
 
+    /// Whether all epochs are done or the patience is at an end.
+    pub fn is_done(&self) -> bool {
+        self.position.epochs >= self.config.epochs || self.is_out_of_patience()
+    }
+
+    /// Whether so many epochs have brought no better validation accuracy that training stops.
+    pub fn is_out_of_patience(&self) -> bool {
+        let best = self.best_epoch.map_or(0, |(epoch, _)| epoch);
+        self.config.patience.is_some_and(|patience| self.position.epochs - best >= patience)
+    }
+
+    /// Trains what is left of the epoch.
     fn train_epoch(
         &mut self,
         on_progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>> {
-        let epoch = self.epoch;
+        let epoch = self.position.epochs + 1;
         let begin = Instant::now();
+        let before = self.position.time;
         self.order.shuffle(epoch as u64);
         let (batches, images) = self.config.epoch(self.order.indices().len());
         let iterations = batches * self.config.epochs;
-        let mut total_loss = 0.0;
-        for batch in self.order.batches(self.config.batch_size).take(batches) {
+        let rest = self.order.batches(self.config.batch_size).take(batches);
+        for batch in rest.skip(self.position.batches) {
             let step = self.trainer.steps();
             let base = self.config.learning_rate;
             let schedule = &self.config.schedule;
@@ -265,14 +304,15 @@ impl<'a, T: Element> Solver<'a, T> {
             let (x, labels) = self.feed.training_batch(batch, epoch as u64, tasks)?;
             let StepStats { loss, rows, .. } = self.trainer.step(x, labels)?;
             self.history.loss_history.push(loss);
-            total_loss += loss;
+            self.position.batches += 1;
+            self.position.loss += loss;
+            self.position.time = before + begin.elapsed();
             let iteration = self.iteration();
             let step = Progress::Step { epoch, iteration, iterations, loss, images: rows };
             if on_progress(step).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }
-        let seconds = begin.elapsed().as_secs_f64();
         let samples = self.config.train_accuracy_samples.clamp(1, images);
         let train_accuracy = {
             let (net, workspace) = self.trainer.net_and_workspace();
@@ -287,12 +327,16 @@ impl<'a, T: Element> Solver<'a, T> {
         self.history.val_acc_history.push(val_accuracy);
         if self.best_epoch.is_none_or(|(_, best)| val_accuracy > best) {
             self.best_epoch = Some((epoch, val_accuracy));
-            self.best_net.copy_parameters(self.trainer.net())?;
+            let (net, _) = self.trainer.net_and_workspace();
+            self.best_net.copy_parameters(net)?;
         }
+        let Position { loss, time, .. } = self.position;
+        self.position = Position { epochs: epoch, ..Position::default() };
+        let seconds = time.as_secs_f64();
         let record = EpochRecord {
             epoch,
             iteration: self.iteration(),
-            loss: total_loss / batches as f64,
+            loss: loss / batches as f64,
             train_accuracy,
             val_accuracy,
             learning_rate: self.trainer.config().learning_rate,
@@ -303,7 +347,7 @@ impl<'a, T: Element> Solver<'a, T> {
     }
 
     /// Steps since the start of training.
-    fn iteration(&self) -> usize {
+    pub fn iteration(&self) -> usize {
         self.trainer.steps() as usize
     }
 

@@ -5,6 +5,7 @@
 //! loss       softmax, loss and gradient in one pass over the logits
 //! backward   dX = (dY Wᵀ) gated by H, then dW = Xᵀ dY, for each layer from the last to the first
 //! update     in the epilogue of dW where the rule allows, else one pass over the parameter
+//! average    of the weights over the steps, where it is asked for
 //! ```
 
 use std::time::{Duration, Instant};
@@ -13,7 +14,10 @@ use crate::{
     error::{Error, Result},
     gemm::{Backend, Gemm, Operand},
     kernels::Element,
-    nn::{CrossEntropy, FullyConnectedNet, Mode, Passes, Workspace, scale, sum_of_squares},
+    nn::{
+        CrossEntropy, FullyConnectedNet, Mode, Passes, Workspace, move_average, scale,
+        sum_of_squares,
+    },
     simd::Denormals,
     threads::Threads,
     train::optim::{Optimizer, OptimizerState, ParameterKind},
@@ -30,6 +34,11 @@ pub struct TrainerConfig {
     pub label_smoothing: f64,
     /// Gradients whose norm over all parameters is larger are scaled down to it.
     pub clip_norm: Option<f64>,
+    /// Share of itself that an exponential moving average of the parameters keeps in a step, from
+    /// 0 to below 1: `average = decay average + (1 - decay) w`, starting with the parameters after
+    /// the first step, as PyTorch's `AveragedModel` with `get_ema_multi_avg_fn`. Without it there
+    /// is no average. See [`Trainer::averaged_net`].
+    pub ema_decay: Option<f64>,
     /// Whether gradients have a place of their own although no setting asks for it, for
     /// [`Trainer::accumulate`] and [`Trainer::gradient`]. It changes no bits, unless the network
     /// has an L2 term and the rule has weight decay: then their sum is rounded twice.
@@ -48,6 +57,7 @@ impl Default for TrainerConfig {
             learning_rate: 0.1,
             label_smoothing: 0.0,
             clip_norm: None,
+            ema_decay: None,
             store_gradients: false,
             denormals: Denormals::Flush,
             threads: Threads::Pool,
@@ -79,7 +89,7 @@ pub struct StepTimes {
     pub input_gradients: Duration,
     /// Gradients of the weights, and their update where it is part of the same product.
     pub weight_gradients: Duration,
-    /// Updates in passes of their own, and clipping.
+    /// Updates in passes of their own, clipping, and the average of the parameters.
     pub updates: Duration,
 }
 
@@ -100,13 +110,14 @@ pub struct StepTimes {
 /// # Ok::<(), tilewise::Error>(())
 /// ```
 pub struct Trainer<T: Element> {
-    net: FullyConnectedNet<T>,
+    pub(super) net: FullyConnectedNet<T>,
+    pub(super) average: Option<FullyConnectedNet<T>>,
     workspace: Workspace<T>,
-    optimizer: OptimizerState<T>,
+    pub(super) optimizer: OptimizerState<T>,
     criterion: CrossEntropy,
     config: TrainerConfig,
     passes: Passes,
-    steps: u64,
+    pub(super) steps: u64,
     /// The batch that is being accumulated.
     pending: Option<Pending>,
 }
@@ -150,6 +161,11 @@ impl<T: Element> Trainer<T> {
         {
             return Err(Error::setting("clip-norm", norm, "a finite number above 0"));
         }
+        if let Some(decay) = config.ema_decay
+            && !(0.0..1.0).contains(&decay)
+        {
+            return Err(Error::setting("ema-decay", decay, "a number from 0 to below 1"));
+        }
         let passes = if config.clip_norm.is_some() || config.store_gradients {
             Passes::Gradient
         } else if optimizer.is_fused() && gemm.backend() == Backend::Tilewise {
@@ -162,6 +178,7 @@ impl<T: Element> Trainer<T> {
             workspace: net.workspace_for(gemm, config.batch_size, passes)?,
             criterion: CrossEntropy::new(config.label_smoothing)?,
             optimizer: OptimizerState::new(&optimizer, &net.tensor_lengths())?,
+            average: config.ema_decay.map(|_| net.clone()),
             net,
             config,
             passes,
@@ -212,7 +229,8 @@ impl<T: Element> Trainer<T> {
             self.update(l, 1, ParameterKind::Biases)?;
             stats.times.updates += clock.lap();
         }
-        self.steps += 1;
+        self.finish_step()?;
+        stats.times.updates += clock.lap();
         Ok(stats)
     }
 
@@ -277,10 +295,28 @@ impl<T: Element> Trainer<T> {
             self.update(l, 0, ParameterKind::Weights { l2: 0.0 })?;
             self.update(l, 1, ParameterKind::Biases)?;
         }
+        self.finish_step()?;
         stats.times.updates += clock.lap();
-        self.steps += 1;
         self.pending = None;
         Ok(stats)
+    }
+
+    /// Counts the step and moves the average of the parameters.
+    fn finish_step(&mut self) -> Result<()> {
+        self.steps += 1;
+        let (Some(decay), Some(average)) = (self.config.ema_decay, &mut self.average) else {
+            return Ok(());
+        };
+        if self.steps == 1 {
+            return average.copy_parameters(&self.net);
+        }
+        let gemm = *self.workspace.gemm();
+        for (average, layer) in average.layers_mut().iter_mut().zip(self.net.layers()) {
+            for (average, w) in average.parameters_mut().into_iter().zip(layer.parameters()) {
+                move_average(&gemm, decay, w, average);
+            }
+        }
+        Ok(())
     }
 
     /// Forward pass and loss of rows `first` and following of a batch of `of` rows.
@@ -379,6 +415,12 @@ impl<T: Element> Trainer<T> {
         &self.net
     }
 
+    /// The network with the average of the parameters over the steps, if there is one; before the
+    /// first step it has the initial parameters. It is the one to evaluate and to keep.
+    pub fn averaged_net(&self) -> Option<&FullyConnectedNet<T>> {
+        self.average.as_ref()
+    }
+
     /// The network, to be changed: parameters, not shapes.
     pub fn net_mut(&mut self) -> &mut FullyConnectedNet<T> {
         &mut self.net
@@ -409,9 +451,9 @@ impl<T: Element> Trainer<T> {
         self.workspace.bytes()
     }
 
-    /// The network, and memory for forward passes over batches of its.
+    /// The network to evaluate, and memory for forward passes over batches of its.
     pub(super) fn net_and_workspace(&mut self) -> (&FullyConnectedNet<T>, &mut Workspace<T>) {
-        (&self.net, &mut self.workspace)
+        (self.average.as_ref().unwrap_or(&self.net), &mut self.workspace)
     }
 }
 

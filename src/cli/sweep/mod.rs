@@ -8,7 +8,7 @@ mod space;
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{Mutex, atomic::AtomicBool},
 };
 
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
         cores,
         dataset::Origin,
         options,
-        run_dir::RunFiles,
+        run_dir::{RunDir, RunFiles},
         train::{self, Job, TrainArgs},
     },
     data::Cifar10,
@@ -87,6 +87,10 @@ struct Sweep<'a> {
 /// holds another sweep; as [`train::run`], except that a trial that diverges is a result.
 pub fn run(args: &SweepArgs) -> Result<()> {
     let given = args.train.settings()?;
+    if given.contains_key("resume") {
+        let expected = "not given: the same command again goes on with a sweep";
+        return Err(Error::setting("resume", "a directory", expected));
+    }
     let (common, _) = train::parse(&given)?;
     let dir = common.out.as_deref();
     let dir = dir.ok_or_else(|| Error::setting("out", "none", "a directory for the trials"))?;
@@ -205,7 +209,9 @@ fn open(dir: &Path, args: &SweepArgs, given: &Settings, overwrite: bool) -> Resu
     let path = dir.join(SWEEP);
     let mut wanted = given.clone();
     // None of these changes a result.
-    wanted.retain(|key, _| !["out", "overwrite", "quiet", "threads"].contains(&key));
+    wanted.retain(|key, _| {
+        !["out", "overwrite", "quiet", "threads", "checkpoint-every"].contains(&key)
+    });
     let list = |texts: &[String]| toml::Value::from(texts.to_vec());
     for (key, value) in [
         ("grid", list(&args.grid)),
@@ -293,6 +299,8 @@ impl Sweep<'_> {
             data: &self.data,
             threads: self.threads,
             stop_after: Some(epochs),
+            resume: args.out.as_deref().is_some_and(RunDir::has_checkpoint),
+            interrupted: &AtomicBool::new(false),
         };
         let diverged = match train::train(job, &mut Console::new(true)) {
             Ok(_) => false,
