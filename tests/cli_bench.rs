@@ -195,18 +195,41 @@ fn training_steps_are_measured_with_their_phases() {
 
 #[test]
 fn forward_passes_are_measured_at_each_batch_size() {
-    let arguments = ["infer", "--dims", "30,20,4", "--batch", "1,5", "--seconds", "0.05"];
+    let dims = ["infer", "--dims", "30,20,4", "--batch", "1,5", "--seconds", "0.05"];
+    let arguments = [&dims[..], &["--threads", "2"]].concat();
     let objects = bench_objects(&arguments);
-    let found: Vec<_> =
-        objects.iter().map(|object| (object["backend"].clone(), object["batch"].clone())).collect();
-    let expected = [("tilewise", 1), ("matrixmultiply", 1), ("tilewise", 5), ("matrixmultiply", 5)];
-    assert_eq!(found, expected.map(|(backend, batch)| (backend.into(), batch.into())));
+    let found: Vec<_> = objects
+        .iter()
+        .map(|o| (o["backend"].as_str(), o["batch"].as_i64(), o["threads"].as_i64()))
+        .collect();
+    let backends =
+        [("tilewise", 1), ("read", 1), ("tilewise", 2), ("read", 2), ("matrixmultiply", 1)];
+    let expected: Vec<_> = [1, 5]
+        .iter()
+        .flat_map(|&batch| {
+            backends.map(|(backend, threads)| (Some(backend), Some(batch), Some(threads)))
+        })
+        .collect();
+    assert_eq!(found, expected);
     for object in &objects {
-        let expected =
-            ["backend", "batch", "dims", "dtype", "images_per_s", "median_ms", "p99_ms", "threads"];
+        let expected = [
+            "backend",
+            "batch",
+            "dims",
+            "dtype",
+            "images_per_s",
+            "max_ms",
+            "median_ms",
+            "of_a_read",
+            "p90_ms",
+            "p99_ms",
+            "threads",
+        ];
         assert_eq!(keys(object), expected);
         let number = |key: &str| object[key].as_f64().unwrap();
-        assert!(number("p99_ms") >= number("median_ms") && number("median_ms") > 0.0, "{object}");
+        let times = ["median_ms", "p90_ms", "p99_ms", "max_ms"].map(number);
+        assert!(times.is_sorted() && times[0] > 0.0, "{object}");
+        assert!(number("of_a_read") > 0.0, "{object}");
     }
 }
 

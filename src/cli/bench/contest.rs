@@ -22,7 +22,7 @@ pub(super) struct Common {
     /// Precision to compute with.
     #[arg(long, value_enum, default_value = "f32")]
     dtype: Dtype,
-    /// Threads of tilewise; the other backends have one.
+    /// Threads of tilewise; the other backends have one. `infer` also measures one.
     #[arg(long, value_name = "N", default_value = "1", value_parser = options::threads)]
     pub(super) threads: usize,
     /// Instruction set of tilewise and of the peak [default: TILEWISE_ISA, else the best here]

@@ -1,7 +1,9 @@
 //! `tilewise bench infer`: latency and throughput of predictions at several batch sizes, with
-//! weights packed beforehand, and of forward passes on the products of matrixmultiply.
+//! weights packed beforehand, on one thread and on more, beside forward passes on the products of
+//! matrixmultiply and a plain read of as many bytes as the packed weights have. A small batch can
+//! be no faster than that read.
 
-use std::{fmt::Write as _, time::Instant};
+use std::{fmt::Write as _, hint::black_box, time::Instant};
 
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use serde_json::json;
@@ -75,23 +77,54 @@ impl<'a> Contestant<'a> {
         let last = self.seconds.len() - 1;
         let at = |share: f64| 1e3 * self.seconds[(last as f64 * share) as usize];
         let Self { backend, threads, .. } = self;
-        Line { backend, batch, threads, median_ms: at(0.5), p99_ms: at(0.99) }
+        let [median_ms, p90_ms, p99_ms, max_ms] = [0.5, 0.9, 0.99, 1.0].map(at);
+        Line { backend, batch, threads, median_ms, p90_ms, p99_ms, max_ms }
     }
 }
 
-/// What one backend reached at one batch size.
+/// Latencies of one backend at one batch size.
 struct Line {
     backend: &'static str,
     batch: usize,
     threads: usize,
     median_ms: f64,
+    p90_ms: f64,
     p99_ms: f64,
+    max_ms: f64,
 }
 
 impl Line {
     fn images_per_s(&self) -> f64 {
         1e3 * self.batch as f64 / self.median_ms
     }
+
+    /// The time of the read on as many threads over this one's.
+    fn of_a_read(&self, lines: &[Line]) -> f64 {
+        let is_read = |line: &&Line| {
+            (line.backend, line.batch, line.threads) == (READ, self.batch, self.threads)
+        };
+        lines.iter().find(is_read).map_or(f64::NAN, |read| read.median_ms / self.median_ms)
+    }
+}
+
+/// The name of the plain read.
+const READ: &str = "read";
+
+/// Reads all words, divided among `threads` tasks, at the speed of the caches and the memory.
+fn read(words: &[u64], threads: usize) -> u64 {
+    if threads > 1 {
+        let left = threads / 2;
+        let (first, second) = words.split_at(words.len() * left / threads);
+        let (a, b) = rayon::join(|| read(first, left), || read(second, threads - left));
+        return a ^ b;
+    }
+    let mut sums = [0; 16];
+    for words in words.chunks_exact(sums.len()) {
+        for (sum, word) in sums.iter_mut().zip(words) {
+            *sum ^= word;
+        }
+    }
+    sums.into_iter().fold(0, |a, b| a ^ b)
 }
 
 fn bench<T: Element>(args: &InferArgs) -> Result<()> {
@@ -99,20 +132,37 @@ fn bench<T: Element>(args: &InferArgs) -> Result<()> {
     let net = args.network.build::<T>(0.0)?;
     let (input, classes) = (net.input(), net.classes());
     let predictor = Predictor::with_gemm(&net, gemm)?;
+    let words = vec![1u64; predictor.bytes() / size_of::<u64>()];
+    let counts: &[usize] = match args.common.threads {
+        1 => &[1],
+        more => &[1, more],
+    };
     let mut lines = Vec::new();
     for &batch in &args.batch {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let x = Matrix::from_fn(batch, input, |_, _| T::from_f64(rng.random_range(-0.5..0.5)))?;
-        let mut scratch = predictor.scratch_on(Threads::Pool, batch)?;
-        let mut logits = Matrix::zeros(batch, classes)?;
         let backend = gemm.with_backend(Backend::MatrixMultiply);
         let mut workspace = net.workspace_for(backend, batch, Passes::Forward)?;
-        let mut packed = || predictor.predict_into(x.view(), logits.view_mut(), &mut scratch);
         let mut baseline = || net.forward(x.view(), &mut workspace, Mode::Evaluation);
-        let mut contestants = [
-            Contestant::new("tilewise", args.common.threads, &mut packed),
-            Contestant::new("matrixmultiply", 1, &mut baseline),
-        ];
+        type Pass<'a> = Box<dyn FnMut() -> Result<()> + 'a>;
+        let mut own: Vec<(&'static str, usize, Pass<'_>)> = Vec::new();
+        for &threads in counts {
+            let mut scratch = predictor.scratch_on(Threads::Count(threads), batch)?;
+            let mut logits = Matrix::zeros(batch, classes)?;
+            let (predictor, x, words) = (&predictor, &x, &words);
+            let predict = move || predictor.predict_into(x.view(), logits.view_mut(), &mut scratch);
+            own.push(("tilewise", threads, Box::new(predict)));
+            let plain_read = move || {
+                black_box(read(words, threads));
+                Ok(())
+            };
+            own.push((READ, threads, Box::new(plain_read)));
+        }
+        let mut contestants: Vec<Contestant<'_>> = own
+            .iter_mut()
+            .map(|(backend, threads, pass)| Contestant::new(backend, *threads, pass))
+            .collect();
+        contestants.push(Contestant::new("matrixmultiply", 1, &mut baseline));
         for contestant in &mut contestants {
             (contestant.pass)()?;
         }
@@ -122,13 +172,13 @@ fn bench<T: Element>(args: &InferArgs) -> Result<()> {
                 contestant.take_turn()?;
             }
         }
-        lines.extend(contestants.map(|contestant| contestant.line(batch)));
+        lines.extend(contestants.into_iter().map(|contestant| contestant.line(batch)));
     }
     let set = gemm.instruction_set();
     print(&if args.common.json {
         as_json::<T>(args, &lines)
     } else {
-        as_text::<T>(args, set, &lines)
+        as_text::<T>(args, set, predictor.bytes(), &lines)
     })
 }
 
@@ -142,8 +192,11 @@ fn as_json<T: Element>(args: &InferArgs, lines: &[Line]) -> String {
             "dtype": T::NAME,
             "threads": line.threads,
             "median_ms": line.median_ms,
+            "p90_ms": line.p90_ms,
             "p99_ms": line.p99_ms,
+            "max_ms": line.max_ms,
             "images_per_s": line.images_per_s(),
+            "of_a_read": line.of_a_read(lines),
         });
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{object}");
@@ -151,28 +204,40 @@ fn as_json<T: Element>(args: &InferArgs, lines: &[Line]) -> String {
     text
 }
 
-fn as_text<T: Element>(args: &InferArgs, set: InstructionSet, lines: &[Line]) -> String {
+fn as_text<T: Element>(
+    args: &InferArgs,
+    set: InstructionSet,
+    bytes: usize,
+    lines: &[Line],
+) -> String {
     let mut text = format!(
-        "tilewise {}: forward passes of {}, {}, {set}, cores {}\n\n\
-         {:14} {:>7} {:>7} {:>11} {:>11} {:>11}\n",
+        "tilewise {}: predictions of {}, {}, {set}, cores {}; `{READ}` reads the {:.1} MB of the \
+         packed weights\n\n\
+         {:14} {:>7} {:>7} {:>11} {:>11} {:>11} {:>11} {:>11} {:>10}\n",
         env!("CARGO_PKG_VERSION"),
         args.network.name(),
         T::NAME,
         cores(),
+        bytes as f64 / 1e6,
         "backend",
         "batch",
         "threads",
         "median ms",
+        "90 % ms",
         "99 % ms",
+        "longest ms",
         "images/s",
+        "of a read",
     );
     for line in lines {
-        let Line { backend, batch, threads, median_ms, p99_ms } = line;
+        let Line { backend, batch, threads, median_ms, p90_ms, p99_ms, max_ms } = line;
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
-            "{backend:14} {batch:>7} {threads:>7} {median_ms:>11.4} {p99_ms:>11.4} {:>11.0}",
+            "{backend:14} {batch:>7} {threads:>7} {median_ms:>11.4} {p90_ms:>11.4} \
+             {p99_ms:>11.4} {max_ms:>11.4} {:>11.0} {:>10.2}",
             line.images_per_s(),
+            line.of_a_read(lines),
         );
     }
     text
