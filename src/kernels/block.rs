@@ -55,42 +55,54 @@ pub(crate) struct Block<T> {
     pub(crate) col_stride: isize,
 }
 
-/// Computes a block.
+/// Computes a block. Rows that are left below the full tiles, if they are few, are computed by the
+/// tiles `few`, whose columns are those of several of `tiles`: so many chains of multiply-adds
+/// keep the units busy that a narrow tile of a row or two could not.
 ///
 /// # Safety
-/// - The CPU has the instruction set of `tiles`.
-/// - The operands are as its functions take them; `1 <= tile_rows <= tiles.rows()`.
+/// - The CPU has the instruction set of `tiles` and `few`.
+/// - The operands are as their functions take them; `1 <= tile_rows <= tiles.rows()`.
 /// - All `rows * cols` elements of C are writable, readable where start or finish read them, and
 ///   touched by nobody else meanwhile; likewise the bias and what stands beside C.
 /// - A bias, or anything beside C, comes only with `col_stride == 1`; an update of C likewise.
-pub(crate) unsafe fn block<T: Float>(tiles: Tiles<T>, block: &Block<T>) {
+pub(crate) unsafe fn block<T: Float>(tiles: Tiles<T>, few: Option<Tiles<T>>, block: &Block<T>) {
     let (mr, nr) = (block.tile_rows, tiles.cols());
     if block.first.depth <= SHALLOW {
         for i in (0..block.rows).step_by(mr) {
             for j in (0..block.cols).step_by(nr) {
                 // SAFETY: the caller's promises are passed on.
-                unsafe { tile_at(tiles, block, i, j) };
+                unsafe { tile_at(tiles, nr, block, i, j) };
             }
         }
-    } else {
-        for j in (0..block.cols).step_by(nr) {
-            for i in (0..block.rows).step_by(mr) {
+        return;
+    }
+    let left = block.rows % mr;
+    let few = few.filter(|few| (1..=few.rows()).contains(&left) && block.col_stride == 1);
+    let full = if few.is_some() { block.rows - left } else { block.rows };
+    let group = few.map_or(nr, |few| few.cols());
+    for first in (0..block.cols).step_by(group) {
+        for j in (first..block.cols.min(first + group)).step_by(nr) {
+            for i in (0..full).step_by(mr) {
                 // SAFETY: the caller's promises are passed on.
-                unsafe { tile_at(tiles, block, i, j) };
+                unsafe { tile_at(tiles, nr, block, i, j) };
             }
+        }
+        if let Some(few) = few {
+            // SAFETY: the caller's promises are passed on.
+            unsafe { tile_at(few, nr, block, full, first) };
         }
     }
 }
 
-/// Computes the tile of a block at row `i` and column `j`.
+/// Computes the tile of a block at row `i` and column `j`; panels of B are `nr` wide.
 ///
 /// # Safety
 /// As for [`block`]; `i` and `j` are multiples of the tile's sizes inside of the block.
 #[inline(always)]
-unsafe fn tile_at<T: Float>(tiles: Tiles<T>, block: &Block<T>, i: usize, j: usize) {
-    let (mr, nr) = (block.tile_rows, tiles.cols());
+unsafe fn tile_at<T: Float>(tiles: Tiles<T>, nr: usize, block: &Block<T>, i: usize, j: usize) {
+    let mr = block.tile_rows;
     let Block { first, a_panel_stride, b_panel_stride, col_stride, .. } = *block;
-    let (rows, cols) = (mr.min(block.rows - i), nr.min(block.cols - j));
+    let (rows, cols) = (mr.min(block.rows - i), tiles.cols().min(block.cols - j));
     let vectors = cols.div_ceil(tiles.lanes);
     let step = i as isize * first.row_stride + j as isize * col_stride;
     let tile = Tile {

@@ -52,6 +52,8 @@ pub struct KernelSet<T: 'static> {
     set: InstructionSet,
     /// For packed operands.
     packed: Tiles<T>,
+    /// For packed operands and very few rows: several panels of B wide.
+    side_by_side: Tiles<T>,
     /// For operands in place.
     in_place: Tiles<T>,
     /// For operands in place and very few rows: short and wide.
@@ -253,6 +255,7 @@ impl<T: Float> KernelSet<T> {
             a_depth_stride: mr as isize,
             b: b.data.as_ptr(),
             b_depth_stride: nr as isize,
+            b_panel_stride: b.stride as isize,
             c: c.as_mut_ptr(),
             row_stride: c.row_stride(),
             last_cols: 0,
@@ -270,7 +273,7 @@ impl<T: Float> KernelSet<T> {
         };
         // SAFETY: lengths and epilogue are checked above, `c` is exclusive, and the CPU has the
         // set, because `kernel_set` gave it out.
-        unsafe { block(self.packed, &arguments) }
+        unsafe { block(self.packed, Some(self.side_by_side), &arguments) }
     }
 
     /// Computes `c` from operands in place; the columns of B and of C stand side by side.
@@ -301,6 +304,7 @@ impl<T: Float> KernelSet<T> {
             a_depth_stride: a.col_stride(),
             b: b.as_ptr(),
             b_depth_stride: b.row_stride(),
+            b_panel_stride: 0,
             c: c.as_mut_ptr(),
             row_stride: c.row_stride(),
             last_cols: 0,
@@ -320,7 +324,7 @@ impl<T: Float> KernelSet<T> {
         };
         // SAFETY: the views' elements are readable and fit, the epilogue is checked, `c` is
         // exclusive, and the CPU has the set.
-        unsafe { block(tiles, &arguments) }
+        unsafe { block(tiles, None, &arguments) }
     }
 
     /// Runs multiply-adds on registers alone for `steps` steps, and returns how many it were.
@@ -449,7 +453,7 @@ macro_rules! stamp {
                 kernels::{
                     block::MAX_TILE,
                     pack, peak,
-                    tile::{self as microkernel, IN_PLACE, PACKED},
+                    tile::{self as microkernel, IN_PLACE, PACKED, SIDE_BY_SIDE},
                 },
                 simd::Isa,
             };
@@ -459,11 +463,16 @@ macro_rules! stamp {
             const NV: usize = $vectors.len();
             const LANES: usize = <Token as Isa<$t>>::LANES;
             const _: () = assert!(MR <= MAX_TILE.0 && NV * LANES <= MAX_TILE.1);
+            const _: () = assert!($wide_vectors.len().is_multiple_of(NV), "whole panels");
 
             pub(super) static SET: KernelSet<$t> = KernelSet {
                 set: InstructionSet::$set,
                 packed: Tiles {
                     functions: &[$(tile_row!(PACKED, $rows, $vectors)),*],
+                    lanes: LANES,
+                },
+                side_by_side: Tiles {
+                    functions: &[$(tile_row!(SIDE_BY_SIDE, $wide_rows, $wide_vectors)),*],
                     lanes: LANES,
                 },
                 in_place: Tiles {
@@ -490,7 +499,7 @@ macro_rules! stamp {
             // token; the rest is what the generic kernel of the same name asks for.
 
             $(#[$feature])?
-            unsafe fn tile<const FROM: bool, const ROWS: usize, const VECS: usize>(
+            unsafe fn tile<const FROM: u8, const ROWS: usize, const VECS: usize>(
                 tile: &Tile<$t>,
             ) {
                 // SAFETY: see above.
