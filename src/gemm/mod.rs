@@ -43,6 +43,10 @@ use plan::Plan;
 /// threads in `tilewise bench gemm`: 123 GFLOP/s as two tasks, 150 as one.
 const MULTIPLY_ADDS_PER_TASK: usize = 1 << 21;
 
+/// Elements of the operands that are worth a task of their own, however few multiply-adds there
+/// are: for a row or two the time is that of reading B.
+const OPERAND_ELEMENTS_PER_TASK: usize = 1 << 18;
+
 /// Elements of one pass through memory that are worth a task of their own; as above.
 const ELEMENTS_PER_TASK: usize = 1 << 15;
 
@@ -293,7 +297,9 @@ impl<T: Element> Gemm<T> {
         };
         let (m, n) = (c.rows(), c.cols());
         let work = m.saturating_mul(n).saturating_mul(depth);
-        let tasks = self.threads.tasks().min(work / MULTIPLY_ADDS_PER_TASK).max(1);
+        let read = m.saturating_add(n).saturating_mul(depth);
+        let worthwhile = (work / MULTIPLY_ADDS_PER_TASK).max(read / OPERAND_ELEMENTS_PER_TASK);
+        let tasks = self.threads.tasks().min(worthwhile).max(1);
         let sizes = (m, n, depth);
         let plan = Plan::new(self.kernels, self.blocking, tasks, sizes, whole_depth)?;
         if epilogue.b_sums.is_some() {
