@@ -8,6 +8,7 @@
 //! - [`nn`]: layers, loss, fully connected networks, planned workspaces, gradient checks.
 //! - [`data`]: CIFAR-10 and synthetic pictures, normalisation, batches.
 //! - [`train`]: the solver, update rules, evaluation, model files.
+//! - `cblas`, with the feature of that name: products for programs written against BLAS.
 //!
 //! Errors are [`Error`], with the sizes, the path or the setting in it. Nothing starts a thread
 //! pool: operations run on the calling thread or on the caller's rayon pool, see
@@ -19,6 +20,8 @@
 pub mod aligned;
 #[cfg(feature = "model-files")]
 mod atomic_file;
+#[cfg(feature = "cblas")]
+pub mod cblas;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod data;

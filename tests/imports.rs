@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Modules from the ground up; a module may import from itself and from those before it.
-const ORDER: [&str; 13] = [
+const ORDER: [&str; 14] = [
     "error",
     "float",
     "aligned",
@@ -16,6 +16,7 @@ const ORDER: [&str; 13] = [
     "threads",
     "kernels",
     "gemm",
+    "cblas",
     "data",
     "nn",
     "train",
@@ -26,7 +27,7 @@ const ORDER: [&str; 13] = [
 const STRANGERS: [(&str, &str); 2] = [("data", "gemm"), ("nn", "data")];
 
 /// Where unsafe code may stand.
-const UNSAFE: [&str; 4] = ["simd", "kernels", "aligned.rs", "gemm/blas.rs"];
+const UNSAFE: [&str; 5] = ["simd", "kernels", "aligned.rs", "gemm/blas.rs", "cblas.rs"];
 
 fn imports(source: &str) -> Vec<String> {
     let mut found = Vec::new();

@@ -7,16 +7,23 @@
 //! ```
 
 use crate::{
+    error::Result,
     gemm::{Epilogue, Gemm, operand::Lines},
     kernels::{Element, Input, Output},
     threads::Threads,
 };
 
-/// A product of raw operands.
+/// `C = alpha A B + beta C` of raw operands, as [`sgemm`]. With `alpha == 0` the pointers to A and
+/// B may be anything.
+///
+/// # Errors
+/// [`Error::IsaUnavailable`](crate::Error::IsaUnavailable) if `TILEWISE_ISA` names an instruction
+/// set that is not available; [`Error::SizeOverflow`](crate::Error::SizeOverflow) if there is no
+/// scratch memory. C is as it was.
 ///
 /// # Safety
 /// As for [`sgemm`].
-unsafe fn product<T: Element>(
+pub(crate) unsafe fn product<T: Element>(
     threads: Threads,
     (m, k, n): (usize, usize, usize),
     alpha: T,
@@ -24,7 +31,7 @@ unsafe fn product<T: Element>(
     b: (*const T, isize, isize),
     beta: T,
     c: (*mut T, isize, isize),
-) {
+) -> Result<()> {
     // SAFETY: the caller vouches for the operands.
     let (a, b, c) = unsafe {
         (
@@ -33,15 +40,11 @@ unsafe fn product<T: Element>(
             Output::from_raw(c.0, (m, n), (c.1, c.2)),
         )
     };
-    let gemm = Gemm::new().unwrap_or_else(|error| panic!("{error}")).threads(threads);
+    let gemm = Gemm::new()?.threads(threads);
     let depth = if alpha == T::ZERO { 0 } else { k };
     let (a, b) = (Lines::Matrix(a, alpha), Lines::Matrix(b.t(), T::ONE));
-    let result = gemm
-        .scratch(m, n, depth)
-        .and_then(|mut memory| gemm.execute(depth, a, b, c, Epilogue::scaled(beta), &mut memory));
-    if let Err(error) = result {
-        panic!("{error}");
-    }
+    let mut scratch = gemm.scratch(m, n, depth)?;
+    gemm.execute(depth, a, b, c, Epilogue::scaled(beta), &mut scratch)
 }
 
 macro_rules! blas {
@@ -108,7 +111,10 @@ macro_rules! blas {
         ) {
             let (a, b, c) = ((a, rsa, csa), (b, rsb, csb), (c, rsc, csc));
             // SAFETY: the caller's promises are passed on.
-            unsafe { product(threads, (m, k, n), alpha, a, b, beta, c) }
+            let result = unsafe { product(threads, (m, k, n), alpha, a, b, beta, c) };
+            if let Err(error) = result {
+                panic!("{error}");
+            }
         }
     };
 }

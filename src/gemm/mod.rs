@@ -6,7 +6,7 @@
 //! alignment, or the other rows of a batch. [`naive::gemm`] is that definition in scalar code.
 
 pub mod backend;
-mod blas;
+pub(crate) mod blas;
 mod cache;
 mod driver;
 pub mod epilogue;
