@@ -20,6 +20,8 @@
 pub mod aligned;
 #[cfg(feature = "model-files")]
 mod atomic_file;
+#[cfg(feature = "capi")]
+mod capi;
 #[cfg(feature = "cblas")]
 pub mod cblas;
 #[cfg(feature = "cli")]

@@ -23,7 +23,7 @@ pub use linear::{Linear, LinearGradient, LinearRelu};
 pub use loss::CrossEntropy;
 pub use model::{FullyConnectedNet, Mode, NetConfig, TwoLayerNet};
 pub use predictor::{Examples, Predictor, Scratch};
-pub use ranking::{softmax, top_k};
+pub use ranking::{softmax, top_classes, top_k};
 pub use relu::Relu;
 pub use scratch_pool::{PooledScratch, ScratchPool};
 pub use workspace::Workspace;

@@ -35,18 +35,33 @@ pub fn softmax<T: Float>(mut logits: MatMut<'_, T>) -> Result<()> {
 /// comes first, and NaN last. Where `best` has more places than the row values, those stay.
 /// Returns how many were found.
 pub fn top_k<T: Float>(row: &[T], best: &mut [(usize, T)]) -> usize {
+    rank(row, best, |&(class, _)| class, |class| (class, row[class]))
+}
+
+/// As [`top_k`], without the values.
+pub fn top_classes<T: Float>(row: &[T], best: &mut [usize]) -> usize {
+    rank(row, best, |&class| class, |class| class)
+}
+
+/// Ranks classes as entries that name them.
+fn rank<T: Float, E>(
+    row: &[T],
+    best: &mut [E],
+    class_of: impl Fn(&E) -> usize,
+    entry: impl Fn(usize) -> E,
+) -> usize {
     let not_a_number = |value: T| value.partial_cmp(&value).is_none();
     let beats = |a: T, b: T| a > b || (not_a_number(b) && !not_a_number(a));
     let mut found = 0;
     for (class, &value) in row.iter().enumerate() {
-        let place = best[..found].iter().position(|&(_, other)| beats(value, other));
+        let place = best[..found].iter().position(|other| beats(value, row[class_of(other)]));
         let place = place.unwrap_or(found);
         if place == best.len() {
             continue;
         }
         found = (found + 1).min(best.len());
         best[place..found].rotate_right(1);
-        best[place] = (class, value);
+        best[place] = entry(class);
     }
     found
 }
@@ -77,6 +92,9 @@ mod tests {
             assert_eq!(found, k.min(6));
             assert!(best.iter().map(|&(class, _)| class).take(found).eq(order[..found].to_vec()));
             assert!(best[found..].iter().all(|&(class, _)| class == 99), "{best:?}");
+            let mut classes = [99; 8];
+            assert_eq!(top_classes(&row, &mut classes[..k]), found);
+            assert!(best.iter().map(|&(class, _)| class).eq(classes));
         }
     }
 }

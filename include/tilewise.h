@@ -1,0 +1,471 @@
+/*
+ * tilewise: fast neural-network training and inference on CPUs.
+ *
+ * Errors. Every function that can fail returns a status; TILEWISE_STATUS_OK is 0. After any
+ * other, tilewise_last_error() has a text that names what was expected and what came, and what
+ * the function writes is as it was. Null pointers, sizes, strides, enumerators, labels, files and
+ * overlaps of memory are checked. What cannot be detected: a pointer that is neither null nor
+ * valid, a handle that was destroyed, an array shorter than its length says. Panics do not leave
+ * the library: they are TILEWISE_STATUS_INTERNAL. Enumerators are passed as integers.
+ *
+ * Handles. What a function creates is the caller's until it is given to the function that
+ * destroys its kind; handles may be destroyed in any order. Structs and arrays are read during the
+ * call and not kept, but for the name in tilewise_optimizer_settings.
+ *
+ * Threads. Nothing is started but by tilewise_pool_create. Work runs on the calling thread, or on
+ * the pool that a handle was created with; it returns when it is done. Handles may go from thread
+ * to thread. tilewise_predictor, tilewise_packed_* and tilewise_pool may be used by any number of
+ * threads at once; calls that use the same pool take turns. tilewise_gemm_*, tilewise_scratch and
+ * tilewise_trainer serve one thread at a time; a second one gets TILEWISE_STATUS_BUSY. Nobody may
+ * use a handle while it is being destroyed. Pools do not survive fork(). The bits of a result do
+ * not depend on the number of threads.
+ */
+
+
+#ifndef TILEWISE_H
+#define TILEWISE_H
+
+/* Made from src/capi by cbindgen: change it there. */
+
+#include <stddef.h>
+#include <stdint.h>
+
+// What became of a call.
+typedef enum tilewise_status {
+  // It did what it should.
+  TILEWISE_STATUS_OK = 0,
+  // A pointer is null or not aligned.
+  TILEWISE_STATUS_POINTER = 1,
+  // Sizes, lengths or strides do not fit each other or the address space.
+  TILEWISE_STATUS_SHAPE = 2,
+  // A setting, a label or an enumerator has a value that makes no sense, an operand or scratch
+  // was made for something else, or memory that is written overlaps memory that is read.
+  TILEWISE_STATUS_SETTING = 3,
+  // The memory that is needed cannot be had.
+  TILEWISE_STATUS_MEMORY = 4,
+  // A file's content is not what it should be.
+  TILEWISE_STATUS_FILE = 5,
+  // The operating system refused to read or write a file.
+  TILEWISE_STATUS_IO = 6,
+  // The loss is not finite; nothing was updated.
+  TILEWISE_STATUS_DIVERGED = 7,
+  // This machine lacks the instruction set that `TILEWISE_ISA` names, or cannot start threads.
+  TILEWISE_STATUS_UNAVAILABLE = 8,
+  // Another thread is using a handle that one thread at a time may use.
+  TILEWISE_STATUS_BUSY = 9,
+  // A fault of tilewise. Handles that one thread at a time may use, and that took part in the
+  // call, can only be destroyed.
+  TILEWISE_STATUS_INTERNAL = 10,
+} tilewise_status;
+
+// What becomes of each finished sum of a product.
+typedef enum tilewise_finish {
+  // It is stored.
+  TILEWISE_FINISH_STORE = 0,
+  // It is stored where it is above 0, else 0; NaN stays NaN.
+  TILEWISE_FINISH_RELU = 1,
+  // It is stored where the activation is above 0, else 0: the gradient behind a rectifier.
+  TILEWISE_FINISH_GATE = 2,
+} tilewise_finish;
+
+// The distribution of initial weights. Biases start at 0.
+typedef enum tilewise_init {
+  // Normal with variance 2 / inputs of the layer (He et al. 2015).
+  TILEWISE_INIT_HE = 0,
+  // Normal with variance 2 / (inputs + outputs) of the layer (Glorot and Bengio 2010).
+  TILEWISE_INIT_XAVIER = 1,
+  // Normal with standard deviation `weight_scale`.
+  TILEWISE_INIT_NORMAL = 2,
+} tilewise_init;
+
+// A plan of products, with the memory that they need. One thread at a time may use it.
+typedef struct tilewise_gemm_f32 tilewise_gemm_f32;
+
+// A plan of products, with the memory that they need. One thread at a time may use it.
+typedef struct tilewise_gemm_f64 tilewise_gemm_f64;
+
+// An operand packed for one side of products, to be used in many of them. It holds a copy of its
+// matrix. Any number of threads may use it at once.
+typedef struct tilewise_packed_f32 tilewise_packed_f32;
+
+// An operand packed for one side of products, to be used in many of them. It holds a copy of its
+// matrix. Any number of threads may use it at once.
+typedef struct tilewise_packed_f64 tilewise_packed_f64;
+
+// Threads that share the work of one call. Any number of threads may use a pool; their calls take
+// turns.
+typedef struct tilewise_pool tilewise_pool;
+
+// A network for inference, its weights packed. It never changes: any number of threads may use it
+// at once, each with a scratch of its own.
+typedef struct tilewise_predictor tilewise_predictor;
+
+// What one prediction at a time writes to. One thread at a time may use it.
+typedef struct tilewise_scratch tilewise_scratch;
+
+// A network in training, with the memory that a step needs. One thread at a time may use it.
+typedef struct tilewise_trainer tilewise_trainer;
+
+// A matrix to be read: element (i, j) is `data[i * row_stride + j * col_stride]`. Strides count
+// elements and may be negative or 0. A matrix without elements may have null for data.
+typedef struct tilewise_matrix_f32 {
+  // Element (0, 0).
+  const float *data;
+  // Number of rows.
+  size_t rows;
+  // Number of columns.
+  size_t cols;
+  // Elements from one row to the next.
+  ptrdiff_t row_stride;
+  // Elements from one column to the next.
+  ptrdiff_t col_stride;
+} tilewise_matrix_f32;
+
+// A or B of a product: `packed` if that is not null, else `matrix`.
+typedef struct tilewise_operand_f32 {
+  // The elements.
+  struct tilewise_matrix_f32 matrix;
+  // The elements packed before, or null.
+  const struct tilewise_packed_f32 *packed;
+} tilewise_operand_f32;
+
+// A matrix to be written. No two of its elements are the same. During a call all memory from its
+// lowest to its highest element belongs to it, what lies between its rows too, although that
+// is neither read nor written.
+typedef struct tilewise_matrix_mut_f32 {
+  // Element (0, 0).
+  float *data;
+  // Number of rows.
+  size_t rows;
+  // Number of columns.
+  size_t cols;
+  // Elements from one row to the next.
+  ptrdiff_t row_stride;
+  // Elements from one column to the next.
+  ptrdiff_t col_stride;
+} tilewise_matrix_mut_f32;
+
+// What the sums of a product start from, and what happens to them before they are stored. All
+// zeros: the product alone.
+typedef struct tilewise_epilogue_f32 {
+  // Factor of what C holds. With 0, C is not read. It is 0 where there is a bias.
+  float beta;
+  // One number for each column of C to start from, or null.
+  const float *bias;
+  // A `tilewise_finish`.
+  int32_t finish;
+  // For `TILEWISE_FINISH_GATE`: as large as C, its columns side by side.
+  struct tilewise_matrix_f32 activation;
+} tilewise_epilogue_f32;
+
+// A matrix to be read: element (i, j) is `data[i * row_stride + j * col_stride]`. Strides count
+// elements and may be negative or 0. A matrix without elements may have null for data.
+typedef struct tilewise_matrix_f64 {
+  // Element (0, 0).
+  const double *data;
+  // Number of rows.
+  size_t rows;
+  // Number of columns.
+  size_t cols;
+  // Elements from one row to the next.
+  ptrdiff_t row_stride;
+  // Elements from one column to the next.
+  ptrdiff_t col_stride;
+} tilewise_matrix_f64;
+
+// A or B of a product: `packed` if that is not null, else `matrix`.
+typedef struct tilewise_operand_f64 {
+  // The elements.
+  struct tilewise_matrix_f64 matrix;
+  // The elements packed before, or null.
+  const struct tilewise_packed_f64 *packed;
+} tilewise_operand_f64;
+
+// A matrix to be written. No two of its elements are the same. During a call all memory from its
+// lowest to its highest element belongs to it, what lies between its rows too, although that
+// is neither read nor written.
+typedef struct tilewise_matrix_mut_f64 {
+  // Element (0, 0).
+  double *data;
+  // Number of rows.
+  size_t rows;
+  // Number of columns.
+  size_t cols;
+  // Elements from one row to the next.
+  ptrdiff_t row_stride;
+  // Elements from one column to the next.
+  ptrdiff_t col_stride;
+} tilewise_matrix_mut_f64;
+
+// What the sums of a product start from, and what happens to them before they are stored. All
+// zeros: the product alone.
+typedef struct tilewise_epilogue_f64 {
+  // Factor of what C holds. With 0, C is not read. It is 0 where there is a bias.
+  double beta;
+  // One number for each column of C to start from, or null.
+  const double *bias;
+  // A `tilewise_finish`.
+  int32_t finish;
+  // For `TILEWISE_FINISH_GATE`: as large as C, its columns side by side.
+  struct tilewise_matrix_f64 activation;
+} tilewise_epilogue_f64;
+
+// How bytes become numbers: `byte * scale + shift`, with a scale and a shift for each channel of
+// pictures that are stored channel by channel.
+typedef struct tilewise_normalization {
+  // One factor for each channel.
+  const double *scale;
+  // One summand for each channel.
+  const double *shift;
+  // Number of channels.
+  size_t channels;
+} tilewise_normalization;
+
+// An update rule and its settings. A rule reads those that it has and no others;
+// `tilewise_optimizer_init` fills in PyTorch's defaults.
+typedef struct tilewise_optimizer_settings {
+  // "sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam" or "adamw".
+  const char *name;
+  // Of momentum, nesterov and rmsprop: share of the velocity that is kept.
+  double momentum;
+  // Of rmsprop: share of the mean square that is kept.
+  double decay;
+  // Of adam and adamw: share of the mean gradient that is kept.
+  double beta1;
+  // Of adam and adamw: share of the mean square that is kept.
+  double beta2;
+  // Of adagrad, rmsprop, adam and adamw: added to the root, above 0.
+  double epsilon;
+  // Weight decay, of weights and not of biases.
+  double weight_decay;
+} tilewise_optimizer_settings;
+
+// A fully connected network to be trained: linear layers, a rectifier and dropout between them.
+typedef struct tilewise_network {
+  // Sizes of the input, of the hidden layers, and the number of classes.
+  const size_t *dims;
+  // How many sizes, 2 or more.
+  size_t dims_len;
+  // A `tilewise_init`.
+  int32_t init;
+  // Standard deviation of the weights, for `TILEWISE_INIT_NORMAL`.
+  double weight_scale;
+  // The loss has this times the sum of all squared weights.
+  double l2;
+  // Probability of dropping a hidden activation in training, from 0 to below 1.
+  double dropout;
+  // Seed of the weights and of dropout.
+  uint64_t seed;
+} tilewise_network;
+
+// How steps are made.
+typedef struct tilewise_trainer_settings {
+  // Rows of the largest batch.
+  size_t batch_size;
+  // Learning rate of the first step.
+  double learning_rate;
+  // Share of every target that is spread over all classes, from 0 to below 1.
+  double label_smoothing;
+  // Gradients whose norm is larger are scaled down to it; 0: they are not.
+  double clip_norm;
+} tilewise_trainer_settings;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+// The version of the library, as "0.1.0".
+const char *tilewise_version(void);
+
+// The name of the instruction set in use, "avx512", "avx2" or "portable", into `name`; it lives
+// as long as the library.
+enum tilewise_status tilewise_instruction_set(const char **name);
+
+// The text of the last error on the calling thread, in UTF-8; empty if there was none. It lives
+// until the next call on this thread that fails, or the thread's end. A call that succeeds leaves
+// it alone.
+const char *tilewise_last_error(void);
+
+// Plans f32 products of up to these sizes into `gemm`: A is (m, k), B (k, n), C (m, n). They run
+// on the threads of `pool`, or on the calling thread alone if that is null.
+enum tilewise_status tilewise_gemm_f32_create(const struct tilewise_pool *pool,
+                                              size_t m,
+                                              size_t n,
+                                              size_t k,
+                                              struct tilewise_gemm_f32 **gemm);
+
+// As `tilewise_gemm_f32_create`, for f64.
+enum tilewise_status tilewise_gemm_f64_create(const struct tilewise_pool *pool,
+                                              size_t m,
+                                              size_t n,
+                                              size_t k,
+                                              struct tilewise_gemm_f64 **gemm);
+
+// Destroys a plan; null is none.
+void tilewise_gemm_f32_destroy(struct tilewise_gemm_f32 *gemm);
+
+// Destroys a plan; null is none.
+void tilewise_gemm_f64_destroy(struct tilewise_gemm_f64 *gemm);
+
+// `C = finish(start + alpha A B)`, without allocating. With `alpha` 0 neither A nor B is read;
+// with a packed A it is 1. `epilogue` may be null: the product alone. The memory of C is apart
+// from that of all that is read. The bits of the result do not depend on the threads, on what is
+// packed, or on strides. An epilogue with a bias or a gate asks for a C whose columns stand side
+// by side.
+enum tilewise_status tilewise_gemm_f32_run(struct tilewise_gemm_f32 *gemm,
+                                           float alpha,
+                                           const struct tilewise_operand_f32 *a,
+                                           const struct tilewise_operand_f32 *b,
+                                           const struct tilewise_matrix_mut_f32 *c,
+                                           const struct tilewise_epilogue_f32 *epilogue);
+
+// As `tilewise_gemm_f32_run`, for f64.
+enum tilewise_status tilewise_gemm_f64_run(struct tilewise_gemm_f64 *gemm,
+                                           double alpha,
+                                           const struct tilewise_operand_f64 *a,
+                                           const struct tilewise_operand_f64 *b,
+                                           const struct tilewise_matrix_mut_f64 *c,
+                                           const struct tilewise_epilogue_f64 *epilogue);
+
+// Packs `scale * a`, to be A of products, into `packed`.
+enum tilewise_status tilewise_pack_a_f32(float scale,
+                                         const struct tilewise_matrix_f32 *a,
+                                         struct tilewise_packed_f32 **packed);
+
+// As `tilewise_pack_a_f32`, for f64.
+enum tilewise_status tilewise_pack_a_f64(double scale,
+                                         const struct tilewise_matrix_f64 *a,
+                                         struct tilewise_packed_f64 **packed);
+
+// Packs `b`, to be B of products, into `packed`.
+enum tilewise_status tilewise_pack_b_f32(const struct tilewise_matrix_f32 *b,
+                                         struct tilewise_packed_f32 **packed);
+
+// As `tilewise_pack_b_f32`, for f64.
+enum tilewise_status tilewise_pack_b_f64(const struct tilewise_matrix_f64 *b,
+                                         struct tilewise_packed_f64 **packed);
+
+// Destroys a packed operand; null is none.
+void tilewise_packed_f32_destroy(struct tilewise_packed_f32 *packed);
+
+// Destroys a packed operand; null is none.
+void tilewise_packed_f64_destroy(struct tilewise_packed_f64 *packed);
+
+// Starts a pool of `threads` threads, 1 or more, into `pool`.
+enum tilewise_status tilewise_pool_create(size_t threads, struct tilewise_pool **pool);
+
+// Lets go of a pool; null is none. Its threads end when everything that was made with it has been
+// destroyed as well; whatever goes last waits for their end.
+void tilewise_pool_destroy(struct tilewise_pool *pool);
+
+// Loads a network from a safetensors file, saved by tilewise or from the `state_dict` of a PyTorch
+// `nn.Sequential`, into `predictor`. `path` is UTF-8. `normalization` says how bytes become
+// numbers; null: as the file says, and if it says nothing, the predictor takes no pictures.
+enum tilewise_status tilewise_predictor_load(const char *path,
+                                             const struct tilewise_normalization *normalization,
+                                             struct tilewise_predictor **predictor);
+
+// Destroys a predictor; null is none. Its scratches stay: they serve any predictor of the same
+// shape.
+void tilewise_predictor_destroy(struct tilewise_predictor *predictor);
+
+// The sizes of the input, of the hidden layers and of the logits: their number into `count`, and
+// themselves into `dims`, which has room for `capacity`. With `capacity` 0 only the number.
+enum tilewise_status tilewise_predictor_dims(const struct tilewise_predictor *predictor,
+                                             size_t *dims,
+                                             size_t capacity,
+                                             size_t *count);
+
+// Whether the predictor takes pictures, 1 or 0, into `takes`.
+enum tilewise_status tilewise_predictor_takes_pictures(const struct tilewise_predictor *predictor,
+                                                       int32_t *takes);
+
+// Memory for predictions of `capacity` rows at a time, 1 or more, into `scratch`. They run on the
+// threads of `pool`, or on the calling thread alone if that is null.
+enum tilewise_status tilewise_scratch_create(const struct tilewise_predictor *predictor,
+                                             const struct tilewise_pool *pool,
+                                             size_t capacity,
+                                             struct tilewise_scratch **scratch);
+
+// Destroys a scratch; null is none.
+void tilewise_scratch_destroy(struct tilewise_scratch *scratch);
+
+// The logits of the rows of `x`, (batch, input), into `logits`, (batch, classes), whose columns
+// stand side by side. Nothing is allocated. A batch larger than the scratch's capacity is worked
+// in pieces. A row's logits have the same bits in any batch and on any number of threads.
+enum tilewise_status tilewise_predict(const struct tilewise_predictor *predictor,
+                                      struct tilewise_scratch *scratch,
+                                      const struct tilewise_matrix_f32 *x,
+                                      const struct tilewise_matrix_mut_f32 *logits);
+
+// As `tilewise_predict`, for `batch` pictures of bytes, one after another, each as many bytes as
+// the network has inputs. The predictor's normalization makes numbers of them.
+enum tilewise_status tilewise_predict_pictures(const struct tilewise_predictor *predictor,
+                                               struct tilewise_scratch *scratch,
+                                               const uint8_t *pictures,
+                                               size_t batch,
+                                               const struct tilewise_matrix_mut_f32 *logits);
+
+// Turns logits, (batch, classes), into probabilities, in place: `exp(logit - largest)` over the
+// sum of these in the row. Columns stand side by side. Rows with NaN or an infinite largest logit
+// become NaN. Nothing is allocated.
+enum tilewise_status tilewise_softmax(const struct tilewise_matrix_mut_f32 *logits);
+
+// The classes with the largest of the `classes` values of a row, best first, into `best`, which
+// has room for `k`; the first of equals comes first, and NaN last. Their number, the smaller of
+// `classes` and `k`, goes into `found`, their values into `best_values`, which has room for `k`
+// or is null. Nothing is allocated.
+enum tilewise_status tilewise_top_k(const float *row,
+                                    size_t classes,
+                                    size_t k,
+                                    size_t *best,
+                                    float *best_values,
+                                    size_t *found);
+
+// The default settings of the rule `name` into `settings`, which keeps the pointer `name`.
+enum tilewise_status tilewise_optimizer_init(const char *name,
+                                             struct tilewise_optimizer_settings *settings);
+
+// Makes a network and plans its training, into `trainer`. Steps run on the threads of `pool`, or
+// on the calling thread alone if that is null; the same seed gives the same bits on any number
+// of threads.
+enum tilewise_status tilewise_trainer_create(const struct tilewise_network *network,
+                                             const struct tilewise_optimizer_settings *optimizer,
+                                             const struct tilewise_trainer_settings *settings,
+                                             const struct tilewise_pool *pool,
+                                             struct tilewise_trainer **trainer);
+
+// Destroys a trainer; null is none.
+void tilewise_trainer_destroy(struct tilewise_trainer *trainer);
+
+// One step on a batch `x`, (batch, input), with a label for each of its rows, from 0 to below the
+// number of classes. The mean loss of the batch before the update, with its L2 term, goes into
+// `loss`, which may be null. Nothing is allocated.
+enum tilewise_status tilewise_trainer_step(struct tilewise_trainer *trainer,
+                                           const struct tilewise_matrix_f32 *x,
+                                           const uint8_t *labels,
+                                           size_t labels_len,
+                                           double *loss);
+
+// Changes the learning rate of the steps to come.
+enum tilewise_status tilewise_trainer_set_learning_rate(struct tilewise_trainer *trainer,
+                                                        double learning_rate);
+
+// Saves the network with its present weights as a safetensors file that a PyTorch `nn.Sequential`
+// loads, and with it how its pictures were normalized, unless that is null. `path` is UTF-8. The
+// file is replaced at once or not at all.
+enum tilewise_status tilewise_trainer_save(const struct tilewise_trainer *trainer,
+                                           const char *path,
+                                           const struct tilewise_normalization *normalization);
+
+// Makes a predictor of the network with its present weights, into `predictor`; further steps do
+// not change it. `normalization` says how bytes become numbers; null: it takes no pictures.
+enum tilewise_status tilewise_trainer_predictor(const struct tilewise_trainer *trainer,
+                                                const struct tilewise_normalization *normalization,
+                                                struct tilewise_predictor **predictor);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* TILEWISE_H */

@@ -1,0 +1,292 @@
+//! Products with epilogues, and operands packed before.
+
+use crate::{
+    aligned::AlignedBuf,
+    capi::{
+        error::{Failure, Status, guard},
+        handle::{Exclusive, destroy, give},
+        matrix::{Matrix, MatrixMut, matrix},
+        pointers::{elements, optional, room, shared},
+        pool::{Place, Pool},
+    },
+    error::Error,
+    gemm,
+    kernels::Element,
+};
+
+/// A plan of products, with the memory that they need. One thread at a time may use it.
+pub struct Gemm<T: Element> {
+    gemm: gemm::Gemm<T>,
+    scratch: Exclusive<AlignedBuf<T>>,
+    place: Place,
+}
+
+/// An operand packed for one side of products, to be used in many of them. It holds a copy of its
+/// matrix. Any number of threads may use it at once.
+pub struct Packed<T: Element>(gemm::Packed<T>);
+
+/// A or B of a product: `packed` if that is not null, else `matrix`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Operand<T: Element> {
+    /// The elements.
+    pub matrix: Matrix<T>,
+    /// The elements packed before, or null.
+    pub packed: *const Packed<T>,
+}
+
+/// What becomes of each finished sum of a product.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// It is stored.
+    Store = 0,
+    /// It is stored where it is above 0, else 0; NaN stays NaN.
+    Relu = 1,
+    /// It is stored where the activation is above 0, else 0: the gradient behind a rectifier.
+    Gate = 2,
+}
+
+/// What the sums of a product start from, and what happens to them before they are stored. All
+/// zeros: the product alone.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Epilogue<T: Element> {
+    /// Factor of what C holds. With 0, C is not read. It is 0 where there is a bias.
+    pub beta: T,
+    /// One number for each column of C to start from, or null.
+    pub bias: *const T,
+    /// A `tilewise_finish`.
+    pub finish: i32,
+    /// For `TILEWISE_FINISH_GATE`: as large as C, its columns side by side.
+    pub activation: Matrix<T>,
+}
+
+fn create<T: Element>(
+    pool: Option<&Pool>,
+    (m, n, k): (usize, usize, usize),
+) -> Result<Gemm<T>, Failure> {
+    let place = Place::new(pool);
+    let gemm = gemm::Gemm::new()?.threads(place.threads());
+    let scratch = Exclusive::new(gemm.scratch(m, n, k)?);
+    Ok(Gemm { gemm, scratch, place })
+}
+
+/// # Safety
+/// That of the module `capi`.
+unsafe fn run<T: Element>(
+    gemm: *mut Gemm<T>,
+    alpha: T,
+    a: *const Operand<T>,
+    b: *const Operand<T>,
+    c: *const MatrixMut<T>,
+    epilogue: *const Epilogue<T>,
+) -> Result<(), Failure> {
+    // SAFETY: the caller's promises are passed on.
+    let (Gemm { gemm, scratch, place }, a, b, c, epilogue) = unsafe {
+        let epilogue = optional("epilogue", epilogue)?;
+        (shared("gemm", gemm)?, shared("a", a)?, shared("b", b)?, shared("c", c)?, epilogue)
+    };
+    let written = c.addresses("c")?;
+    // SAFETY: as above.
+    let (a, b) = unsafe {
+        let operand = |what, operand: &Operand<T>| match optional(what, operand.packed)? {
+            Some(Packed(packed)) => Ok::<_, Failure>(gemm::Operand::Packed(packed)),
+            None => {
+                operand.matrix.expect_apart(what, "c", &written)?;
+                Ok(operand.matrix.view(what)?.into())
+            }
+        };
+        (operand("a", a)?, operand("b", b)?)
+    };
+    let epilogue = match epilogue {
+        None => gemm::Epilogue::default(),
+        Some(Epilogue { beta, bias, finish, activation }) => {
+            let start = if bias.is_null() {
+                gemm::Start::Scaled(*beta)
+            } else {
+                if *beta != T::ZERO {
+                    return Err(Error::setting("beta", beta, "0 where there is a bias").into());
+                }
+                let row =
+                    Matrix { data: *bias, rows: 1, cols: c.cols, row_stride: 0, col_stride: 1 };
+                row.expect_apart("bias", "c", &written)?;
+                // SAFETY: as above.
+                gemm::Start::Bias(unsafe { elements("bias", *bias, c.cols)? })
+            };
+            let finish = match *finish {
+                finish if finish == Finish::Store as i32 => gemm::Finish::Store,
+                finish if finish == Finish::Relu as i32 => gemm::Finish::Relu,
+                finish if finish == Finish::Gate as i32 => {
+                    activation.expect_apart("activation", "c", &written)?;
+                    // SAFETY: as above.
+                    let activation = unsafe { activation.view("activation")? };
+                    gemm::Finish::Gate { activation, scale: T::ONE }
+                }
+                other => {
+                    let expected = "0 (store), 1 (ReLU) or 2 (gate)";
+                    return Err(Error::setting("finish", other, expected).into());
+                }
+            };
+            gemm::Epilogue { start, finish, b_sums: None }
+        }
+    };
+    // SAFETY: as above; its memory is apart from that of all operands.
+    let c = unsafe { c.view("c")? };
+    let mut scratch = scratch.take("gemm")?;
+    let scratch = &mut scratch[..];
+    place.run(|| Ok(gemm.run(alpha, a, b, c, epilogue, scratch)?))
+}
+
+/// Plans f32 products of up to these sizes into `gemm`: A is (m, k), B (k, n), C (m, n). They run
+/// on the threads of `pool`, or on the calling thread alone if that is null.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tilewise_gemm_f32_create(
+    pool: *const Pool,
+    m: usize,
+    n: usize,
+    k: usize,
+    gemm: *mut *mut Gemm<f32>,
+) -> Status {
+    guard(|| {
+        // SAFETY: the caller keeps the rules of `capi`.
+        let (pool, out) = unsafe { (optional("pool", pool)?, room("gemm", gemm)?) };
+        give(create(pool, (m, n, k))?, out);
+        Ok(())
+    })
+}
+
+/// As `tilewise_gemm_f32_create`, for f64.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tilewise_gemm_f64_create(
+    pool: *const Pool,
+    m: usize,
+    n: usize,
+    k: usize,
+    gemm: *mut *mut Gemm<f64>,
+) -> Status {
+    guard(|| {
+        // SAFETY: the caller keeps the rules of `capi`.
+        let (pool, out) = unsafe { (optional("pool", pool)?, room("gemm", gemm)?) };
+        give(create(pool, (m, n, k))?, out);
+        Ok(())
+    })
+}
+
+/// Destroys a plan; null is none.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tilewise_gemm_f32_destroy(gemm: *mut Gemm<f32>) {
+    // SAFETY: the caller keeps the rules of `capi`.
+    unsafe { destroy(gemm) }
+}
+
+/// Destroys a plan; null is none.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tilewise_gemm_f64_destroy(gemm: *mut Gemm<f64>) {
+    // SAFETY: the caller keeps the rules of `capi`.
+    unsafe { destroy(gemm) }
+}
+
+/// `C = finish(start + alpha A B)`, without allocating. With `alpha` 0 neither A nor B is read;
+/// with a packed A it is 1. `epilogue` may be null: the product alone. The memory of C is apart
+/// from that of all that is read. The bits of the result do not depend on the threads, on what is
+/// packed, or on strides. An epilogue with a bias or a gate asks for a C whose columns stand side
+/// by side.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tilewise_gemm_f32_run(
+    gemm: *mut Gemm<f32>,
+    alpha: f32,
+    a: *const Operand<f32>,
+    b: *const Operand<f32>,
+    c: *const MatrixMut<f32>,
+    epilogue: *const Epilogue<f32>,
+) -> Status {
+    // SAFETY: the caller keeps the rules of `capi`.
+    guard(|| unsafe { run(gemm, alpha, a, b, c, epilogue) })
+}
+
+/// As `tilewise_gemm_f32_run`, for f64.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tilewise_gemm_f64_run(
+    gemm: *mut Gemm<f64>,
+    alpha: f64,
+    a: *const Operand<f64>,
+    b: *const Operand<f64>,
+    c: *const MatrixMut<f64>,
+    epilogue: *const Epilogue<f64>,
+) -> Status {
+    // SAFETY: the caller keeps the rules of `capi`.
+    guard(|| unsafe { run(gemm, alpha, a, b, c, epilogue) })
+}
+
+/// Packs `scale * a`, to be A of products, into `packed`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tilewise_pack_a_f32(
+    scale: f32,
+    a: *const Matrix<f32>,
+    packed: *mut *mut Packed<f32>,
+) -> Status {
+    guard(|| {
+        // SAFETY: the caller keeps the rules of `capi`.
+        let (a, out) = unsafe { (matrix("a", a)?, room("packed", packed)?) };
+        give(Packed(gemm::Gemm::new()?.pack_a(scale, a)?), out);
+        Ok(())
+    })
+}
+
+/// As `tilewise_pack_a_f32`, for f64.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tilewise_pack_a_f64(
+    scale: f64,
+    a: *const Matrix<f64>,
+    packed: *mut *mut Packed<f64>,
+) -> Status {
+    guard(|| {
+        // SAFETY: the caller keeps the rules of `capi`.
+        let (a, out) = unsafe { (matrix("a", a)?, room("packed", packed)?) };
+        give(Packed(gemm::Gemm::new()?.pack_a(scale, a)?), out);
+        Ok(())
+    })
+}
+
+/// Packs `b`, to be B of products, into `packed`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tilewise_pack_b_f32(
+    b: *const Matrix<f32>,
+    packed: *mut *mut Packed<f32>,
+) -> Status {
+    guard(|| {
+        // SAFETY: the caller keeps the rules of `capi`.
+        let (b, out) = unsafe { (matrix("b", b)?, room("packed", packed)?) };
+        give(Packed(gemm::Gemm::new()?.pack_b(b)?), out);
+        Ok(())
+    })
+}
+
+/// As `tilewise_pack_b_f32`, for f64.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tilewise_pack_b_f64(
+    b: *const Matrix<f64>,
+    packed: *mut *mut Packed<f64>,
+) -> Status {
+    guard(|| {
+        // SAFETY: the caller keeps the rules of `capi`.
+        let (b, out) = unsafe { (matrix("b", b)?, room("packed", packed)?) };
+        give(Packed(gemm::Gemm::new()?.pack_b(b)?), out);
+        Ok(())
+    })
+}
+
+/// Destroys a packed operand; null is none.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tilewise_packed_f32_destroy(packed: *mut Packed<f32>) {
+    // SAFETY: the caller keeps the rules of `capi`.
+    unsafe { destroy(packed) }
+}
+
+/// Destroys a packed operand; null is none.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tilewise_packed_f64_destroy(packed: *mut Packed<f64>) {
+    // SAFETY: the caller keeps the rules of `capi`.
+    unsafe { destroy(packed) }
+}

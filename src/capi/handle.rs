@@ -1,0 +1,72 @@
+//! Handles: how they come into being and go, and how one thread at a time uses some of them.
+
+use std::{
+    mem::MaybeUninit,
+    sync::{Mutex, MutexGuard, TryLockError},
+};
+
+use crate::capi::error::{Failure, Status, guard};
+
+/// What one thread at a time may use. A second one gets an error instead of waiting.
+#[derive(Debug)]
+pub(super) struct Exclusive<T>(Mutex<T>);
+
+impl<T> Exclusive<T> {
+    pub(super) fn new(value: T) -> Self {
+        Self(Mutex::new(value))
+    }
+
+    /// The value, for as long as the guard lives.
+    pub(super) fn take(&self, what: &str) -> Result<MutexGuard<'_, T>, Failure> {
+        self.0.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => {
+                let text = format!("{what} is in use by another thread: give each its own");
+                Failure::new(Status::Busy, text)
+            }
+            TryLockError::Poisoned(_) => {
+                let text = format!("{what} broke in an earlier call: destroy it");
+                Failure::new(Status::Internal, text)
+            }
+        })
+    }
+}
+
+/// Hands a new object over to the caller.
+pub(super) fn give<T>(object: T, out: &mut MaybeUninit<*mut T>) {
+    out.write(Box::into_raw(Box::new(object)));
+}
+
+/// Ends an object; null is none.
+///
+/// # Safety
+/// `handle` is null or came from [`give`] and was not destroyed; nobody uses it.
+pub(super) unsafe fn destroy<T>(handle: *mut T) {
+    if handle.is_null() {
+        return;
+    }
+    guard(|| {
+        // SAFETY: `give` made it of a box, and this is the only time that it is taken back.
+        drop(unsafe { Box::from_raw(handle) });
+        Ok(())
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_user_is_refused_and_so_is_everyone_after_a_panic() {
+        let value = Exclusive::new(1);
+        let found = || value.take("it").map(|value| *value).map_err(Failure::status);
+        let first = value.take("it").unwrap();
+        assert_eq!(found(), Err(Status::Busy));
+        drop(first);
+        assert_eq!(found(), Ok(1));
+        let status = guard(|| {
+            let _broken = value.take("it")?;
+            panic!("in use");
+        });
+        assert_eq!((status, found()), (Status::Internal, Err(Status::Internal)));
+    }
+}

@@ -1,0 +1,67 @@
+//! The C ABI: opaque handles, status codes, and the text of the last error. `include/tilewise.h` is
+//! made from this module by cbindgen; its opening comment has the rules for callers, which
+//! `cbindgen.toml` holds.
+//!
+//! Every function checks what it can before it writes anything, runs inside of
+//! [`guard`](error::guard), through which no panic goes, and leaves its outputs alone if it fails.
+//!
+//! # Safety
+//! Of all `extern "C"` functions, and of the functions in `pointers` and `matrix` that read what a
+//! C caller points to:
+//! - A pointer that is not null points to what the parameter says, for as long as the call runs;
+//!   numbers that are read are initialised.
+//! - What a pointer to a mutable thing reaches, nobody else uses during the call.
+//! - A handle came from the function that makes its kind and was not destroyed.
+
+mod error;
+mod gemm;
+mod handle;
+mod matrix;
+mod pointers;
+mod pool;
+mod predictor;
+mod trainer;
+
+use std::ffi::{CStr, c_char};
+
+use crate::simd::InstructionSet;
+use error::{Status, guard};
+use pointers::room;
+
+/// The version of the library, as "0.1.0".
+#[unsafe(no_mangle)]
+pub extern "C" fn tilewise_version() -> *const c_char {
+    concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
+}
+
+/// The name of the instruction set in use, "avx512", "avx2" or "portable", into `name`; it lives
+/// as long as the library.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tilewise_instruction_set(name: *mut *const c_char) -> Status {
+    guard(|| {
+        // SAFETY: the caller keeps the rules of this module.
+        let name = unsafe { room("name", name)? };
+        name.write(set_name(InstructionSet::preferred()?).as_ptr());
+        Ok(())
+    })
+}
+
+fn set_name(set: InstructionSet) -> &'static CStr {
+    match set {
+        InstructionSet::Portable => c"portable",
+        InstructionSet::Avx2 => c"avx2",
+        InstructionSet::Avx512 => c"avx512",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_have_the_same_names_as_in_rust() {
+        for set in InstructionSet::ALL {
+            assert_eq!(set_name(set).to_str().unwrap(), set.to_string());
+        }
+    }
+}

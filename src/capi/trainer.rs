@@ -1,0 +1,312 @@
+//! Training of fully connected networks, step by step.
+
+use std::ffi::c_char;
+
+use crate::{
+    capi::{
+        error::{Failure, Status, guard},
+        handle::{Exclusive, destroy, give},
+        matrix::{Matrix, matrix},
+        pointers::{elements, optional, path, room, shared, text},
+        pool::{Place, Pool},
+        predictor::{Normalization, Predictor},
+    },
+    error::Error,
+    nn::{self, FullyConnectedNet, NetConfig},
+    train::{self, Optimizer, TrainerConfig, UpdateRule, model_file},
+};
+
+/// A network in training, with the memory that a step needs. One thread at a time may use it.
+pub struct Trainer {
+    trainer: Exclusive<train::Trainer<f32>>,
+    place: Place,
+}
+
+/// The distribution of initial weights. Biases start at 0.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Init {
+    /// Normal with variance 2 / inputs of the layer (He et al. 2015).
+    He = 0,
+    /// Normal with variance 2 / (inputs + outputs) of the layer (Glorot and Bengio 2010).
+    Xavier = 1,
+    /// Normal with standard deviation `weight_scale`.
+    Normal = 2,
+}
+
+/// A fully connected network to be trained: linear layers, a rectifier and dropout between them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Network {
+    /// Sizes of the input, of the hidden layers, and the number of classes.
+    pub dims: *const usize,
+    /// How many sizes, 2 or more.
+    pub dims_len: usize,
+    /// A `tilewise_init`.
+    pub init: i32,
+    /// Standard deviation of the weights, for `TILEWISE_INIT_NORMAL`.
+    pub weight_scale: f64,
+    /// The loss has this times the sum of all squared weights.
+    pub l2: f64,
+    /// Probability of dropping a hidden activation in training, from 0 to below 1.
+    pub dropout: f64,
+    /// Seed of the weights and of dropout.
+    pub seed: u64,
+}
+
+/// An update rule and its settings. A rule reads those that it has and no others;
+/// `tilewise_optimizer_init` fills in PyTorch's defaults.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct OptimizerSettings {
+    /// "sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam" or "adamw".
+    pub name: *const c_char,
+    /// Of momentum, nesterov and rmsprop: share of the velocity that is kept.
+    pub momentum: f64,
+    /// Of rmsprop: share of the mean square that is kept.
+    pub decay: f64,
+    /// Of adam and adamw: share of the mean gradient that is kept.
+    pub beta1: f64,
+    /// Of adam and adamw: share of the mean square that is kept.
+    pub beta2: f64,
+    /// Of adagrad, rmsprop, adam and adamw: added to the root, above 0.
+    pub epsilon: f64,
+    /// Weight decay, of weights and not of biases.
+    pub weight_decay: f64,
+}
+
+/// How steps are made.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct TrainerSettings {
+    /// Rows of the largest batch.
+    pub batch_size: usize,
+    /// Learning rate of the first step.
+    pub learning_rate: f64,
+    /// Share of every target that is spread over all classes, from 0 to below 1.
+    pub label_smoothing: f64,
+    /// Gradients whose norm is larger are scaled down to it; 0: they are not.
+    pub clip_norm: f64,
+}
+
+impl Network {
+    /// # Safety
+    /// That of the module `capi`.
+    unsafe fn config(&self) -> Result<NetConfig, Failure> {
+        // SAFETY: the caller's promises are passed on.
+        let dims = unsafe { elements("dims", self.dims, self.dims_len)? };
+        let &[input, ref hidden @ .., classes] = dims else {
+            return Err(Error::setting("dims_len", self.dims_len, "at least 2").into());
+        };
+        let init = match self.init {
+            init if init == Init::He as i32 => nn::Init::He,
+            init if init == Init::Xavier as i32 => nn::Init::Xavier,
+            init if init == Init::Normal as i32 => nn::Init::Normal { std: self.weight_scale },
+            other => {
+                let expected = "0 (He), 1 (Xavier) or 2 (normal)";
+                return Err(Error::setting("init", other, expected).into());
+            }
+        };
+        let (l2, dropout, seed) = (self.l2, self.dropout, self.seed);
+        Ok(NetConfig { input, hidden: hidden.to_vec(), classes, init, l2, dropout, seed })
+    }
+}
+
+impl OptimizerSettings {
+    /// The settings of a rule; zeros for those that it does not have.
+    fn new(name: *const c_char, optimizer: Optimizer) -> Self {
+        let weight_decay = optimizer.weight_decay;
+        let none = Self {
+            name,
+            momentum: 0.0,
+            decay: 0.0,
+            beta1: 0.0,
+            beta2: 0.0,
+            epsilon: 0.0,
+            weight_decay,
+        };
+        match optimizer.rule {
+            UpdateRule::Sgd => none,
+            UpdateRule::Momentum { momentum } | UpdateRule::Nesterov { momentum } => {
+                Self { momentum, ..none }
+            }
+            UpdateRule::AdaGrad { epsilon } => Self { epsilon, ..none },
+            UpdateRule::RmsProp { decay, epsilon, momentum } => {
+                Self { decay, epsilon, momentum, ..none }
+            }
+            UpdateRule::Adam { beta1, beta2, epsilon }
+            | UpdateRule::AdamW { beta1, beta2, epsilon } => Self { beta1, beta2, epsilon, ..none },
+        }
+    }
+
+    /// # Safety
+    /// That of the module `capi`.
+    unsafe fn optimizer(&self) -> Result<Optimizer, Failure> {
+        let Self { name, momentum, decay, beta1, beta2, epsilon, weight_decay } = *self;
+        // SAFETY: the caller's promises are passed on.
+        let mut rule = unsafe { text("name of the optimizer", name)? }.parse::<Optimizer>()?.rule;
+        match &mut rule {
+            UpdateRule::Sgd => {}
+            UpdateRule::Momentum { momentum: m } | UpdateRule::Nesterov { momentum: m } => {
+                *m = momentum;
+            }
+            UpdateRule::AdaGrad { epsilon: e } => *e = epsilon,
+            UpdateRule::RmsProp { decay: d, epsilon: e, momentum: m } => {
+                (*d, *e, *m) = (decay, epsilon, momentum);
+            }
+            UpdateRule::Adam { beta1: b1, beta2: b2, epsilon: e }
+            | UpdateRule::AdamW { beta1: b1, beta2: b2, epsilon: e } => {
+                (*b1, *b2, *e) = (beta1, beta2, epsilon);
+            }
+        }
+        Ok(Optimizer { rule, weight_decay })
+    }
+}
+
+/// The default settings of the rule `name` into `settings`, which keeps the pointer `name`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tilewise_optimizer_init(
+    name: *const c_char,
+    settings: *mut OptimizerSettings,
+) -> Status {
+    guard(|| {
+        // SAFETY: the caller keeps the rules of `capi`.
+        let (rule, out) =
+            unsafe { (text("name of the optimizer", name)?, room("settings", settings)?) };
+        out.write(OptimizerSettings::new(name, rule.parse()?));
+        Ok(())
+    })
+}
+
+/// Makes a network and plans its training, into `trainer`. Steps run on the threads of `pool`, or
+/// on the calling thread alone if that is null; the same seed gives the same bits on any number
+/// of threads.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tilewise_trainer_create(
+    network: *const Network,
+    optimizer: *const OptimizerSettings,
+    settings: *const TrainerSettings,
+    pool: *const Pool,
+    trainer: *mut *mut Trainer,
+) -> Status {
+    guard(|| {
+        // SAFETY: the caller keeps the rules of `capi`.
+        let (config, optimizer, settings, pool, out) = unsafe {
+            (
+                shared("network", network)?.config()?,
+                shared("optimizer", optimizer)?.optimizer()?,
+                shared("settings", settings)?,
+                optional("pool", pool)?,
+                room("trainer", trainer)?,
+            )
+        };
+        let &TrainerSettings { batch_size, learning_rate, label_smoothing, clip_norm } = settings;
+        let place = Place::new(pool);
+        let settings = TrainerConfig {
+            batch_size,
+            learning_rate,
+            label_smoothing,
+            clip_norm: (clip_norm != 0.0).then_some(clip_norm),
+            threads: place.threads(),
+            ..TrainerConfig::default()
+        };
+        let plan = || {
+            let net = FullyConnectedNet::new(&config)?;
+            Ok(train::Trainer::new(net, optimizer, settings)?)
+        };
+        let trainer = Exclusive::new(place.run(plan)?);
+        give(Trainer { trainer, place }, out);
+        Ok(())
+    })
+}
+
+/// Destroys a trainer; null is none.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tilewise_trainer_destroy(trainer: *mut Trainer) {
+    // SAFETY: the caller keeps the rules of `capi`.
+    unsafe { destroy(trainer) }
+}
+
+/// One step on a batch `x`, (batch, input), with a label for each of its rows, from 0 to below the
+/// number of classes. The mean loss of the batch before the update, with its L2 term, goes into
+/// `loss`, which may be null. Nothing is allocated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tilewise_trainer_step(
+    trainer: *mut Trainer,
+    x: *const Matrix<f32>,
+    labels: *const u8,
+    labels_len: usize,
+    loss: *mut f64,
+) -> Status {
+    guard(|| {
+        // SAFETY: the caller keeps the rules of `capi`.
+        let (Trainer { trainer, place }, x, labels, out) = unsafe {
+            let out = if loss.is_null() { None } else { Some(room("loss", loss)?) };
+            let labels = elements("labels", labels, labels_len)?;
+            (shared("trainer", trainer)?, matrix("x", x)?, labels, out)
+        };
+        let mut trainer = trainer.take("trainer")?;
+        let trainer = &mut *trainer;
+        let stats = place.run(|| Ok(trainer.step(x, labels)?))?;
+        if let Some(out) = out {
+            out.write(stats.loss);
+        }
+        Ok(())
+    })
+}
+
+/// Changes the learning rate of the steps to come.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tilewise_trainer_set_learning_rate(
+    trainer: *mut Trainer,
+    learning_rate: f64,
+) -> Status {
+    guard(|| {
+        // SAFETY: the caller keeps the rules of `capi`.
+        let trainer = unsafe { shared("trainer", trainer)? };
+        Ok(trainer.trainer.take("trainer")?.set_learning_rate(learning_rate)?)
+    })
+}
+
+/// Saves the network with its present weights as a safetensors file that a PyTorch `nn.Sequential`
+/// loads, and with it how its pictures were normalized, unless that is null. `path` is UTF-8. The
+/// file is replaced at once or not at all.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tilewise_trainer_save(
+    trainer: *const Trainer,
+    path: *const c_char,
+    normalization: *const Normalization,
+) -> Status {
+    guard(|| {
+        // SAFETY: the caller keeps the rules of `capi`.
+        let (trainer, path, normalization) = unsafe {
+            let normalization = Normalization::read(normalization)?;
+            (shared("trainer", trainer)?, self::path(path)?, normalization)
+        };
+        let info = model_file::ModelInfo { normalization, class_names: Vec::new() };
+        Ok(model_file::save(path, trainer.trainer.take("trainer")?.net(), &info)?)
+    })
+}
+
+/// Makes a predictor of the network with its present weights, into `predictor`; further steps do
+/// not change it. `normalization` says how bytes become numbers; null: it takes no pictures.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tilewise_trainer_predictor(
+    trainer: *const Trainer,
+    normalization: *const Normalization,
+    predictor: *mut *mut Predictor,
+) -> Status {
+    guard(|| {
+        // SAFETY: the caller keeps the rules of `capi`.
+        let (trainer, normalization, out) = unsafe {
+            let normalization = Normalization::read(normalization)?;
+            (shared("trainer", trainer)?, normalization, room("predictor", predictor)?)
+        };
+        let mut made = nn::Predictor::new(trainer.trainer.take("trainer")?.net())?;
+        if let Some(normalization) = normalization {
+            made = made.with_normalization(&normalization)?;
+        }
+        give(Predictor(made), out);
+        Ok(())
+    })
+}
