@@ -1,0 +1,59 @@
+/* Trains the two-layer network 3072-200-10 on one batch of made-up pictures and shows the loss
+   going down. In the repository:
+   cargo rustc --lib --release --no-default-features --features capi --crate-type staticlib
+   cc -I include examples/c/train.c target/release/libtilewise.a -lpthread -ldl -lm -o train */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "tilewise.h"
+
+enum { BATCH = 512, FEATURES = 3072, CLASSES = 10, STEPS = 20 };
+
+static void must(tilewise_status status) {
+    if (status == TILEWISE_STATUS_OK) return;
+    fprintf(stderr, "status %d: %s\n", (int)status, tilewise_last_error());
+    exit(1);
+}
+
+int main(void) {
+    static float x[BATCH * FEATURES], logits[BATCH * CLASSES];
+    static uint8_t labels[BATCH];
+    for (int i = 0; i < BATCH; i++) {
+        labels[i] = (uint8_t)(i % CLASSES);
+        for (int j = 0; j < FEATURES; j++) /* noise, and a brighter stripe for each class */
+            x[i * FEATURES + j] = (float)rand() / (float)RAND_MAX - (j % CLASSES != labels[i]) * 0.1f;
+    }
+    const size_t dims[] = {FEATURES, 200, CLASSES};
+    const tilewise_network network = {.dims = dims, .dims_len = 3};
+    const tilewise_trainer_settings settings = {.batch_size = BATCH, .learning_rate = 0.05};
+    const tilewise_matrix_f32 batch = {x, BATCH, FEATURES, FEATURES, 1};
+    const tilewise_matrix_mut_f32 out = {logits, BATCH, CLASSES, CLASSES, 1};
+    tilewise_optimizer_settings momentum;
+    tilewise_pool *pool;
+    tilewise_trainer *trainer;
+    tilewise_predictor *predictor;
+    tilewise_scratch *scratch;
+    must(tilewise_pool_create(2, &pool));
+    must(tilewise_optimizer_init("momentum", &momentum));
+    must(tilewise_trainer_create(&network, &momentum, &settings, pool, &trainer));
+    double loss = 0, first = 0;
+    for (int step = 0; step < STEPS; step++) {
+        must(tilewise_trainer_step(trainer, &batch, labels, BATCH, &loss));
+        first = step == 0 ? loss : first;
+        printf("step %2d: loss %.4f\n", step + 1, loss);
+    }
+    must(tilewise_trainer_predictor(trainer, NULL, &predictor));
+    must(tilewise_scratch_create(predictor, pool, BATCH, &scratch));
+    must(tilewise_predict(predictor, scratch, &batch, &out));
+    size_t best, found, right = 0;
+    for (size_t i = 0; i < BATCH; i++) {
+        must(tilewise_top_k(logits + i * CLASSES, CLASSES, 1, &best, NULL, &found));
+        right += best == labels[i];
+    }
+    printf("%zu of %d right\n", right, BATCH);
+    tilewise_scratch_destroy(scratch);
+    tilewise_predictor_destroy(predictor);
+    tilewise_trainer_destroy(trainer);
+    tilewise_pool_destroy(pool);
+    return !(loss < first / 2);
+}

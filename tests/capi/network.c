@@ -1,0 +1,177 @@
+/* Training and prediction against those of a Rust program: tests/capi.rs trains a network with the
+   settings below and leaves its inputs, losses, model file and logits in a directory; everything
+   must have the same bits here. Usage: network DIR. */
+#include <pthread.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include "check.h"
+
+enum { INPUT = 147, CLASSES = 11, BATCH = 256, STEPS = 6, THREADS = 8, ROUNDS = 20 };
+
+static const char *dir;
+static float x[BATCH * INPUT], logits[BATCH * CLASSES], picture_logits[BATCH * CLASSES];
+static uint8_t pictures[BATCH * INPUT], labels[BATCH];
+static double losses[STEPS];
+
+static const char *in_dir(const char *name) {
+    static char path[4096];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    return path;
+}
+
+/* Reads a file of at most `size` bytes and returns how many it has. */
+static size_t read_file(const char *name, void *to, size_t size) {
+    FILE *file = fopen(in_dir(name), "rb");
+    if (!file) {
+        perror(name);
+        exit(1);
+    }
+    size_t len = fread(to, 1, size, file);
+    CHECK(fgetc(file) == EOF);
+    fclose(file);
+    return len;
+}
+
+#define READ(name, array) CHECK(read_file(name, array, sizeof array) == sizeof array)
+
+static const double scale[3] = {1.0 / 256, 1.0 / 128, 1.0 / 512}, shift[3] = {-0.5, 0.25, 0};
+static const tilewise_normalization normalization = {scale, shift, 3};
+
+/* Trains as the Rust program did. */
+static tilewise_trainer *train(tilewise_pool *pool) {
+    const size_t dims[] = {INPUT, 400, 50, CLASSES};
+    const tilewise_network network = {.dims = dims,
+                                      .dims_len = 4,
+                                      .init = TILEWISE_INIT_XAVIER,
+                                      .l2 = 1e-4,
+                                      .dropout = 0.25,
+                                      .seed = 7};
+    const tilewise_trainer_settings settings = {
+        .batch_size = BATCH, .learning_rate = 0.1, .label_smoothing = 0.1, .clip_norm = 1};
+    tilewise_optimizer_settings rule;
+    tilewise_trainer *trainer;
+    OK(tilewise_optimizer_init("nesterov", &rule));
+    OK(tilewise_trainer_create(&network, &rule, &settings, pool, &trainer));
+    const tilewise_matrix_f32 rows = matrix(x, BATCH, INPUT, INPUT, 1);
+    for (int step = 0; step < STEPS; step++) {
+        double loss = 0;
+        if (step == STEPS / 2) OK(tilewise_trainer_set_learning_rate(trainer, 0.05));
+        OK(tilewise_trainer_step(trainer, &rows, labels, BATCH, &loss));
+        CHECK(loss == losses[step]);
+    }
+    return trainer;
+}
+
+typedef struct {
+    const tilewise_predictor *predictor;
+    const tilewise_pool *pool;
+    size_t capacity;
+    int wrong;
+} Job;
+
+/* Predicts again and again, from numbers and from bytes. */
+static void *predict(void *argument) {
+    Job *job = argument;
+    tilewise_scratch *scratch;
+    float *out = malloc(sizeof logits);
+    const tilewise_matrix_f32 rows = matrix(x, BATCH, INPUT, INPUT, 1);
+    const tilewise_matrix_mut_f32 to = matrix_mut(out, BATCH, CLASSES, CLASSES, 1);
+    if (tilewise_scratch_create(job->predictor, job->pool, job->capacity, &scratch)) {
+        job->wrong = ROUNDS;
+        return NULL;
+    }
+    for (int round = 0; round < ROUNDS; round++) {
+        int failed = tilewise_predict(job->predictor, scratch, &rows, &to) != TILEWISE_STATUS_OK;
+        failed |= memcmp(out, logits, sizeof logits) != 0;
+        failed |= tilewise_predict_pictures(job->predictor, scratch, pictures, BATCH, &to) != 0;
+        failed |= memcmp(out, picture_logits, sizeof picture_logits) != 0;
+        job->wrong += failed;
+    }
+    tilewise_scratch_destroy(scratch);
+    free(out);
+    return NULL;
+}
+
+/* Many threads share a predictor, some of them a pool too. */
+static void share(const tilewise_predictor *predictor, const tilewise_pool *pool) {
+    pthread_t threads[THREADS];
+    Job jobs[THREADS];
+    for (int i = 0; i < THREADS; i++) {
+        jobs[i] = (Job){predictor, i % 2 ? pool : NULL, (size_t)(1 + 40 * i), 0};
+        CHECK(pthread_create(&threads[i], NULL, predict, &jobs[i]) == 0);
+    }
+    for (int i = 0; i < THREADS; i++) {
+        CHECK(pthread_join(threads[i], NULL) == 0);
+        CHECK(jobs[i].wrong == 0);
+    }
+}
+
+/* Probabilities sum to 1 and keep the order; the best come first. */
+static void rank(void) {
+    float *p = malloc(sizeof logits);
+    memcpy(p, logits, sizeof logits);
+    const tilewise_matrix_mut_f32 rows = matrix_mut(p, BATCH, CLASSES, CLASSES, 1);
+    OK(tilewise_softmax(&rows));
+    for (size_t i = 0; i < BATCH; i++) {
+        float sum = 0, values[3];
+        size_t best[CLASSES + 1], top[3], found;
+        for (size_t j = 0; j < CLASSES; j++) sum += p[i * CLASSES + j];
+        CHECK(sum > 0.9999f && sum < 1.0001f);
+        OK(tilewise_top_k(p + i * CLASSES, CLASSES, 3, top, values, &found));
+        CHECK(found == 3 && values[2] == p[i * CLASSES + top[2]]);
+        OK(tilewise_top_k(p + i * CLASSES, CLASSES, CLASSES + 1, best, NULL, &found));
+        CHECK(found == CLASSES && memcmp(best, top, sizeof top) == 0);
+        for (size_t j = 1; j < CLASSES; j++)
+            CHECK(p[i * CLASSES + best[j - 1]] >= p[i * CLASSES + best[j]]);
+    }
+    free(p);
+}
+
+int main(int argc, char **argv) {
+    if (argc != 2) return 2;
+    dir = argv[1];
+    READ("x", x);
+    READ("pictures", pictures);
+    READ("labels", labels);
+    READ("losses", losses);
+    READ("logits", logits);
+    READ("picture_logits", picture_logits);
+
+    tilewise_pool *pool;
+    tilewise_predictor *predictor, *loaded;
+    OK(tilewise_pool_create(3, &pool));
+    tilewise_trainer *trainer = train(pool);
+    OK(tilewise_trainer_predictor(trainer, &normalization, &predictor));
+    OK(tilewise_trainer_save(trainer, in_dir("c.safetensors"), &normalization));
+    static char ours[1 << 20], theirs[1 << 20];
+    size_t len = read_file("c.safetensors", ours, sizeof ours);
+    CHECK(read_file("model.safetensors", theirs, sizeof theirs) == len);
+    CHECK(memcmp(ours, theirs, len) == 0);
+    tilewise_trainer_destroy(trainer);
+    tilewise_trainer_destroy(train(NULL));
+
+    OK(tilewise_predictor_load(in_dir("model.safetensors"), NULL, &loaded));
+    size_t dims[4], count;
+    int32_t takes;
+    OK(tilewise_predictor_dims(loaded, dims, 4, &count));
+    OK(tilewise_predictor_takes_pictures(loaded, &takes));
+    CHECK(count == 4 && dims[0] == INPUT && dims[1] == 400 && dims[3] == CLASSES && takes == 1);
+    share(predictor, pool);
+    share(loaded, pool);
+    rank();
+
+    /* In any order: a scratch outlives predictor and pool, and serves the next predictor. */
+    tilewise_scratch *scratch;
+    OK(tilewise_scratch_create(predictor, pool, BATCH, &scratch));
+    tilewise_predictor_destroy(predictor);
+    tilewise_pool_destroy(pool);
+    static float out[BATCH * CLASSES];
+    const tilewise_matrix_f32 rows = matrix(x, BATCH, INPUT, INPUT, 1);
+    const tilewise_matrix_mut_f32 to = matrix_mut(out, BATCH, CLASSES, CLASSES, 1);
+    OK(tilewise_predict(loaded, scratch, &rows, &to));
+    CHECK(memcmp(out, logits, sizeof logits) == 0);
+    tilewise_predictor_destroy(loaded);
+    tilewise_scratch_destroy(scratch);
+    return verdict();
+}
