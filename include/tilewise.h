@@ -4,9 +4,12 @@
  * Errors. Every function that can fail returns a status; TILEWISE_STATUS_OK is 0. After any
  * other, tilewise_last_error() has a text that names what was expected and what came, and what
  * the function writes is as it was. Null pointers, sizes, strides, enumerators, labels, files and
- * overlaps of memory are checked. What cannot be detected: a pointer that is neither null nor
+ * overlaps of matrices are checked. What cannot be detected: a pointer that is neither null nor
  * valid, a handle that was destroyed, an array shorter than its length says. Panics do not leave
- * the library: they are TILEWISE_STATUS_INTERNAL. Enumerators are passed as integers.
+ * the library: they are a line on standard error and TILEWISE_STATUS_INTERNAL.
+ *
+ * Arguments. Sizes and strides count elements. Enumerators are passed as integers. Memory that is
+ * written is apart from memory that is read.
  *
  * Handles. What a function creates is the caller's until it is given to the function that
  * destroys its kind; handles may be destroyed in any order. Structs and arrays are read during the

@@ -31,8 +31,8 @@ impl<T> Exclusive<T> {
     }
 }
 
-/// Hands a new object over to the caller.
-pub(super) fn give<T>(object: T, out: &mut MaybeUninit<*mut T>) {
+/// Hands a new object over to the caller, whose threads may share it.
+pub(super) fn give<T: Send + Sync>(object: T, out: &mut MaybeUninit<*mut T>) {
     out.write(Box::into_raw(Box::new(object)));
 }
 

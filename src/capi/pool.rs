@@ -218,6 +218,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capi::handle::Exclusive;
 
     #[test]
     fn work_runs_inside_of_the_pool_and_callers_take_turns() {
@@ -239,10 +240,17 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_comes_back_and_the_pool_goes_on() {
+    fn a_panic_comes_back_and_breaks_what_it_used_and_not_the_pool() {
         let pool = Pool(Arc::new(Workers::start(2).unwrap()));
         let place = Place::new(Some(&pool));
-        assert_eq!(guard(|| place.run(|| panic!("on a worker"))), Status::Internal);
+        let used = Exclusive::new(1);
+        let status = guard(|| {
+            let mut used = used.take("it")?;
+            let used = &mut *used;
+            place.run(|| panic!("{used} on a worker"))
+        });
+        assert_eq!(status, Status::Internal);
+        assert_eq!(used.take("it").map(|_| ()).map_err(Failure::status), Err(Status::Internal));
         assert_eq!(place.run(|| Ok(5)).unwrap(), 5);
     }
 
