@@ -9,9 +9,10 @@ use crate::{
         pointers::{elements, optional, room, shared},
         pool::{Place, Pool},
     },
-    error::Error,
+    error::{Error, Result},
     gemm,
     kernels::Element,
+    matrix::MatRef,
 };
 
 /// A plan of products, with the memory that they need. One thread at a time may use it.
@@ -62,14 +63,33 @@ pub struct Epilogue<T: Element> {
     pub activation: Matrix<T>,
 }
 
-fn create<T: Element>(
-    pool: Option<&Pool>,
+/// # Safety
+/// That of the module `capi`.
+unsafe fn create<T: Element>(
+    pool: *const Pool,
     (m, n, k): (usize, usize, usize),
-) -> Result<Gemm<T>, Failure> {
+    gemm: *mut *mut Gemm<T>,
+) -> Result<(), Failure> {
+    // SAFETY: the caller's promises are passed on.
+    let (pool, out) = unsafe { (optional("pool", pool)?, room("gemm", gemm)?) };
     let place = Place::new(pool);
     let gemm = gemm::Gemm::new()?.threads(place.threads());
     let scratch = Exclusive::new(gemm.scratch(m, n, k)?);
-    Ok(Gemm { gemm, scratch, place })
+    give(Gemm { gemm, scratch, place }, out);
+    Ok(())
+}
+
+/// # Safety
+/// That of the module `capi`.
+unsafe fn pack<T: Element>(
+    (what, operand): (&str, *const Matrix<T>),
+    pack: impl FnOnce(gemm::Gemm<T>, MatRef<'_, T>) -> Result<gemm::Packed<T>>,
+    packed: *mut *mut Packed<T>,
+) -> Result<(), Failure> {
+    // SAFETY: the caller's promises are passed on.
+    let (operand, out) = unsafe { (matrix(what, operand)?, room("packed", packed)?) };
+    give(Packed(pack(gemm::Gemm::new()?, operand)?), out);
+    Ok(())
 }
 
 /// # Safety
@@ -148,12 +168,8 @@ pub unsafe extern "C" fn tilewise_gemm_f32_create(
     k: usize,
     gemm: *mut *mut Gemm<f32>,
 ) -> Status {
-    guard(|| {
-        // SAFETY: the caller keeps the rules of `capi`.
-        let (pool, out) = unsafe { (optional("pool", pool)?, room("gemm", gemm)?) };
-        give(create(pool, (m, n, k))?, out);
-        Ok(())
-    })
+    // SAFETY: the caller keeps the rules of `capi`.
+    guard(|| unsafe { create(pool, (m, n, k), gemm) })
 }
 
 /// As `tilewise_gemm_f32_create`, for f64.
@@ -165,12 +181,8 @@ pub unsafe extern "C" fn tilewise_gemm_f64_create(
     k: usize,
     gemm: *mut *mut Gemm<f64>,
 ) -> Status {
-    guard(|| {
-        // SAFETY: the caller keeps the rules of `capi`.
-        let (pool, out) = unsafe { (optional("pool", pool)?, room("gemm", gemm)?) };
-        give(create(pool, (m, n, k))?, out);
-        Ok(())
-    })
+    // SAFETY: the caller keeps the rules of `capi`.
+    guard(|| unsafe { create(pool, (m, n, k), gemm) })
 }
 
 /// Destroys a plan; null is none.
@@ -226,12 +238,8 @@ pub unsafe extern "C" fn tilewise_pack_a_f32(
     a: *const Matrix<f32>,
     packed: *mut *mut Packed<f32>,
 ) -> Status {
-    guard(|| {
-        // SAFETY: the caller keeps the rules of `capi`.
-        let (a, out) = unsafe { (matrix("a", a)?, room("packed", packed)?) };
-        give(Packed(gemm::Gemm::new()?.pack_a(scale, a)?), out);
-        Ok(())
-    })
+    // SAFETY: the caller keeps the rules of `capi`.
+    guard(|| unsafe { pack(("a", a), |gemm, a| gemm.pack_a(scale, a), packed) })
 }
 
 /// As `tilewise_pack_a_f32`, for f64.
@@ -241,12 +249,8 @@ pub unsafe extern "C" fn tilewise_pack_a_f64(
     a: *const Matrix<f64>,
     packed: *mut *mut Packed<f64>,
 ) -> Status {
-    guard(|| {
-        // SAFETY: the caller keeps the rules of `capi`.
-        let (a, out) = unsafe { (matrix("a", a)?, room("packed", packed)?) };
-        give(Packed(gemm::Gemm::new()?.pack_a(scale, a)?), out);
-        Ok(())
-    })
+    // SAFETY: the caller keeps the rules of `capi`.
+    guard(|| unsafe { pack(("a", a), |gemm, a| gemm.pack_a(scale, a), packed) })
 }
 
 /// Packs `b`, to be B of products, into `packed`.
@@ -255,12 +259,8 @@ pub unsafe extern "C" fn tilewise_pack_b_f32(
     b: *const Matrix<f32>,
     packed: *mut *mut Packed<f32>,
 ) -> Status {
-    guard(|| {
-        // SAFETY: the caller keeps the rules of `capi`.
-        let (b, out) = unsafe { (matrix("b", b)?, room("packed", packed)?) };
-        give(Packed(gemm::Gemm::new()?.pack_b(b)?), out);
-        Ok(())
-    })
+    // SAFETY: the caller keeps the rules of `capi`.
+    guard(|| unsafe { pack(("b", b), |gemm, b| gemm.pack_b(b), packed) })
 }
 
 /// As `tilewise_pack_b_f32`, for f64.
@@ -269,12 +269,8 @@ pub unsafe extern "C" fn tilewise_pack_b_f64(
     b: *const Matrix<f64>,
     packed: *mut *mut Packed<f64>,
 ) -> Status {
-    guard(|| {
-        // SAFETY: the caller keeps the rules of `capi`.
-        let (b, out) = unsafe { (matrix("b", b)?, room("packed", packed)?) };
-        give(Packed(gemm::Gemm::new()?.pack_b(b)?), out);
-        Ok(())
-    })
+    // SAFETY: the caller keeps the rules of `capi`.
+    guard(|| unsafe { pack(("b", b), |gemm, b| gemm.pack_b(b), packed) })
 }
 
 /// Destroys a packed operand; null is none.
