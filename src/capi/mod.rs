@@ -2,8 +2,8 @@
 //! made from this module by cbindgen; its opening comment has the rules for callers, which
 //! `cbindgen.toml` holds.
 //!
-//! Every function checks what it can before it writes anything, runs inside of
-//! [`guard`](error::guard), through which no panic goes, and leaves its outputs alone if it fails.
+//! Every function checks what it can before it writes anything, runs inside of [`guard`], through
+//! which no panic goes, and leaves its outputs alone if it fails.
 //!
 //! # Safety
 //! Of all `extern "C"` functions, and of the functions in `pointers` and `matrix` that read what a
