@@ -186,7 +186,10 @@ impl<T: Element> Predictor<T> {
             || Error::SizeOverflow { what: "scratch of a predictor", rows: capacity, cols: widest };
         let stride = row_stride::<T>(widest).ok_or_else(overflow)?;
         let hidden = capacity.checked_mul(stride).ok_or_else(overflow)?;
-        let indices = u32::try_from(capacity).map_err(|_| overflow())?;
+        let count = u32::try_from(capacity).map_err(|_| overflow())?;
+        let mut indices = Vec::new();
+        indices.try_reserve_exact(capacity).map_err(|_| overflow())?;
+        indices.extend(0..count);
         let mut product = 0;
         for pair in self.dims.windows(2) {
             product = product.max(gemm.scratch_len(capacity, pair[1], pair[0])?);
@@ -197,7 +200,7 @@ impl<T: Element> Predictor<T> {
             dims: self.dims.clone(),
             stride,
             hidden: [AlignedBuf::zeroed(hidden)?, AlignedBuf::zeroed(hidden)?],
-            indices: (0..indices).collect(),
+            indices,
             product: AlignedBuf::zeroed(product)?,
         };
         warm_up();
