@@ -6,6 +6,8 @@
 
 use std::{hint::black_box, ops::Range};
 
+#[cfg(feature = "matrixmultiply")]
+use crate::matrix::{MatMut, MatRef};
 use crate::{
     error::Result,
     float::Float,
@@ -17,7 +19,6 @@ use crate::{
         tile::{Beside, Tile, TileFinish, TileStart},
         update::{self, Descent, MAX_SLOTS, Momentum, Update},
     },
-    matrix::{MatMut, MatRef},
     simd::InstructionSet,
 };
 
@@ -37,6 +38,7 @@ pub trait Kernels: Sized + 'static {
     fn kernel_set(set: InstructionSet) -> Result<&'static KernelSet<Self>>;
 
     /// `C = alpha A B + beta C` by the crate `matrixmultiply`; the shapes must fit.
+    #[cfg(feature = "matrixmultiply")]
     #[doc(hidden)]
     fn matrixmultiply(
         alpha: Self,
@@ -617,6 +619,7 @@ macro_rules! impl_kernels {
                 })
             }
 
+            #[cfg(feature = "matrixmultiply")]
             fn matrixmultiply(
                 alpha: $t,
                 a: MatRef<'_, $t>,
