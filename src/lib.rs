@@ -10,6 +10,8 @@
 //! - [`train`]: the solver, update rules, evaluation, model files.
 //! - `cblas`, with the feature of that name: products for programs written against BLAS.
 //!
+//! Builds with `RUSTFLAGS="--cfg tilewise_portable"` do without `std::arch`, see [`simd`].
+//!
 //! Errors are [`Error`], with the sizes, the path or the setting in it. Nothing starts a thread
 //! pool: operations run on the calling thread or on the caller's rayon pool, see
 //! [`threads::Threads`].

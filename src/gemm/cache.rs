@@ -26,7 +26,7 @@ impl Caches {
 /// Size of the data or unified cache of a level, by CPUID: Intel lists the caches in leaf 4, AMD in
 /// the same form in leaf 0x8000_001D ("Deterministic Cache Parameters" in Intel's Software
 /// Developer's Manual, volume 2, CPUID). Leaves that a CPU lacks, or leaves empty, report nothing.
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
 fn reported(level: u32) -> Option<usize> {
     use std::arch::x86_64::{__cpuid, __cpuid_count, CpuidResult};
     const DATA: u32 = 1;
@@ -43,7 +43,7 @@ fn reported(level: u32) -> Option<usize> {
     leaves.find_map(|leaf| (0..16).find_map(|cache| size(__cpuid_count(leaf, cache))))
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(any(tilewise_portable, not(target_arch = "x86_64")))]
 fn reported(_level: u32) -> Option<usize> {
     None
 }

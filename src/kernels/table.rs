@@ -571,25 +571,25 @@ macro_rules! stamp {
 // Tile shapes: as many accumulators as the registers hold beside the vectors of B and the value
 // of A: 28 of 32 for AVX-512, 12 of 16 for AVX2, 8 of 16 for the portable set on SSE2 (one of its
 // vectors takes two registers).
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
 stamp!(
     avx512_f32, f32, Avx512, crate::simd::avx512::Avx512, [#[target_feature(enable = "avx512f")]],
     rows: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14], vectors: [1, 2],
     wide_rows: [1, 2, 3], wide_vectors: [1, 2, 3, 4, 5, 6, 7, 8], peak_chains: 12
 );
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
 stamp!(
     avx512_f64, f64, Avx512, crate::simd::avx512::Avx512, [#[target_feature(enable = "avx512f")]],
     rows: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14], vectors: [1, 2],
     wide_rows: [1, 2, 3], wide_vectors: [1, 2, 3, 4, 5, 6, 7, 8], peak_chains: 12
 );
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
 stamp!(
     avx2_f32, f32, Avx2, crate::simd::avx2::Avx2, [#[target_feature(enable = "avx2,fma")]],
     rows: [1, 2, 3, 4, 5, 6], vectors: [1, 2],
     wide_rows: [1, 2], wide_vectors: [1, 2, 3, 4, 5, 6], peak_chains: 12
 );
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
 stamp!(
     avx2_f64, f64, Avx2, crate::simd::avx2::Avx2, [#[target_feature(enable = "avx2,fma")]],
     rows: [1, 2, 3, 4, 5, 6], vectors: [1, 2],
@@ -611,9 +611,9 @@ macro_rules! impl_kernels {
         impl Kernels for $t {
             fn kernel_set(set: InstructionSet) -> Result<&'static KernelSet<$t>> {
                 Ok(match set.require()? {
-                    #[cfg(target_arch = "x86_64")]
+                    #[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
                     InstructionSet::Avx512 => &$avx512::SET,
-                    #[cfg(target_arch = "x86_64")]
+                    #[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
                     InstructionSet::Avx2 => &$avx2::SET,
                     _ => &$portable::SET,
                 })
