@@ -9,6 +9,7 @@
 //! - [`data`]: CIFAR-10 and synthetic pictures, normalisation, batches.
 //! - [`train`]: the solver, update rules, evaluation, model files.
 //! - `cblas`, with the feature of that name: products for programs written against BLAS.
+//! - `ndarray`, with the feature of that name: arrays of that crate as views of this one.
 //!
 //! Builds with `RUSTFLAGS="--cfg tilewise_portable"` do without `std::arch`, see [`simd`].
 //!
@@ -32,6 +33,8 @@ pub mod float;
 pub mod gemm;
 mod kernels;
 pub mod matrix;
+#[cfg(feature = "ndarray")]
+pub mod ndarray;
 pub mod nn;
 pub mod simd;
 pub mod threads;

@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Modules from the ground up; a module may import from itself and from those before it.
-const ORDER: [&str; 14] = [
+const ORDER: [&str; 15] = [
     "error",
     "float",
     "aligned",
@@ -19,6 +19,7 @@ const ORDER: [&str; 14] = [
     "cblas",
     "data",
     "nn",
+    "ndarray",
     "train",
     "cli",
 ];
@@ -27,7 +28,15 @@ const ORDER: [&str; 14] = [
 const STRANGERS: [(&str, &str); 2] = [("data", "gemm"), ("nn", "data")];
 
 /// Where unsafe code may stand.
-const UNSAFE: [&str; 5] = ["simd", "kernels", "aligned.rs", "gemm/blas.rs", "cblas.rs"];
+const UNSAFE: [&str; 7] = [
+    "simd",
+    "kernels",
+    "aligned.rs",
+    "matrix.rs",
+    "gemm/blas.rs",
+    "cblas.rs",
+    "ndarray.rs",
+];
 
 fn imports(source: &str) -> Vec<String> {
     let mut found = Vec::new();
