@@ -21,9 +21,9 @@ use tilewise::{
 
 const FEATURES: usize = 512;
 const CLASSES: usize = 10;
-const CLIENTS: usize = 8;
-const REQUESTS: usize = 2000;
-const MAX_BATCH: usize = 32;
+const CLIENTS: usize = 16;
+const REQUESTS: usize = 1000;
+const MAX_BATCH: usize = 8;
 /// How long a request waits for others to come along.
 const DEADLINE: Duration = Duration::from_micros(500);
 

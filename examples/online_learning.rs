@@ -24,7 +24,7 @@ const CLASSES: usize = 8;
 const BATCH: usize = 32;
 const READERS: usize = 2;
 const VERSIONS: usize = 8;
-const STEPS_PER_VERSION: usize = 10;
+const STEPS_PER_VERSION: usize = 40;
 
 /// A predictor and how many there were before it.
 struct Version {
@@ -44,7 +44,7 @@ impl Stream {
         for (row, label) in x.chunks_mut(FEATURES).zip(labels) {
             *label = self.0.random_range(0..CLASSES as u8);
             for (feature, value) in row.iter_mut().enumerate() {
-                let center = if feature % CLASSES == usize::from(*label) { 0.5 } else { 0.0 };
+                let center = if feature % CLASSES == usize::from(*label) { 0.8 } else { 0.0 };
                 *value = center + self.0.random_range(-1.0..1.0f32);
             }
         }
@@ -54,7 +54,7 @@ impl Stream {
 /// Trains and publishes.
 fn train(net: FullyConnectedNet<f32>, current: &ArcSwap<Version>) -> tilewise::Result<()> {
     let settings =
-        TrainerConfig { batch_size: BATCH, learning_rate: 0.05, ..TrainerConfig::default() };
+        TrainerConfig { batch_size: BATCH, learning_rate: 0.1, ..TrainerConfig::default() };
     let mut trainer = Trainer::new(net, Optimizer::sgd(), settings)?;
     let (mut stream, mut x, mut labels) = (Stream::new(1), [0.0; BATCH * FEATURES], [0; BATCH]);
     for number in 1..VERSIONS {

@@ -28,15 +28,8 @@ const ORDER: [&str; 15] = [
 const STRANGERS: [(&str, &str); 2] = [("data", "gemm"), ("nn", "data")];
 
 /// Where unsafe code may stand.
-const UNSAFE: [&str; 7] = [
-    "simd",
-    "kernels",
-    "aligned.rs",
-    "matrix.rs",
-    "gemm/blas.rs",
-    "cblas.rs",
-    "ndarray.rs",
-];
+const UNSAFE: [&str; 7] =
+    ["simd", "kernels", "aligned.rs", "matrix.rs", "gemm/blas.rs", "cblas.rs", "ndarray.rs"];
 
 fn imports(source: &str) -> Vec<String> {
     let mut found = Vec::new();
