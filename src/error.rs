@@ -1,20 +1,16 @@
 //! The one error type: every variant carries the sizes, the path or the setting that a person
 //! needs to put things right.
 
-use std::{io, path::PathBuf};
+use std::{fmt, io, path::PathBuf};
 
 /// `Result` with tilewise's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Everything that can go wrong through an argument, a file or a setting.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
     /// A matrix has other dimensions than the operation needs.
-    #[error(
-        "{what}: expected {} x {}, found {} x {}",
-        expected.0, expected.1, found.0, found.1
-    )]
     Shape {
         /// Which operand.
         what: &'static str,
@@ -24,7 +20,6 @@ pub enum Error {
         found: (usize, usize),
     },
     /// A slice has another length than the operation needs.
-    #[error("{what}: expected {expected} elements, found {found}")]
     Length {
         /// Which slice.
         what: &'static str,
@@ -34,7 +29,6 @@ pub enum Error {
         found: usize,
     },
     /// A size computed from the arguments does not fit the address space or the memory.
-    #[error("{what}: {rows} x {cols} elements exceed the memory; use smaller sizes")]
     SizeOverflow {
         /// What was to be that large.
         what: &'static str,
@@ -44,10 +38,6 @@ pub enum Error {
         cols: usize,
     },
     /// A strided view reaches outside of its slice.
-    #[error(
-        "a {rows} x {cols} view with strides ({row_stride}, {col_stride}) from offset {offset} \
-         reaches outside of its {len} elements"
-    )]
     OutOfBounds {
         /// Rows of the view.
         rows: usize,
@@ -63,9 +53,6 @@ pub enum Error {
         len: usize,
     },
     /// Two positions of a mutable view name the same element.
-    #[error(
-        "a mutable {rows} x {cols} view with strides ({row_stride}, {col_stride}) overlaps itself"
-    )]
     Overlap {
         /// Rows of the view.
         rows: usize,
@@ -77,7 +64,6 @@ pub enum Error {
         col_stride: isize,
     },
     /// A setting has a value that makes no sense.
-    #[error("{name} = {value}: expected {expected}")]
     Setting {
         /// Name of the setting, as the user spells it.
         name: &'static str,
@@ -87,7 +73,6 @@ pub enum Error {
         expected: String,
     },
     /// An instruction set was asked for that the CPU or the build lacks.
-    #[error("instruction set {wanted:?} is not available here; available: {available}")]
     IsaUnavailable {
         /// The name asked for.
         wanted: String,
@@ -95,7 +80,6 @@ pub enum Error {
         available: String,
     },
     /// A batch is larger than the workspace was planned for.
-    #[error("a batch of {batch} rows does not fit a workspace planned for {capacity}")]
     BatchTooLarge {
         /// Rows that came.
         batch: usize,
@@ -103,7 +87,6 @@ pub enum Error {
         capacity: usize,
     },
     /// A label names no class.
-    #[error("label {label} in row {row}: expected a class from 0 to {}", classes - 1)]
     Label {
         /// The label.
         label: u8,
@@ -113,7 +96,6 @@ pub enum Error {
         classes: usize,
     },
     /// A file's content is not what it should be.
-    #[error("{}: {detail}", path.display())]
     File {
         /// The file.
         path: PathBuf,
@@ -121,7 +103,6 @@ pub enum Error {
         detail: String,
     },
     /// The operating system refused.
-    #[error("cannot {action} {}: {source}", path.display())]
     Io {
         /// The file or directory.
         path: PathBuf,
@@ -131,7 +112,6 @@ pub enum Error {
         source: io::Error,
     },
     /// A transfer from the network failed for good.
-    #[error("cannot fetch {url}: {detail}")]
     Download {
         /// The address.
         url: String,
@@ -139,10 +119,6 @@ pub enum Error {
         detail: String,
     },
     /// Training left the finite numbers; histories and best parameters up to here are kept.
-    #[error(
-        "the loss became {loss} in iteration {iteration}, at learning rate {learning_rate}; try a \
-         smaller learning rate or weight scale"
-    )]
     Diverged {
         /// Iteration since the start of training, from 1.
         iteration: usize,
@@ -152,13 +128,75 @@ pub enum Error {
         loss: f64,
     },
     /// A pool of worker threads could not be started.
-    #[error("cannot start {threads} worker threads: {detail}")]
     ThreadPool {
         /// Threads asked for.
         threads: usize,
         /// The system's answer.
         detail: String,
     },
+}
+
+// Written by hand: a derive macro would cost an embedder's first build more than all of this crate's
+// other small dependencies together.
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Shape { what, expected: (rows, cols), found } => {
+                write!(f, "{what}: expected {rows} x {cols}, found {} x {}", found.0, found.1)
+            }
+            Self::Length { what, expected, found } => {
+                write!(f, "{what}: expected {expected} elements, found {found}")
+            }
+            Self::SizeOverflow { what, rows, cols } => {
+                write!(f, "{what}: {rows} x {cols} elements exceed the memory; use smaller sizes")
+            }
+            Self::OutOfBounds { rows, cols, row_stride, col_stride, offset, len } => write!(
+                f,
+                "a {rows} x {cols} view with strides ({row_stride}, {col_stride}) from offset \
+                 {offset} reaches outside of its {len} elements"
+            ),
+            Self::Overlap { rows, cols, row_stride, col_stride } => write!(
+                f,
+                "a mutable {rows} x {cols} view with strides ({row_stride}, {col_stride}) overlaps \
+                 itself"
+            ),
+            Self::Setting { name, value, expected } => {
+                write!(f, "{name} = {value}: expected {expected}")
+            }
+            Self::IsaUnavailable { wanted, available } => write!(
+                f,
+                "instruction set {wanted:?} is not available here; available: {available}"
+            ),
+            Self::BatchTooLarge { batch, capacity } => {
+                write!(f, "a batch of {batch} rows does not fit a workspace planned for {capacity}")
+            }
+            Self::Label { label, row, classes } => {
+                write!(f, "label {label} in row {row}: expected a class from 0 to {}", classes - 1)
+            }
+            Self::File { path, detail } => write!(f, "{}: {detail}", path.display()),
+            Self::Io { path, action, source } => {
+                write!(f, "cannot {action} {}: {source}", path.display())
+            }
+            Self::Download { url, detail } => write!(f, "cannot fetch {url}: {detail}"),
+            Self::Diverged { iteration, learning_rate, loss } => write!(
+                f,
+                "the loss became {loss} in iteration {iteration}, at learning rate \
+                 {learning_rate}; try a smaller learning rate or weight scale"
+            ),
+            Self::ThreadPool { threads, detail } => {
+                write!(f, "cannot start {threads} worker threads: {detail}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
 }
 
 impl Error {

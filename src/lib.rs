@@ -9,6 +9,9 @@
 //! - [`data`]: CIFAR-10 and synthetic pictures, normalisation, batches.
 //! - [`train`]: the solver, update rules, evaluation, model files.
 //! - `cblas`, with the feature of that name: products for programs written against BLAS.
+//! - `ndarray`, with the feature of that name: arrays of that crate as views of this one.
+//!
+//! Builds with `RUSTFLAGS="--cfg tilewise_portable"` do without `std::arch`, see [`simd`].
 //!
 //! Errors are [`Error`], with the sizes, the path or the setting in it. Nothing starts a thread
 //! pool: operations run on the calling thread or on the caller's rayon pool, see
@@ -32,6 +35,8 @@ pub mod float;
 pub mod gemm;
 mod kernels;
 pub mod matrix;
+#[cfg(feature = "ndarray")]
+pub mod ndarray;
 pub mod nn;
 pub mod simd;
 pub mod threads;
@@ -43,3 +48,7 @@ pub use kernels::Element;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/embedding.md")]
+struct Embedding;

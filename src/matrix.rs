@@ -5,8 +5,12 @@
 //! Strides count elements and may be negative. Every constructor checks that no element can lie
 //! outside of the slice, and for `MatMut` that no two positions share an element; the kernels
 //! rely on it.
+//!
+//! A view keeps a pointer and not the slice: it stands for its own elements alone, so that what
+//! lies between them may at the same time belong to another view, as in the columns of an
+//! `ndarray` that was split.
 
-use std::{fmt, ops::Range};
+use std::{fmt, marker::PhantomData, ops::Range, slice};
 
 use crate::{
     aligned::{ALIGNMENT, AlignedBuf},
@@ -14,10 +18,9 @@ use crate::{
     float::Float,
 };
 
-/// Where the elements of a view stand in its slice.
+/// Where the elements of a view stand, from its element (0, 0) on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Layout {
-    offset: usize,
     rows: usize,
     cols: usize,
     row_stride: isize,
@@ -25,18 +28,19 @@ struct Layout {
 }
 
 impl Layout {
-    fn checked(self, len: usize) -> Result<Self> {
-        if self.rows == 0 || self.cols == 0 {
-            return Ok(Self { offset: 0, ..self });
+    /// The layout, if all elements lie inside of a slice of `len` with (0, 0) at `offset`.
+    fn checked(self, offset: usize, len: usize) -> Result<Self> {
+        if self.is_empty() {
+            return Ok(self);
         }
         let last_row = (self.rows - 1) as i128 * self.row_stride as i128;
         let last_col = (self.cols - 1) as i128 * self.col_stride as i128;
         // Each step fits 128 bits; the sum of two need not.
-        let reach = |row: i128, col: i128| (self.offset as i128 + row).saturating_add(col);
+        let reach = |row: i128, col: i128| (offset as i128 + row).saturating_add(col);
         let lowest = reach(last_row.min(0), last_col.min(0));
         let highest = reach(last_row.max(0), last_col.max(0));
         if lowest < 0 || highest >= len as i128 {
-            let Layout { offset, rows, cols, row_stride, col_stride } = self;
+            let Layout { rows, cols, row_stride, col_stride } = self;
             return Err(Error::OutOfBounds { rows, cols, row_stride, col_stride, offset, len });
         }
         Ok(self)
@@ -48,7 +52,7 @@ impl Layout {
         if len != expected {
             return Err(Error::Length { what, expected, found: len });
         }
-        Ok(Self { offset: 0, rows, cols, row_stride: cols as isize, col_stride: 1 })
+        Ok(Self { rows, cols, row_stride: cols as isize, col_stride: 1 })
     }
 
     /// Two positions are the same element exactly if some step (di, dj) other than (0, 0) inside
@@ -56,7 +60,7 @@ impl Layout {
     /// (col_stride, -row_stride) divided by their greatest common divisor.
     fn overlaps(&self) -> bool {
         let (row, col) = (self.row_stride.unsigned_abs(), self.col_stride.unsigned_abs());
-        if self.rows == 0 || self.cols == 0 {
+        if self.is_empty() {
             return false;
         }
         match (row, col) {
@@ -72,7 +76,7 @@ impl Layout {
 
     fn without_overlap(self) -> Result<Self> {
         if self.overlaps() {
-            let Layout { rows, cols, row_stride, col_stride, .. } = self;
+            let Layout { rows, cols, row_stride, col_stride } = self;
             return Err(Error::Overlap { rows, cols, row_stride, col_stride });
         }
         Ok(self)
@@ -84,30 +88,40 @@ impl Layout {
             cols: self.rows,
             row_stride: self.col_stride,
             col_stride: self.row_stride,
-            ..self
         }
     }
 
-    fn part(self, what: &'static str, rows: Range<usize>, cols: Range<usize>) -> Result<Self> {
+    /// The layout of a part, and the place of its first element.
+    fn part(self, rows: Range<usize>, cols: Range<usize>) -> Result<(isize, Self)> {
         if rows.start > rows.end
             || cols.start > cols.end
             || rows.end > self.rows
             || cols.end > self.cols
         {
             return Err(Error::Shape {
-                what,
+                what: "part of a matrix",
                 expected: (self.rows, self.cols),
                 found: (rows.end, cols.end),
             });
         }
-        let empty = rows.is_empty() || cols.is_empty();
-        let offset = if empty { 0 } else { self.index(rows.start, cols.start) };
-        Ok(Self { offset, rows: rows.len(), cols: cols.len(), ..self })
+        let part = Self { rows: rows.len(), cols: cols.len(), ..self };
+        Ok((if part.is_empty() { 0 } else { self.place(rows.start, cols.start) }, part))
     }
 
-    fn index(&self, row: usize, col: usize) -> usize {
-        let step = row as isize * self.row_stride + col as isize * self.col_stride;
-        self.offset.wrapping_add_signed(step)
+    fn is_empty(&self) -> bool {
+        self.rows == 0 || self.cols == 0
+    }
+
+    /// Elements from (0, 0) to (`row`, `col`), a position inside.
+    fn place(&self, row: usize, col: usize) -> isize {
+        row as isize * self.row_stride + col as isize * self.col_stride
+    }
+
+    /// The place of row `row` if its elements stand side by side.
+    fn row(&self, row: usize) -> Option<isize> {
+        let side_by_side = self.col_stride == 1 || self.cols <= 1;
+        let place = || if self.is_empty() { 0 } else { self.place(row, 0) };
+        (row < self.rows && side_by_side).then(place)
     }
 }
 
@@ -121,15 +135,31 @@ fn greatest_common_divisor(mut a: usize, mut b: usize) -> usize {
 /// A shared view of a `rows x cols` matrix.
 #[derive(Clone, Copy)]
 pub struct MatRef<'a, T> {
-    data: &'a [T],
+    /// Element (0, 0). All elements of the layout are readable from here; dangling if there are
+    /// none.
+    origin: *const T,
     layout: Layout,
+    shared: PhantomData<&'a [T]>,
 }
+
+// SAFETY: a `MatRef` is shared access to its elements, as a `&[T]` would be.
+unsafe impl<T: Sync> Send for MatRef<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Sync> Sync for MatRef<'_, T> {}
 
 /// An exclusive view of a `rows x cols` matrix; no two of its positions share an element.
 pub struct MatMut<'a, T> {
-    data: &'a mut [T],
+    /// Element (0, 0). All elements of the layout are readable and writable from here, and nobody
+    /// else touches them; dangling if there are none.
+    origin: *mut T,
     layout: Layout,
+    exclusive: PhantomData<&'a mut [T]>,
 }
+
+// SAFETY: a `MatMut` is exclusive access to its elements, as a `&mut [T]` would be.
+unsafe impl<T: Send> Send for MatMut<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Sync> Sync for MatMut<'_, T> {}
 
 impl<'a, T: Copy> MatRef<'a, T> {
     /// A row-major matrix without gaps.
@@ -137,7 +167,7 @@ impl<'a, T: Copy> MatRef<'a, T> {
     /// # Errors
     /// [`Error::Length`] unless `data` holds exactly `rows * cols` elements.
     pub fn new(data: &'a [T], rows: usize, cols: usize) -> Result<Self> {
-        Ok(Self { data, layout: Layout::dense("matrix", rows, cols, data.len())? })
+        Ok(Self::of(data, 0, Layout::dense("matrix", rows, cols, data.len())?))
     }
 
     /// A view whose element (0, 0) is `data[offset]`.
@@ -150,13 +180,33 @@ impl<'a, T: Copy> MatRef<'a, T> {
         (rows, cols): (usize, usize),
         (row_stride, col_stride): (isize, isize),
     ) -> Result<Self> {
-        let layout = Layout { offset, rows, cols, row_stride, col_stride };
-        Ok(Self { data, layout: layout.checked(data.len())? })
+        let layout = Layout { rows, cols, row_stride, col_stride };
+        Ok(Self::of(data, offset, layout.checked(offset, data.len())?))
+    }
+
+    /// A view with a layout that was checked against `data`.
+    fn of(data: &'a [T], offset: usize, layout: Layout) -> Self {
+        let offset = if layout.is_empty() { 0 } else { offset };
+        Self { origin: data.as_ptr().wrapping_add(offset), layout, shared: PhantomData }
+    }
+
+    /// A view of raw memory whose element (0, 0) is `*origin`.
+    ///
+    /// # Safety
+    /// All elements at `origin + i * row_stride + j * col_stride` are readable, and written by
+    /// nobody, during `'a`.
+    #[cfg(feature = "ndarray")]
+    pub(crate) unsafe fn from_raw(
+        origin: *const T,
+        (rows, cols): (usize, usize),
+        (row_stride, col_stride): (isize, isize),
+    ) -> Self {
+        Self { origin, layout: Layout { rows, cols, row_stride, col_stride }, shared: PhantomData }
     }
 
     /// The transposed matrix, without moving an element.
     pub fn t(self) -> Self {
-        Self { data: self.data, layout: self.layout.transposed() }
+        Self { layout: self.layout.transposed(), ..self }
     }
 
     /// The part in the given rows and columns.
@@ -164,21 +214,20 @@ impl<'a, T: Copy> MatRef<'a, T> {
     /// # Errors
     /// [`Error::Shape`] if the part reaches outside of the matrix.
     pub fn part(self, rows: Range<usize>, cols: Range<usize>) -> Result<Self> {
-        Ok(Self { data: self.data, layout: self.layout.part("part of a matrix", rows, cols)? })
+        let (place, layout) = self.layout.part(rows, cols)?;
+        Ok(Self { origin: self.origin.wrapping_offset(place), layout, ..self })
     }
 
     /// The elements of row `row` if they stand side by side, else `None`.
     pub fn row(&self, row: usize) -> Option<&'a [T]> {
-        if row >= self.layout.rows || (self.layout.col_stride != 1 && self.layout.cols > 1) {
-            return None;
-        }
-        let start = self.layout.index(row, 0);
-        self.data.get(start..start + self.layout.cols)
+        let first = self.origin.wrapping_offset(self.layout.row(row)?);
+        // SAFETY: the elements of the row, which stand side by side, are readable during 'a.
+        Some(unsafe { slice::from_raw_parts(first, self.layout.cols) })
     }
 
     /// Pointer to element (0, 0); dangling where the view is empty.
     pub(crate) fn as_ptr(&self) -> *const T {
-        self.data.as_ptr().wrapping_add(self.layout.offset)
+        self.origin
     }
 }
 
@@ -189,7 +238,7 @@ impl<'a, T: Copy> MatMut<'a, T> {
     /// [`Error::Length`] unless `data` holds exactly `rows * cols` elements.
     pub fn new(data: &'a mut [T], rows: usize, cols: usize) -> Result<Self> {
         let layout = Layout::dense("matrix", rows, cols, data.len())?;
-        Ok(Self { data, layout })
+        Ok(Self::of(data, 0, layout))
     }
 
     /// A view whose element (0, 0) is `data[offset]`.
@@ -203,24 +252,45 @@ impl<'a, T: Copy> MatMut<'a, T> {
         (rows, cols): (usize, usize),
         (row_stride, col_stride): (isize, isize),
     ) -> Result<Self> {
-        let layout = Layout { offset, rows, cols, row_stride, col_stride };
-        let layout = layout.checked(data.len())?.without_overlap()?;
-        Ok(Self { data, layout })
+        let layout = Layout { rows, cols, row_stride, col_stride };
+        let layout = layout.checked(offset, data.len())?.without_overlap()?;
+        Ok(Self::of(data, offset, layout))
+    }
+
+    /// A view with a layout that was checked against `data`.
+    fn of(data: &'a mut [T], offset: usize, layout: Layout) -> Self {
+        let offset = if layout.is_empty() { 0 } else { offset };
+        Self { origin: data.as_mut_ptr().wrapping_add(offset), layout, exclusive: PhantomData }
+    }
+
+    /// A view of raw memory whose element (0, 0) is `*origin`.
+    ///
+    /// # Safety
+    /// All elements at `origin + i * row_stride + j * col_stride` are distinct, readable and
+    /// writable, and touched by nobody else, during `'a`.
+    #[cfg(feature = "ndarray")]
+    pub(crate) unsafe fn from_raw(
+        origin: *mut T,
+        (rows, cols): (usize, usize),
+        (row_stride, col_stride): (isize, isize),
+    ) -> Self {
+        let layout = Layout { rows, cols, row_stride, col_stride };
+        Self { origin, layout, exclusive: PhantomData }
     }
 
     /// The same elements as a shared view.
     pub fn as_ref(&self) -> MatRef<'_, T> {
-        MatRef { data: self.data, layout: self.layout }
+        MatRef { origin: self.origin, layout: self.layout, shared: PhantomData }
     }
 
     /// The same view again, for a shorter time.
     pub fn reborrow(&mut self) -> MatMut<'_, T> {
-        MatMut { data: self.data, layout: self.layout }
+        MatMut { origin: self.origin, layout: self.layout, exclusive: PhantomData }
     }
 
     /// The transposed matrix, without moving an element.
     pub fn t(self) -> Self {
-        Self { data: self.data, layout: self.layout.transposed() }
+        Self { layout: self.layout.transposed(), ..self }
     }
 
     /// The part in the given rows and columns.
@@ -228,8 +298,8 @@ impl<'a, T: Copy> MatMut<'a, T> {
     /// # Errors
     /// [`Error::Shape`] if the part reaches outside of the matrix.
     pub fn part(self, rows: Range<usize>, cols: Range<usize>) -> Result<Self> {
-        let layout = self.layout.part("part of a matrix", rows, cols)?;
-        Ok(Self { data: self.data, layout })
+        let (place, layout) = self.layout.part(rows, cols)?;
+        Ok(Self { origin: self.origin.wrapping_offset(place), layout, ..self })
     }
 
     /// Rows `0..at` and rows `at..`, to be given to two threads; `at` is cut to the number of
@@ -239,26 +309,23 @@ impl<'a, T: Copy> MatMut<'a, T> {
     /// # Errors
     /// [`Error::Setting`] if rows interleave or run backwards.
     pub fn split_rows(self, at: usize) -> Result<(Self, Self)> {
-        let Layout { offset, rows, cols, row_stride, col_stride } = self.layout;
+        let Layout { rows, cols, row_stride, col_stride } = self.layout;
         let at = at.min(rows);
         let row_span = cols.saturating_sub(1) as isize * col_stride;
         if rows > 1 && cols > 0 && (col_stride < 0 || row_stride <= row_span) {
             return Err(Error::setting("row stride", row_stride, "more than a row's elements"));
         }
-        let upper = Layout { rows: at, ..self.layout };
-        let lower = Layout { offset: 0, rows: rows - at, ..self.layout };
-        let start = offset.saturating_add_signed(at as isize * row_stride).min(self.data.len());
-        let (first, second) = self.data.split_at_mut(start);
-        Ok((Self { data: first, layout: upper }, Self { data: second, layout: lower }))
+        // No element belongs to both: those of a `MatMut` are distinct.
+        let all = || 0..cols;
+        let lower = MatMut { origin: self.origin, layout: self.layout, exclusive: PhantomData };
+        Ok((self.part(0..at, all())?, lower.part(at..rows, all())?))
     }
 
     /// The elements of row `row` if they stand side by side, else `None`.
     pub fn row_mut(&mut self, row: usize) -> Option<&mut [T]> {
-        if row >= self.layout.rows || (self.layout.col_stride != 1 && self.layout.cols > 1) {
-            return None;
-        }
-        let start = self.layout.index(row, 0);
-        self.data.get_mut(start..start + self.layout.cols)
+        let first = self.origin.wrapping_offset(self.layout.row(row)?);
+        // SAFETY: the elements of the row, which stand side by side, belong to this view alone.
+        Some(unsafe { slice::from_raw_parts_mut(first, self.layout.cols) })
     }
 
     /// Sets element (`row`, `col`).
@@ -267,12 +334,13 @@ impl<'a, T: Copy> MatMut<'a, T> {
     /// If the position lies outside of the matrix.
     pub fn set(&mut self, row: usize, col: usize, value: T) {
         assert!(row < self.rows() && col < self.cols(), "({row}, {col}) lies outside");
-        self.data[self.layout.index(row, col)] = value;
+        // SAFETY: an element of the view, by the line above.
+        unsafe { *self.origin.wrapping_offset(self.layout.place(row, col)) = value };
     }
 
     /// Pointer to element (0, 0); dangling where the view is empty.
     pub(crate) fn as_mut_ptr(&mut self) -> *mut T {
-        self.data.as_mut_ptr().wrapping_add(self.layout.offset)
+        self.origin
     }
 }
 
@@ -310,7 +378,8 @@ macro_rules! impl_common {
             /// If the position lies outside of the matrix.
             pub fn get(&self, row: usize, col: usize) -> T {
                 assert!(row < self.rows() && col < self.cols(), "({row}, {col}) lies outside");
-                self.data[self.layout.index(row, col)]
+                // SAFETY: an element of the view, by the line above.
+                unsafe { *self.origin.wrapping_offset(self.layout.place(row, col)) }
             }
 
             /// An error that names `what` unless the shape is `expected`.
@@ -355,7 +424,7 @@ impl<T: Float> Matrix<T> {
         let stride = row_stride::<T>(cols).ok_or_else(overflow)?;
         let data = AlignedBuf::zeroed(rows.checked_mul(stride).ok_or_else(overflow)?)?;
         let row_stride = isize::try_from(stride).map_err(|_| overflow())?;
-        Ok(Self { data, layout: Layout { offset: 0, rows, cols, row_stride, col_stride: 1 } })
+        Ok(Self { data, layout: Layout { rows, cols, row_stride, col_stride: 1 } })
     }
 
     /// A matrix with element (i, j) = `f(i, j)`.
@@ -384,12 +453,12 @@ impl<T: Float> Matrix<T> {
 
     /// A shared view of the whole matrix.
     pub fn view(&self) -> MatRef<'_, T> {
-        MatRef { data: &self.data, layout: self.layout }
+        MatRef::of(&self.data, 0, self.layout)
     }
 
     /// An exclusive view of the whole matrix.
     pub fn view_mut(&mut self) -> MatMut<'_, T> {
-        MatMut { data: &mut self.data, layout: self.layout }
+        MatMut::of(&mut self.data, 0, self.layout)
     }
 }
 
@@ -415,9 +484,9 @@ mod tests {
             for cols in 1..5 {
                 for row_stride in -6..=6 {
                     for col_stride in -6..=6 {
-                        let layout = Layout { offset: 100, rows, cols, row_stride, col_stride };
-                        let distinct: HashSet<usize> = (0..rows)
-                            .flat_map(|i| (0..cols).map(move |j| layout.index(i, j)))
+                        let layout = Layout { rows, cols, row_stride, col_stride };
+                        let distinct: HashSet<isize> = (0..rows)
+                            .flat_map(|i| (0..cols).map(move |j| layout.place(i, j)))
                             .collect();
                         assert_eq!(
                             layout.overlaps(),

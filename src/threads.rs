@@ -100,6 +100,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
     fn parts_have_the_callers_setting_for_denormals_and_waiting_threads_do_not() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
         pool.install(|| {

@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Modules from the ground up; a module may import from itself and from those before it.
-const ORDER: [&str; 15] = [
+const ORDER: [&str; 16] = [
     "error",
     "float",
     "aligned",
@@ -19,6 +19,7 @@ const ORDER: [&str; 15] = [
     "cblas",
     "data",
     "nn",
+    "ndarray",
     "train",
     "capi",
     "cli",
@@ -28,7 +29,16 @@ const ORDER: [&str; 15] = [
 const STRANGERS: [(&str, &str); 3] = [("data", "gemm"), ("nn", "data"), ("cli", "capi")];
 
 /// Where unsafe code may stand.
-const UNSAFE: [&str; 6] = ["simd", "kernels", "aligned.rs", "gemm/blas.rs", "cblas.rs", "capi"];
+const UNSAFE: [&str; 8] = [
+    "simd",
+    "kernels",
+    "aligned.rs",
+    "matrix.rs",
+    "gemm/blas.rs",
+    "cblas.rs",
+    "ndarray.rs",
+    "capi",
+];
 
 fn imports(source: &str) -> Vec<String> {
     let mut found = Vec::new();

@@ -174,6 +174,28 @@ fn a_plain_file_with_gaps_between_its_layers_loads() {
 }
 
 #[test]
+fn a_flatten_before_the_layers_and_one_prefix_for_all_names_load() {
+    let dir = tempfile::tempdir().unwrap();
+    // nn.Sequential(Flatten, Linear, ReLU, Dropout, Linear), alone and as a part of modules.
+    for prefix in ["", "model.", "net.0.layers.", "_orig_mod.module."] {
+        let names =
+            ["1.weight", "1.bias", "4.weight", "4.bias"].map(|name| [prefix, name].concat());
+        let shapes: [&[usize]; 4] = [&[2, 3], &[2], &[1, 2], &[1]];
+        let list: Vec<(&str, &[usize])> = names.iter().map(String::as_str).zip(shapes).collect();
+        fs::write(file(&dir), tensors(&list)).unwrap();
+        let (net, _) = load::<f32>(&file(&dir)).unwrap();
+        assert_eq!(net.dims(), [3, 2, 1], "{prefix}");
+        let expected = [1.0, 4.0, 2.0, 5.0, 3.0, 6.0, 1.0, 2.0, 1.0, 2.0, 1.0];
+        assert_eq!(parameters(&net), expected, "{prefix}");
+
+        fs::write(file(&dir), tensors(&list[..3])).unwrap();
+        let message = load::<f32>(&file(&dir)).unwrap_err().to_string();
+        let expected = format!("`{prefix}4.bias` is missing for `{prefix}4.weight`");
+        assert!(message.contains(&expected), "{message}");
+    }
+}
+
+#[test]
 fn numbers_that_are_not_finite_are_not_saved() {
     let dir = tempfile::tempdir().unwrap();
     let mut net = net::<f32>(0.0);
@@ -262,6 +284,17 @@ fn what_is_wrong_with_a_file_is_said() {
             whole,
         ),
         ("no tensors", compose("{}", &[]), "holds no tensors"),
+        (
+            "two networks",
+            tensors(&[("a.0.weight", &[1, 2]), ("b.0.bias", &[1])]),
+            "expected those of one nn.Sequential",
+        ),
+        (
+            "a prefix that is empty",
+            tensors(&[("0.weight", &[1, 2]), (".0.bias", &[1])]),
+            "expected those of one nn.Sequential",
+        ),
+        ("names", tensors(&[("fc1.weight", &[1, 2])]), "unexpected tensor \"fc1.weight\""),
         ("no bias", tensors(&[("2.weight", &[1, 2])]), "`2.bias` is missing for `2.weight`"),
         ("no weight", tensors(&[("2.bias", &[1])]), "`2.weight` is missing for `2.bias`"),
         ("other layers", tensors(&[("0.running_mean", &[1])]), r#"tensor "0.running_mean""#),

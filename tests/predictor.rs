@@ -152,7 +152,7 @@ fn rows_of_any_strides_are_taken() {
 }
 
 #[test]
-fn eight_threads_share_a_predictor_and_five_scratches() {
+fn eight_threads_share_a_predictor_with_scratches_of_their_own_and_five_for_all() {
     let net = net::<f32>(&[64, 32]);
     let predictor = Predictor::new(&net).unwrap();
     let pool = ScratchPool::new(&predictor.scratch(4).unwrap(), 5).unwrap();
@@ -165,11 +165,17 @@ fn eight_threads_share_a_predictor_and_five_scratches() {
             let (predictor, pool, x, wanted) = (&predictor, &pool, &x, &wanted);
             let (served, turned_away) = (&served, &turned_away);
             scope.spawn(move || {
+                let mut own = predictor.scratch(3).unwrap();
                 for round in 0..400 {
                     let (first, rows) = ((thread * 7 + round) % 24, 1 + round % 8);
                     let view = &x[first * FEATURES..(first + rows) * FEATURES];
                     let view = MatRef::new(view, rows, FEATURES).unwrap();
                     let mut out = vec![0.0; rows * CLASSES];
+                    let wanted = &wanted[first * CLASSES..(first + rows) * CLASSES];
+                    let to = MatMut::new(&mut out, rows, CLASSES).unwrap();
+                    predictor.predict_into(view, to, &mut own).unwrap();
+                    assert_eq!(bits(&out), wanted);
+                    out.fill(f32::NAN);
                     let to = MatMut::new(&mut out, rows, CLASSES).unwrap();
                     let Some(mut scratch) = pool.take() else {
                         turned_away.fetch_add(1, Ordering::Relaxed);
@@ -178,7 +184,7 @@ fn eight_threads_share_a_predictor_and_five_scratches() {
                     };
                     predictor.predict_into(view, to, &mut scratch).unwrap();
                     drop(scratch);
-                    assert_eq!(bits(&out), wanted[first * CLASSES..(first + rows) * CLASSES]);
+                    assert_eq!(bits(&out), wanted);
                     served.fetch_add(1, Ordering::Relaxed);
                 }
             });

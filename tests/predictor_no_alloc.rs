@@ -3,11 +3,13 @@
 
 mod support;
 
+use std::sync::Barrier;
+
 use support::Counting;
 use tilewise::{
     data::Normalization,
     matrix::{MatMut, MatRef},
-    nn::{FullyConnectedNet, NetConfig, Predictor, ScratchPool, softmax, top_k},
+    nn::{FullyConnectedNet, NetConfig, Predictor, Scratch, ScratchPool, softmax, top_k},
     threads::Threads,
 };
 
@@ -53,4 +55,51 @@ fn predictions_allocate_nothing() {
             }
         }
     });
+    assert_eq!(allocations_of_eight_threads(&predictor, &x, &pictures), 0);
+}
+
+/// How often memory is asked for while eight threads predict at once, four with scratches of their
+/// own and four with what they find in a pool of two.
+fn allocations_of_eight_threads(predictor: &Predictor<f32>, x: &[f32], pictures: &[u8]) -> usize {
+    const ROWS: usize = 5;
+    let scratches = ScratchPool::new(&predictor.scratch(ROWS).unwrap(), 2).unwrap();
+    let together = Barrier::new(9);
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let (scratches, together) = (&scratches, &together);
+            scope.spawn(move || {
+                let mut own = predictor.scratch(ROWS).unwrap();
+                let mut logits = [0.0; ROWS * 10];
+                // All is made; then the counter is read; then all predict; then it is read again,
+                // before anybody ends, which frees and allocates.
+                together.wait();
+                together.wait();
+                for round in 0..20 {
+                    let mut predict = |scratch: &mut Scratch<f32>| {
+                        let to = MatMut::new(&mut logits, ROWS, 10).unwrap();
+                        if round % 2 == 0 {
+                            let view = MatRef::new(&x[..ROWS * 3072], ROWS, 3072).unwrap();
+                            predictor.predict_into(view, to, scratch).unwrap();
+                        } else {
+                            predictor.predict_into(&pictures[..ROWS * 3072], to, scratch).unwrap();
+                        }
+                    };
+                    if thread < 4 {
+                        predict(&mut own);
+                    } else if let Some(mut scratch) = scratches.take() {
+                        predict(&mut scratch);
+                    }
+                }
+                together.wait();
+                together.wait();
+            });
+        }
+        together.wait();
+        let before = ALLOCATOR.allocations();
+        together.wait();
+        together.wait();
+        let found = ALLOCATOR.allocations() - before;
+        together.wait();
+        found
+    })
 }

@@ -10,6 +10,8 @@ pub(crate) mod blas;
 mod cache;
 mod driver;
 pub mod epilogue;
+#[cfg(feature = "matrixmultiply")]
+mod matrixmultiply;
 pub mod naive;
 mod operand;
 mod plan;
@@ -251,8 +253,9 @@ impl<T: Element> Gemm<T> {
         let (a, b) = (a.into(), b.into());
         match self.backend {
             Backend::Tilewise => {}
+            #[cfg(feature = "matrixmultiply")]
             Backend::MatrixMultiply => {
-                return backend::matrixmultiply(alpha, a.matrix()?, b.matrix()?, c, epilogue);
+                return matrixmultiply::product(alpha, a.matrix()?, b.matrix()?, c, epilogue);
             }
             Backend::Naive => {
                 return backend::naive(alpha, a.matrix()?, b.matrix()?, c, epilogue);

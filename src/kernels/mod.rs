@@ -5,6 +5,7 @@
 
 mod block;
 mod elementwise;
+#[cfg(feature = "matrixmultiply")]
 mod matrixmultiply;
 mod operand;
 mod pack;

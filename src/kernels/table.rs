@@ -6,6 +6,8 @@
 
 use std::{hint::black_box, ops::Range};
 
+#[cfg(feature = "matrixmultiply")]
+use crate::matrix::{MatMut, MatRef};
 use crate::{
     error::Result,
     float::Float,
@@ -17,7 +19,6 @@ use crate::{
         tile::{Beside, Tile, TileFinish, TileStart},
         update::{self, Descent, MAX_SLOTS, Momentum, Update},
     },
-    matrix::{MatMut, MatRef},
     simd::InstructionSet,
 };
 
@@ -37,6 +38,7 @@ pub trait Kernels: Sized + 'static {
     fn kernel_set(set: InstructionSet) -> Result<&'static KernelSet<Self>>;
 
     /// `C = alpha A B + beta C` by the crate `matrixmultiply`; the shapes must fit.
+    #[cfg(feature = "matrixmultiply")]
     #[doc(hidden)]
     fn matrixmultiply(
         alpha: Self,
@@ -569,25 +571,25 @@ macro_rules! stamp {
 // Tile shapes: as many accumulators as the registers hold beside the vectors of B and the value
 // of A: 28 of 32 for AVX-512, 12 of 16 for AVX2, 8 of 16 for the portable set on SSE2 (one of its
 // vectors takes two registers).
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
 stamp!(
     avx512_f32, f32, Avx512, crate::simd::avx512::Avx512, [#[target_feature(enable = "avx512f")]],
     rows: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14], vectors: [1, 2],
     wide_rows: [1, 2, 3], wide_vectors: [1, 2, 3, 4, 5, 6, 7, 8], peak_chains: 12
 );
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
 stamp!(
     avx512_f64, f64, Avx512, crate::simd::avx512::Avx512, [#[target_feature(enable = "avx512f")]],
     rows: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14], vectors: [1, 2],
     wide_rows: [1, 2, 3], wide_vectors: [1, 2, 3, 4, 5, 6, 7, 8], peak_chains: 12
 );
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
 stamp!(
     avx2_f32, f32, Avx2, crate::simd::avx2::Avx2, [#[target_feature(enable = "avx2,fma")]],
     rows: [1, 2, 3, 4, 5, 6], vectors: [1, 2],
     wide_rows: [1, 2], wide_vectors: [1, 2, 3, 4, 5, 6], peak_chains: 12
 );
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
 stamp!(
     avx2_f64, f64, Avx2, crate::simd::avx2::Avx2, [#[target_feature(enable = "avx2,fma")]],
     rows: [1, 2, 3, 4, 5, 6], vectors: [1, 2],
@@ -609,14 +611,15 @@ macro_rules! impl_kernels {
         impl Kernels for $t {
             fn kernel_set(set: InstructionSet) -> Result<&'static KernelSet<$t>> {
                 Ok(match set.require()? {
-                    #[cfg(target_arch = "x86_64")]
+                    #[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
                     InstructionSet::Avx512 => &$avx512::SET,
-                    #[cfg(target_arch = "x86_64")]
+                    #[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
                     InstructionSet::Avx2 => &$avx2::SET,
                     _ => &$portable::SET,
                 })
             }
 
+            #[cfg(feature = "matrixmultiply")]
             fn matrixmultiply(
                 alpha: $t,
                 a: MatRef<'_, $t>,

@@ -2,7 +2,8 @@
 //! each, or takes them for zeros.
 
 /// What vector units do with denormal numbers, in results and in operands. It is a setting of the
-/// thread. On CPUs other than x86-64 it cannot be changed here, and is always `Keep`.
+/// thread. On CPUs other than x86-64, and in builds with `--cfg tilewise_portable`, it cannot be
+/// changed here, and is always `Keep`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denormals {
     /// Computed with, as IEEE 754 says.
@@ -51,7 +52,7 @@ impl Drop for DenormalsGuard {
 }
 
 /// The control register of the vector units.
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
 mod control {
     use std::arch::asm;
 
@@ -72,7 +73,7 @@ mod control {
     }
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(any(tilewise_portable, not(target_arch = "x86_64")))]
 mod control {
     pub(super) const FLUSH: u32 = 1;
 
@@ -83,7 +84,7 @@ mod control {
     pub(super) fn write(_flags: u32) {}
 }
 
-#[cfg(all(test, target_arch = "x86_64"))]
+#[cfg(all(test, target_arch = "x86_64", not(tilewise_portable)))]
 mod tests {
     use std::hint::black_box;
 

@@ -5,10 +5,15 @@
 //! set, so the arithmetic below is safe to call; only memory access is `unsafe`. All methods are
 //! `#[inline(always)]`: they compile to the set's instructions once they are inlined into a
 //! function that carries the matching `#[target_feature]`, which `kernels::table` stamps out.
+//!
+//! With `RUSTFLAGS="--cfg tilewise_portable"` the portable set is the only one, and nothing of the
+//! crate is of one architecture. That leaves the dependencies: `wide` takes the instructions that
+//! the build's target has for certain; `chacha20`, below `rand`, detects more at run time unless
+//! `--cfg chacha20_backend="soft"` is given too, to the same numbers.
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
 pub(crate) mod avx2;
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
 pub(crate) mod avx512;
 mod denormals;
 mod detect;

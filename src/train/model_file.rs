@@ -94,7 +94,9 @@ pub fn save<T: Element>(path: &Path, net: &FullyConnectedNet<T>, info: &ModelInf
 
 /// Loads a network and what its file says beside it. Numbers of the other precision are rounded.
 ///
-/// The layers are taken in the order of their numbers, whatever lies between them. A file without
+/// The layers are taken in the order of their numbers, whatever lies between them: `Flatten`,
+/// `ReLU` and `Dropout` have no tensors. The names may stand below one common prefix, as
+/// `model.0.weight` does where the `nn.Sequential` is a part of a module. A file without
 /// tilewise's metadata gives a network without dropout and L2 regularisation, and an empty
 /// [`ModelInfo`].
 ///
@@ -147,40 +149,55 @@ struct Parts<'a> {
 /// The layers in a file, in their order.
 fn layers<T: Element>(path: &Path, tensors: &SafeTensors<'_>) -> Result<Vec<Linear<T>>> {
     let mut parts: BTreeMap<usize, Parts<'_>> = BTreeMap::new();
+    let mut common = None;
     for (name, tensor) in tensors.iter() {
-        match place(name) {
-            Some((number, "weight")) => parts.entry(number).or_default().weight = Some(tensor),
-            Some((number, "bias")) => parts.entry(number).or_default().bias = Some(tensor),
+        let place = place(name);
+        match place {
+            Some((_, number, "weight")) => parts.entry(number).or_default().weight = Some(tensor),
+            Some((_, number, "bias")) => parts.entry(number).or_default().bias = Some(tensor),
             _ => {
                 let detail = format!(
-                    "unexpected tensor {name:?}: expected `<layer>.weight` and `<layer>.bias` as \
-                     in the state_dict of an nn.Sequential of Linear layers"
+                    "unexpected tensor {name:?}: expected `<layer>.weight` and `<layer>.bias`, or \
+                     both behind one common prefix, as in the state_dict of an nn.Sequential of \
+                     Linear layers; rename the tensors"
                 );
                 return Err(Error::file(path, detail));
             }
         }
+        let prefix = place.and_then(|(prefix, ..)| prefix);
+        let first = *common.get_or_insert(prefix);
+        if first != prefix {
+            let [first, prefix] = [first, prefix].map(Option::unwrap_or_default);
+            let detail = format!(
+                "tensors of {first:?} and of {prefix:?}: expected those of one nn.Sequential"
+            );
+            return Err(Error::file(path, detail));
+        }
     }
+    let full = |number: usize, kind: &str| match common.flatten() {
+        Some(prefix) => format!("{prefix}.{number}.{kind}"),
+        None => format!("{number}.{kind}"),
+    };
     if parts.is_empty() {
         return Err(Error::file(path, "holds no tensors: expected `0.weight`, `0.bias` and so on"));
     }
     let mut layers: Vec<Linear<T>> = Vec::new();
     for (number, Parts { weight, bias }) in parts {
         let wrong = |detail: String| Error::file(path, detail);
-        let missing = |name, other| wrong(format!("`{number}.{name}` is missing for `{other}`"));
+        let [weight_name, bias_name] = ["weight", "bias"].map(|kind| full(number, kind));
+        let missing = |name, other| wrong(format!("`{name}` is missing for `{other}`"));
         let (weight, bias) = match (weight, bias) {
             (Some(weight), Some(bias)) => (weight, bias),
-            (None, _) => return Err(missing("weight", format!("{number}.bias"))),
-            (_, None) => return Err(missing("bias", format!("{number}.weight"))),
+            (None, _) => return Err(missing(weight_name, bias_name)),
+            (_, None) => return Err(missing(bias_name, weight_name)),
         };
         let &[out_features, in_features] = weight.shape() else {
             let shape = weight.shape();
-            return Err(wrong(format!(
-                "`{number}.weight` has shape {shape:?}, expected [out, in]"
-            )));
+            return Err(wrong(format!("`{weight_name}` has shape {shape:?}, expected [out, in]")));
         };
         if bias.shape() != [out_features] {
             return Err(wrong(format!(
-                "`{number}.bias` has shape {:?}, expected [{out_features}] for a weight of shape \
+                "`{bias_name}` has shape {:?}, expected [{out_features}] for a weight of shape \
                  {:?}",
                 bias.shape(),
                 weight.shape(),
@@ -190,7 +207,7 @@ fn layers<T: Element>(path: &Path, tensors: &SafeTensors<'_>) -> Result<Vec<Line
             && previous.out_features() != in_features
         {
             return Err(wrong(format!(
-                "`{number}.weight` has shape {:?}, expected [{out_features}, {}] after a layer \
+                "`{weight_name}` has shape {:?}, expected [{out_features}, {}] after a layer \
                  with {} outputs",
                 weight.shape(),
                 previous.out_features(),
@@ -198,13 +215,12 @@ fn layers<T: Element>(path: &Path, tensors: &SafeTensors<'_>) -> Result<Vec<Line
             )));
         }
         let mut layer = Linear::zeros(in_features, out_features)
-            .map_err(|error| wrong(format!("`{number}.weight`: {error}")))?;
+            .map_err(|error| wrong(format!("`{weight_name}`: {error}")))?;
         let mut matrix = layer.weight_mut().t(); // (out, in)
-        for (index, value) in values(path, &format!("{number}.weight"), &weight)?.enumerate() {
+        for (index, value) in values(path, &weight_name, &weight)?.enumerate() {
             matrix.set(index / in_features, index % in_features, value?);
         }
-        let name = format!("{number}.bias");
-        for (place, value) in layer.bias_mut().iter_mut().zip(values(path, &name, &bias)?) {
+        for (place, value) in layer.bias_mut().iter_mut().zip(values(path, &bias_name, &bias)?) {
             *place = value?;
         }
         layers.push(layer);
@@ -212,12 +228,16 @@ fn layers<T: Element>(path: &Path, tensors: &SafeTensors<'_>) -> Result<Vec<Line
     Ok(layers)
 }
 
-/// Layer and kind of a tensor called `<layer>.<kind>`.
-fn place(name: &str) -> Option<(usize, &str)> {
-    let (number, kind) = name.split_once('.')?;
+/// Prefix, layer and kind of a tensor called `<layer>.<kind>` or `<prefix>.<layer>.<kind>`.
+fn place(name: &str) -> Option<(Option<&str>, usize, &str)> {
+    let (rest, kind) = name.rsplit_once('.')?;
+    let (prefix, number) = match rest.rsplit_once('.') {
+        Some((prefix, number)) => (Some(prefix), number),
+        None => (None, rest),
+    };
     // A number has one spelling, so that no two tensors have the same place.
     let layer = number.parse::<usize>().ok().filter(|layer| layer.to_string() == number)?;
-    Some((layer, kind))
+    Some((prefix, layer, kind))
 }
 
 /// The numbers in a tensor, each an error unless it is finite.

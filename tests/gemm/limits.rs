@@ -209,7 +209,7 @@ fn gathered_rows_that_are_not_there() {
 #[test]
 fn other_backends_take_matrices_alone() {
     let packed = plan().pack_b(zeros(4, 4)).unwrap();
-    for backend in [Backend::MatrixMultiply, Backend::Naive] {
+    for &backend in &Backend::ALL[1..] {
         let other = plan().with_backend(backend);
         let error = refusal(other, 1.0, zeros(4, 4), &packed, (4, 4), Epilogue::default());
         assert!(matches!(error, Error::Setting { name: "operand", .. }), "{backend:?}: {error}");
