@@ -54,11 +54,9 @@ pub struct KernelSet<T: 'static> {
     set: InstructionSet,
     /// For packed operands.
     packed: Tiles<T>,
-    /// For packed operands and very few rows: several panels of B wide.
-    side_by_side: Tiles<T>,
     /// For operands in place.
-    in_place: Tiles<T>,
-    /// For operands in place and very few rows: short and wide.
+    strided: Tiles<T>,
+    /// For operands of either kind and very few rows: several panels of B wide.
     wide: Tiles<T>,
     /// Multiply-adds of one step of `multiply_adds`.
     multiply_adds_per_step: usize,
@@ -275,7 +273,7 @@ impl<T: Float> KernelSet<T> {
         };
         // SAFETY: lengths and epilogue are checked above, `c` is exclusive, and the CPU has the
         // set, because `kernel_set` gave it out.
-        unsafe { block(self.packed, Some(self.side_by_side), &arguments) }
+        unsafe { block(self.packed, Some(self.wide), &arguments) }
     }
 
     /// Computes `c` from operands in place; the columns of B and of C stand side by side.
@@ -293,10 +291,10 @@ impl<T: Float> KernelSet<T> {
         if rows == 0 || cols == 0 {
             return;
         }
-        let tiles = if rows <= self.wide_rows() && cols > self.in_place.cols() {
+        let tiles = if rows <= self.wide_rows() && cols > self.strided.cols() {
             self.wide
         } else {
-            self.in_place
+            self.strided
         };
         let (start, finish) = check_epilogue(c, start, finish);
         let first = Tile {
@@ -306,7 +304,7 @@ impl<T: Float> KernelSet<T> {
             a_depth_stride: a.col_stride(),
             b: b.as_ptr(),
             b_depth_stride: b.row_stride(),
-            b_panel_stride: 0,
+            b_panel_stride: self.tile_cols() as isize,
             c: c.as_mut_ptr(),
             row_stride: c.row_stride(),
             last_cols: 0,
@@ -445,7 +443,7 @@ macro_rules! tile_row {
 macro_rules! stamp {
     (
         $module:ident, $t:ident, $set:ident, $token:path, [$(#[$feature:meta])?],
-        rows: [$($rows:literal),*], vectors: $vectors:tt,
+        rows: [$($rows:literal),*], full: $full:literal, vectors: $vectors:tt,
         wide_rows: [$($wide_rows:literal),*], wide_vectors: $wide_vectors:tt,
         peak_chains: $chains:literal
     ) => {
@@ -455,34 +453,37 @@ macro_rules! stamp {
                 kernels::{
                     block::MAX_TILE,
                     pack, peak,
-                    tile::{self as microkernel, IN_PLACE, PACKED, SIDE_BY_SIDE},
+                    tile::{self as microkernel, PACKED, STRIDED},
                 },
                 simd::Isa,
             };
             use $token as Token;
 
-            const MR: usize = [$($rows),*].len();
+            const MR: usize = $full;
             const NV: usize = $vectors.len();
             const LANES: usize = <Token as Isa<$t>>::LANES;
+            const _: () = assert!([$($rows),*].len() + 1 == MR, "all rows");
             const _: () = assert!(MR <= MAX_TILE.0 && NV * LANES <= MAX_TILE.1);
             const _: () = assert!($wide_vectors.len().is_multiple_of(NV), "whole panels");
 
             pub(super) static SET: KernelSet<$t> = KernelSet {
                 set: InstructionSet::$set,
                 packed: Tiles {
-                    functions: &[$(tile_row!(PACKED, $rows, $vectors)),*],
+                    functions: &[
+                        $(tile_row!(STRIDED, $rows, $vectors)),*,
+                        tile_row!(PACKED, $full, $vectors),
+                    ],
                     lanes: LANES,
                 },
-                side_by_side: Tiles {
-                    functions: &[$(tile_row!(SIDE_BY_SIDE, $wide_rows, $wide_vectors)),*],
-                    lanes: LANES,
-                },
-                in_place: Tiles {
-                    functions: &[$(tile_row!(IN_PLACE, $rows, $vectors)),*],
+                strided: Tiles {
+                    functions: &[
+                        $(tile_row!(STRIDED, $rows, $vectors)),*,
+                        tile_row!(STRIDED, $full, $vectors),
+                    ],
                     lanes: LANES,
                 },
                 wide: Tiles {
-                    functions: &[$(tile_row!(IN_PLACE, $wide_rows, $wide_vectors)),*],
+                    functions: &[$(tile_row!(STRIDED, $wide_rows, $wide_vectors)),*],
                     lanes: LANES,
                 },
                 multiply_adds_per_step: $chains * LANES,
@@ -501,7 +502,7 @@ macro_rules! stamp {
             // token; the rest is what the generic kernel of the same name asks for.
 
             $(#[$feature])?
-            unsafe fn tile<const FROM: u8, const ROWS: usize, const VECS: usize>(
+            unsafe fn tile<const FROM: bool, const ROWS: usize, const VECS: usize>(
                 tile: &Tile<$t>,
             ) {
                 // SAFETY: see above.
@@ -574,35 +575,35 @@ macro_rules! stamp {
 #[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
 stamp!(
     avx512_f32, f32, Avx512, crate::simd::avx512::Avx512, [#[target_feature(enable = "avx512f")]],
-    rows: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14], vectors: [1, 2],
+    rows: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13], full: 14, vectors: [1, 2],
     wide_rows: [1, 2, 3], wide_vectors: [1, 2, 3, 4, 5, 6, 7, 8], peak_chains: 12
 );
 #[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
 stamp!(
     avx512_f64, f64, Avx512, crate::simd::avx512::Avx512, [#[target_feature(enable = "avx512f")]],
-    rows: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14], vectors: [1, 2],
+    rows: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13], full: 14, vectors: [1, 2],
     wide_rows: [1, 2, 3], wide_vectors: [1, 2, 3, 4, 5, 6, 7, 8], peak_chains: 12
 );
 #[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
 stamp!(
     avx2_f32, f32, Avx2, crate::simd::avx2::Avx2, [#[target_feature(enable = "avx2,fma")]],
-    rows: [1, 2, 3, 4, 5, 6], vectors: [1, 2],
+    rows: [1, 2, 3, 4, 5], full: 6, vectors: [1, 2],
     wide_rows: [1, 2], wide_vectors: [1, 2, 3, 4, 5, 6], peak_chains: 12
 );
 #[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
 stamp!(
     avx2_f64, f64, Avx2, crate::simd::avx2::Avx2, [#[target_feature(enable = "avx2,fma")]],
-    rows: [1, 2, 3, 4, 5, 6], vectors: [1, 2],
+    rows: [1, 2, 3, 4, 5], full: 6, vectors: [1, 2],
     wide_rows: [1, 2], wide_vectors: [1, 2, 3, 4, 5, 6], peak_chains: 12
 );
 stamp!(
     portable_f32, f32, Portable, crate::simd::portable::Portable, [],
-    rows: [1, 2, 3, 4], vectors: [1],
+    rows: [1, 2, 3], full: 4, vectors: [1],
     wide_rows: [1, 2], wide_vectors: [1, 2, 3], peak_chains: 6
 );
 stamp!(
     portable_f64, f64, Portable, crate::simd::portable::Portable, [],
-    rows: [1, 2, 3, 4], vectors: [1],
+    rows: [1, 2, 3], full: 4, vectors: [1],
     wide_rows: [1, 2], wide_vectors: [1, 2, 3], peak_chains: 6
 );
 

@@ -92,15 +92,15 @@ pub(crate) struct Tile<T> {
     pub(crate) depth: usize,
     /// Element (0, 0) of A. Packed: for each p the MR elements of a column.
     pub(crate) a: *const T,
-    /// Elements from one row of A to the next; not used where A is packed.
+    /// Elements from one row of A to the next.
     pub(crate) a_row_stride: isize,
-    /// Elements from one column of A to the next; not used where A is packed.
+    /// Elements from one column of A to the next.
     pub(crate) a_depth_stride: isize,
     /// Element (0, 0) of B. Packed: for each p the NR elements of a row.
     pub(crate) b: *const T,
-    /// Elements from one row of B to the next; not used where B is packed.
+    /// Elements from one row of B to the next.
     pub(crate) b_depth_stride: isize,
-    /// Elements from one packed panel of B to the next; used where panels lie side by side.
+    /// Elements from one column of B to the one NR behind it.
     pub(crate) b_panel_stride: isize,
     /// First element of C; columns side by side.
     pub(crate) c: *mut T,
@@ -112,28 +112,26 @@ pub(crate) struct Tile<T> {
     pub(crate) finish: TileFinish<T>,
 }
 
-/// Where a tile's operands are read from: panels of width `MR` and `NR = NV * LANES`.
-pub(crate) const PACKED: u8 = 0;
-/// A panel of A and several panels of B, for tiles of few rows that are wider than a panel.
-pub(crate) const SIDE_BY_SIDE: u8 = 1;
-/// The operands where they are: nothing is padded, so the last vector of B is masked.
-pub(crate) const IN_PLACE: u8 = 2;
+/// Where a tile's operands are read from: panels of width `MR` and `NR = NV * LANES`. For full
+/// tiles, which do most of the work.
+pub(crate) const PACKED: bool = true;
+/// Wherever the strides lead: the operands in place, or panels. Nothing need be padded, so the last
+/// vector of B is masked.
+pub(crate) const STRIDED: bool = false;
 
-/// Computes one tile of `ROWS` rows and `VECS` vectors, with operands as `FROM` says: one of
-/// [`PACKED`], [`SIDE_BY_SIDE`] and [`IN_PLACE`].
+/// Computes one tile of `ROWS` rows and `VECS` vectors, with operands as `FROM` says.
 ///
 /// # Safety
 /// - A is readable for `ROWS x depth` elements and B for `depth x ((VECS - 1) * LANES +
 ///   last_cols)` by their strides; packed panels for whole MR and NR.
 /// - For each of the `ROWS` rows, `c` is writable for `(VECS - 1) * LANES + last_cols` elements,
 ///   and readable where `start` or `finish` reads C; likewise what stands beside C.
-/// - `1 <= last_cols <= LANES`; `ROWS <= MR` and `VECS <= NV` where operands are packed, though
-///   panels side by side have any number of vectors.
+/// - `1 <= last_cols <= LANES`; `ROWS <= MR` and `VECS <= NV` if `FROM` is [`PACKED`].
 #[inline(always)]
 pub(crate) unsafe fn tile<
     S,
     T,
-    const FROM: u8,
+    const FROM: bool,
     const ROWS: usize,
     const VECS: usize,
     const MR: usize,
@@ -178,21 +176,17 @@ pub(crate) unsafe fn tile<
     }
 
     let (mut a, mut b) = (tile.a, tile.b);
-    let (a_row_stride, a_depth_stride, b_depth_stride) = if FROM == IN_PLACE {
-        (tile.a_row_stride, tile.a_depth_stride, tile.b_depth_stride)
-    } else {
+    let (a_row_stride, a_depth_stride, b_depth_stride) = if FROM == PACKED {
         (1, MR as isize, (NV * S::LANES) as isize)
+    } else {
+        (tile.a_row_stride, tile.a_depth_stride, tile.b_depth_stride)
     };
     let load_b = |b: *const T, v: usize| {
-        let from = if FROM == SIDE_BY_SIDE {
-            let panel = (v / NV) as isize * tile.b_panel_stride;
-            b.wrapping_offset(panel).wrapping_add(v % NV * S::LANES)
-        } else {
-            b.wrapping_add(v * S::LANES)
-        };
+        let panel = (v / NV) as isize * tile.b_panel_stride;
+        let from = b.wrapping_offset(panel).wrapping_add(v % NV * S::LANES);
         // SAFETY: row p of B; packed panels are padded to whole vectors.
         unsafe {
-            if FROM != IN_PLACE || v + 1 < VECS {
+            if FROM == PACKED || v + 1 < VECS {
                 isa.load(from)
             } else {
                 isa.load_first(from, tile.last_cols)
