@@ -57,7 +57,9 @@ pub(crate) struct Block<T> {
 
 /// Computes a block. Rows that are left below the full tiles, if they are few, are computed by the
 /// tiles `few`, whose columns are those of several of `tiles`: so many chains of multiply-adds
-/// keep the units busy that a narrow tile of a row or two could not.
+/// keep the units busy that a narrow tile of a row or two could not. They come first: with so
+/// little to do for each element they fetch B nearly as fast as a plain read, and the others find
+/// it in the cache (8 rows of 3072-512-1024-10 on one thread: a third less time).
 ///
 /// # Safety
 /// - The CPU has the instruction set of `tiles` and `few`.
@@ -81,15 +83,15 @@ pub(crate) unsafe fn block<T: Float>(tiles: Tiles<T>, few: Option<Tiles<T>>, blo
     let full = if few.is_some() { block.rows - left } else { block.rows };
     let group = few.map_or(nr, |few| few.cols());
     for first in (0..block.cols).step_by(group) {
+        if let Some(few) = few {
+            // SAFETY: the caller's promises are passed on.
+            unsafe { tile_at(few, nr, block, full, first) };
+        }
         for j in (first..block.cols.min(first + group)).step_by(nr) {
             for i in (0..full).step_by(mr) {
                 // SAFETY: the caller's promises are passed on.
                 unsafe { tile_at(tiles, nr, block, i, j) };
             }
-        }
-        if let Some(few) = few {
-            // SAFETY: the caller's promises are passed on.
-            unsafe { tile_at(few, nr, block, full, first) };
         }
     }
 }
