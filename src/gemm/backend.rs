@@ -14,8 +14,8 @@ pub enum Backend {
     /// This crate's kernels.
     #[default]
     Tilewise,
-    /// With the feature `matrixmultiply`: that crate on the calling thread, with the epilogue as passes of its own.
-    /// Its sums are not in one fixed order, so its bits differ.
+    /// With the feature `matrixmultiply`: that crate on the calling thread, with the epilogue as
+    /// passes of its own. Its sums are not in one fixed order, so its bits differ.
     #[cfg(feature = "matrixmultiply")]
     MatrixMultiply,
     /// Three loops on the calling thread, two roundings for each multiply-add.
