@@ -16,10 +16,7 @@ use crate::error::{Error, Result};
 /// # Errors
 /// [`Error::Io`] with `path` if a step fails; the temporary file is then gone, and what was at
 /// `path` before is untouched unless only the last step, syncing the directory, failed.
-pub(crate) fn write(
-    path: &Path,
-    content: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-) -> Result<()> {
+pub fn write(path: &Path, content: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     put(path, content).map_err(Error::io("write", path))
 }
 
@@ -39,8 +36,7 @@ fn put(path: &Path, content: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> i
 ///
 /// # Errors
 /// [`Error::Io`] with `dir` if not.
-#[cfg(feature = "cli")]
-pub(crate) fn check_writable(dir: &Path) -> Result<()> {
+pub fn check_writable(dir: &Path) -> Result<()> {
     temporary(dir).map(drop).map_err(Error::io("write to", dir))
 }
 
@@ -111,7 +107,6 @@ mod tests {
         assert!(names(dir.path()).is_empty());
     }
 
-    #[cfg(feature = "cli")]
     #[test]
     fn asking_whether_a_directory_is_writable_leaves_nothing_there() {
         let dir = tempfile::tempdir().unwrap();

@@ -17,18 +17,15 @@
 //! pool: operations run on the calling thread or on the caller's rayon pool, see
 //! [`threads::Threads`].
 
-#![deny(unsafe_op_in_unsafe_fn)]
-#![warn(missing_docs, clippy::undocumented_unsafe_blocks)]
+#![warn(missing_docs)]
 
 pub mod aligned;
 #[cfg(feature = "model-files")]
-mod atomic_file;
+pub mod atomic_file;
 #[cfg(feature = "capi")]
 mod capi;
 #[cfg(feature = "cblas")]
 pub mod cblas;
-#[cfg(feature = "cli")]
-pub mod cli;
 pub mod data;
 pub mod error;
 pub mod float;

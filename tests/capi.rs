@@ -44,7 +44,7 @@ fn libraries() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("capi");
-        let arguments = "rustc --quiet --lib --release --no-default-features --features capi \
+        let arguments = "rustc --quiet -p tilewise --lib --release --features capi \
                          --crate-type cdylib,staticlib --target-dir";
         run(Command::new(env!("CARGO"))
             .current_dir(env!("CARGO_MANIFEST_DIR"))

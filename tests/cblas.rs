@@ -95,7 +95,7 @@ fn library() -> &'static Path {
         let mut cargo = Command::new(env::var_os("CARGO").unwrap());
         cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
         cargo.args(["rustc", "--quiet", "--offline", "--release", "--lib"]);
-        cargo.args(["--no-default-features", "--features", "cblas"]);
+        cargo.args(["-p", "tilewise", "--features", "cblas"]);
         cargo.args(["--crate-type", "cdylib,staticlib", "--target-dir"]).arg(&target);
         run(&mut cargo);
         target.join("release")

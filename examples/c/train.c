@@ -1,6 +1,6 @@
 /* Trains the two-layer network 3072-200-10 on one batch of made-up pictures and shows the loss
    going down. In the repository:
-   cargo rustc --lib --release --no-default-features --features capi --crate-type staticlib
+   cargo rustc -p tilewise --lib --release --features capi --crate-type staticlib
    cc -I include examples/c/train.c target/release/libtilewise.a -lpthread -ldl -lm -o train */
 #include <stdio.h>
 #include <stdlib.h>

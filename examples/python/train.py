@@ -1,7 +1,7 @@
 """Trains the two-layer network 3072-200-10 on one batch of made-up pictures, through ctypes and
 numpy, and shows the loss going down. From the repository's root:
 
-cargo rustc --lib --release --no-default-features --features capi --crate-type cdylib
+cargo rustc -p tilewise --lib --release --features capi --crate-type cdylib
 python3 examples/python/train.py target/release/libtilewise.so
 """
 import ctypes as c

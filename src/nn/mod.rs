@@ -26,7 +26,6 @@ pub use predictor::{Examples, Predictor, Scratch};
 pub use ranking::{softmax, top_classes, top_k};
 pub use relu::Relu;
 pub use scratch_pool::{PooledScratch, ScratchPool};
-pub use workspace::Workspace;
+pub use workspace::{Passes, Workspace};
 
 pub(crate) use elementwise::{move_average, scale, sum_of_squares};
-pub(crate) use workspace::Passes;

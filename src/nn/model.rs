@@ -198,7 +198,10 @@ impl<T: Element> FullyConnectedNet<T> {
     }
 
     /// A workspace for some passes alone.
-    pub(crate) fn workspace_for(
+    ///
+    /// # Errors
+    /// As [`workspace`](Self::workspace).
+    pub fn workspace_for(
         &self,
         gemm: Gemm<T>,
         capacity: usize,

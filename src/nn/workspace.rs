@@ -25,7 +25,7 @@ pub struct Workspace<T: Element> {
 
 /// What a workspace is planned for; each has room for what those before it do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Passes {
+pub enum Passes {
     /// Forward passes alone.
     Forward,
     /// Backward passes that update the weights as their gradients come into being: only the

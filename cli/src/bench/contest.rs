@@ -1,0 +1,129 @@
+//! What the benchmarks share: their arguments, who competes, and the peak that nobody can exceed.
+
+use std::time::Duration;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+
+use crate::{
+    cores, in_pool,
+    options::{self, Dtype},
+};
+use tilewise::{
+    Element,
+    error::{Error, Result},
+    gemm::{Backend, Gemm},
+    nn::{FullyConnectedNet, Init, NetConfig},
+    simd::InstructionSet,
+};
+
+/// Arguments of every benchmark.
+#[derive(Debug, clap::Args)]
+pub(super) struct Common {
+    /// Precision to compute with.
+    #[arg(long, value_enum, default_value = "f32")]
+    dtype: Dtype,
+    /// Threads of tilewise; the other backends have one. `infer` also measures one.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = options::threads)]
+    pub(super) threads: usize,
+    /// Instruction set of tilewise and of the peak [default: TILEWISE_ISA, else the best here]
+    #[arg(long, value_name = "NAME")]
+    isa: Option<InstructionSet>,
+    /// Print one JSON object a line.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+impl Common {
+    /// Runs a benchmark in a pool of the threads asked for, in the precision asked for.
+    pub(super) fn run(
+        &self,
+        f32: impl FnOnce() -> Result<()> + Send,
+        f64: impl FnOnce() -> Result<()> + Send,
+    ) -> Result<()> {
+        in_pool(Some(self.threads), || match self.dtype {
+            Dtype::F32 => f32(),
+            Dtype::F64 => f64(),
+        })
+    }
+
+    /// Products on the instruction set asked for, on the calling thread.
+    pub(super) fn gemm<T: Element>(&self) -> Result<Gemm<T>> {
+        Gemm::with_instruction_set(self.isa.map_or_else(InstructionSet::preferred, Ok)?)
+    }
+}
+
+/// The network of a benchmark.
+#[derive(Debug, clap::Args)]
+pub(super) struct Network {
+    /// Features of an example, widths of the hidden layers, and classes.
+    #[arg(long, value_name = "SIZES", value_delimiter = ',', value_parser = options::count,
+          default_value = "3072,512,1024,10")]
+    pub(super) dims: Vec<usize>,
+}
+
+impl Network {
+    /// With initial weights.
+    pub(super) fn build<T: Element>(&self, dropout: f64) -> Result<FullyConnectedNet<T>> {
+        let &[input, ref hidden @ .., classes] = self.dims.as_slice() else {
+            return Err(Error::setting("--dims", self.dims.len(), "at least two sizes"));
+        };
+        let (hidden, init) = (hidden.to_vec(), Init::He);
+        let config = NetConfig { input, hidden, classes, init, dropout, ..NetConfig::default() };
+        FullyConnectedNet::new(&config)
+    }
+
+    /// The sizes, as "3072-512-1024-10".
+    pub(super) fn name(&self) -> String {
+        let sizes: Vec<String> = self.dims.iter().map(usize::to_string).collect();
+        sizes.join("-")
+    }
+}
+
+/// Who can compete, in the order of the report.
+pub(super) const BACKENDS: [(&str, Backend); 3] = [
+    ("tilewise", Backend::Tilewise),
+    ("matrixmultiply", Backend::MatrixMultiply),
+    ("naive", Backend::Naive),
+];
+
+/// Multiply-adds above which naive, at 0.3 to 3 GFLOP/s, is left out.
+pub(super) const NAIVE_LIMIT: u128 = 2_000_000_000;
+
+/// How long a peak is measured, each time: hundreds of its probes.
+const PEAK_TIME: Duration = Duration::from_millis(50);
+
+/// Reads the name of a backend.
+pub(super) fn backend() -> impl TypedValueParser<Value = Backend> {
+    PossibleValuesParser::new(BACKENDS.map(|(name, _)| name)).try_map(|name| {
+        let found = BACKENDS.into_iter().find(|&(known, _)| known == name);
+        found.map(|(_, backend)| backend).ok_or("expected a backend")
+    })
+}
+
+/// Multiply-adds on registers alone, in GFLOP/s.
+#[derive(Clone, Copy)]
+pub(super) struct Peak {
+    /// Of one thread.
+    pub(super) one: f64,
+    /// Of all threads of the pool at once, as far as each has a core.
+    pub(super) all: f64,
+}
+
+impl Peak {
+    pub(super) fn measure<T: Element>(gemm: &Gemm<T>) -> Self {
+        let one = gemm.measure_peak(PEAK_TIME) / 1e9;
+        if rayon::current_num_threads() == 1 {
+            return Self { one, all: one };
+        }
+        // Two threads on one core would each find a moment at which they have it for themselves.
+        let cores = cores();
+        let peaks = rayon::broadcast(|thread| {
+            if thread.index() < cores { gemm.measure_peak(PEAK_TIME) } else { 0.0 }
+        });
+        Self { one, all: peaks.iter().sum::<f64>() / 1e9 }
+    }
+
+    pub(super) fn of(self, threads: usize) -> f64 {
+        if threads == 1 { self.one } else { self.all }
+    }
+}

@@ -1,0 +1,445 @@
+//! Settings of a subcommand as a TOML table: read from a file, taken from the command line, and
+//! turned back into flags. Which settings there are, and of what type, is what clap knows of the
+//! subcommand's flags; there is no second list of them.
+
+use std::{
+    any::TypeId,
+    collections::HashMap,
+    ffi::{OsStr, OsString},
+    fs,
+    marker::PhantomData,
+    path::Path,
+};
+
+use clap::{
+    Arg, ArgAction, ArgMatches, FromArgMatches, builder::PossibleValuesParser, error::ErrorKind,
+    parser::ValueSource,
+};
+use toml::{Value, de::DeTable};
+
+use crate::{one_line, run_dir::CIRCUMSTANCES};
+use tilewise::error::{Error, Result};
+
+/// Values by the names of their flags.
+pub(super) type Settings = toml::Table;
+
+/// The flag that names the file.
+const CONFIG: &str = "config";
+/// The flag that names one of [`PRESETS`].
+const PRESET: &str = "preset";
+/// Settings that come with the program, by their names: those of the study.
+const PRESETS: [(&str, &str); 8] = [
+    ("best", include_str!("../presets/best.toml")),
+    ("two-layer", include_str!("../presets/two-layer.toml")),
+    ("three-layers", include_str!("../presets/three-layers.toml")),
+    ("five-layers", include_str!("../presets/five-layers.toml")),
+    ("overfit-50-three-layers", include_str!("../presets/overfit-50-three-layers.toml")),
+    ("overfit-50-five-layers", include_str!("../presets/overfit-50-five-layers.toml")),
+    ("six-layers-sgd", include_str!("../presets/six-layers-sgd.toml")),
+    ("six-layers-momentum", include_str!("../presets/six-layers-momentum.toml")),
+];
+/// Flags that say where results go and what is shown: not part of what repeats a run.
+const NOT_OF_A_RUN: [&str; 4] = ["out", "overwrite", "quiet", "resume"];
+
+/// The flags of `A` that stand on a command line, and the file and the preset that add to them.
+#[derive(Debug)]
+pub struct Given<A> {
+    config: Option<OsString>,
+    preset: Option<String>,
+    settings: Settings,
+    args: PhantomData<A>,
+}
+
+impl<A: clap::Args> clap::Args for Given<A> {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        let config = Arg::new(CONFIG).long(CONFIG).value_name("FILE").help(
+            "TOML file of flags by their names, as a run's config.toml; flags given beside it win",
+        );
+        let preset = Arg::new(PRESET)
+            .long(PRESET)
+            .value_name("NAME")
+            .help("Settings that come with the program; flags and a file given beside it win");
+        let names = PossibleValuesParser::new(PRESETS.map(|(name, _)| name));
+        let command = command.arg(preset.value_parser(names));
+        A::augment_args(command.arg(config.value_parser(clap::value_parser!(OsString))))
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl<A: clap::Args> FromArgMatches for Given<A> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let flags = Flags::<A>::new();
+        let settings = flags.values(matches, |source| source == ValueSource::CommandLine)?;
+        let (config, preset) = (matches.get_one(CONFIG), matches.get_one(PRESET));
+        let (config, preset) = (config.cloned(), preset.cloned());
+        Ok(Self { config, preset, settings, args: PhantomData })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl<A: clap::Args> Given<A> {
+    /// The flags of the command line, those of the file that they leave open, and those of the
+    /// preset that both leave open.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the file cannot be read, [`Error::File`] if it is no TOML, has an unknown
+    /// key, or a value that the flag would not take.
+    pub(super) fn settings(&self) -> Result<Settings> {
+        let flags = Flags::<A>::new();
+        let mut settings = self.settings.clone();
+        if let Some(path) = &self.config {
+            settings = flags.merge(&settings, flags.read(path.as_ref())?);
+            // What does not go together does so in the file: the command line has been checked.
+            flags.parse(&settings).map_err(|detail| Error::file(path, detail))?;
+        }
+        if let Some((name, text)) =
+            PRESETS.iter().find(|(name, _)| self.preset.as_deref() == Some(name))
+        {
+            settings = flags.merge(&settings, flags.read_text(name.as_ref(), text)?);
+        }
+        Ok(settings)
+    }
+}
+
+/// The flags of `A`.
+pub(super) struct Flags<A> {
+    command: clap::Command,
+    args: PhantomData<A>,
+}
+
+/// What a flag takes, as TOML knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Switch,
+    Integer,
+    Float,
+    Text,
+}
+
+impl Kind {
+    fn of(arg: &Arg) -> Self {
+        if !arg.get_action().takes_values() {
+            return Self::Switch;
+        }
+        let found = arg.get_value_parser().type_id();
+        let is_one_of = |types: &[TypeId]| types.iter().any(|id| found == *id);
+        if is_one_of(&[TypeId::of::<usize>(), TypeId::of::<u64>(), TypeId::of::<u32>()]) {
+            Self::Integer
+        } else if is_one_of(&[TypeId::of::<f64>(), TypeId::of::<f32>()]) {
+            Self::Float
+        } else {
+            Self::Text
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Switch => "true or false",
+            Self::Integer => "a whole number",
+            Self::Float => "a number",
+            Self::Text => "a string",
+        }
+    }
+
+    /// A value as it stands behind a flag; `None` if it is of another kind.
+    fn to_text(self, value: &Value) -> Option<String> {
+        match (self, value) {
+            (Self::Integer | Self::Float, Value::Integer(number)) => Some(number.to_string()),
+            (Self::Float, Value::Float(number)) => Some(format!("{number:?}")),
+            (Self::Text, Value::String(text)) => Some(text.clone()),
+            _ => None,
+        }
+    }
+
+    /// A value that stands behind a flag and that the flag has accepted.
+    fn to_value(self, text: &str) -> Value {
+        let number = match self {
+            Self::Integer => text.parse().ok().map(Value::Integer),
+            Self::Float => text.parse().ok().map(Value::Float),
+            Self::Switch | Self::Text => None,
+        };
+        number.unwrap_or_else(|| Value::String(text.to_owned()))
+    }
+}
+
+/// Whether a flag takes a list.
+fn is_list(arg: &Arg) -> bool {
+    matches!(arg.get_action(), ArgAction::Append)
+}
+
+impl<A: clap::Args> Flags<A> {
+    pub(super) fn new() -> Self {
+        let mut command = A::augment_args(clap::Command::new("flags").no_binary_name(true));
+        command.build();
+        Self { command, args: PhantomData }
+    }
+
+    /// The flags that a table can set.
+    fn all(&self) -> impl Iterator<Item = (&str, &Arg)> {
+        let flags = self.command.get_arguments();
+        let flags = flags.filter(|arg| !matches!(arg.get_action(), ArgAction::Help));
+        flags.filter_map(|arg| Some((arg.get_long()?, arg)))
+    }
+
+    fn get(&self, key: &str) -> Option<&Arg> {
+        self.all().find(|&(name, _)| name == key).map(|(_, arg)| arg)
+    }
+
+    /// The known key that looks most like `key`.
+    fn nearest(&self, key: &str) -> &str {
+        let likeness =
+            |name: &str| strsim::normalized_damerau_levenshtein(name, &key.replace('_', "-"));
+        let names = self.all().map(|(name, _)| name);
+        names.max_by(|a, b| likeness(a).total_cmp(&likeness(b))).unwrap_or_default()
+    }
+
+    /// What was said, as far as it comes from a `source` that is wanted.
+    ///
+    /// # Errors
+    /// A value that is no text, which TOML cannot hold.
+    fn values(
+        &self,
+        matches: &ArgMatches,
+        wanted: impl Fn(ValueSource) -> bool,
+    ) -> Result<Settings, clap::Error> {
+        let mut settings = Settings::new();
+        for (name, arg) in self.all() {
+            let id = arg.get_id().as_str();
+            if !matches.value_source(id).is_some_and(&wanted) {
+                continue;
+            }
+            let kind = Kind::of(arg);
+            let value = if kind == Kind::Switch {
+                Some(matches.get_flag(id)).filter(|&on| on).map(Value::Boolean)
+            } else {
+                let texts = matches.get_raw(id).into_iter().flatten();
+                let texts: Option<Vec<&str>> = texts.map(OsStr::to_str).collect();
+                let no_text = || {
+                    let detail = format!("the value of --{name} is not valid UTF-8");
+                    self.command.clone().error(ErrorKind::InvalidUtf8, detail)
+                };
+                let mut values =
+                    texts.ok_or_else(no_text)?.into_iter().map(|text| kind.to_value(text));
+                if is_list(arg) { Some(Value::Array(values.collect())) } else { values.next() }
+            };
+            settings.extend(value.map(|value| (name.to_owned(), value)));
+        }
+        Ok(settings)
+    }
+
+    /// The flag that sets `key`, once for each element of a list.
+    fn arguments(&self, key: &str, value: &Value) -> Result<Vec<String>, String> {
+        let Some(arg) = self.get(key) else {
+            return Err(format!("unknown key; the nearest known one is {:?}", self.nearest(key)));
+        };
+        let kind = Kind::of(arg);
+        if kind == Kind::Switch {
+            let on = value.as_bool().ok_or_else(|| wrong_type(kind.name(), value))?;
+            return Ok(on.then(|| format!("--{key}")).into_iter().collect());
+        }
+        let elements = match value {
+            Value::Array(elements) if is_list(arg) && !elements.is_empty() => &elements[..],
+            other => std::slice::from_ref(other),
+        };
+        let list = if is_list(arg) { ", or a list of such with at least one" } else { "" };
+        let text = |element| kind.to_text(element).map(|text| format!("--{key}={text}"));
+        let texts: Option<Vec<String>> = elements.iter().map(text).collect();
+        texts.ok_or_else(|| wrong_type(&format!("{}{list}", kind.name()), value))
+    }
+
+    /// Checks that there is such a setting and that it takes the value.
+    ///
+    /// # Errors
+    /// What is wrong.
+    fn check(&self, key: &str, value: &Value) -> Result<(), String> {
+        let arguments = self.arguments(key, value)?;
+        let matches = self.command.clone().try_get_matches_from(arguments);
+        matches.map(drop).map_err(|error| complaint(&error))
+    }
+
+    /// A value of the setting `key` as a flag would take it; elements of a list are joined by
+    /// `-`.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub(super) fn value(&self, key: &str, text: &str) -> Result<Value, String> {
+        let Some(arg) = self.get(key).filter(|_| !NOT_OF_A_RUN.contains(&key)) else {
+            return Err(format!("no such setting; the nearest known one is {}", self.nearest(key)));
+        };
+        let kind = Kind::of(arg);
+        let value = match kind {
+            Kind::Switch => Value::Boolean(text.parse().map_err(|_| kind.name())?),
+            _ if is_list(arg) => {
+                Value::Array(text.split('-').map(|part| kind.to_value(part)).collect())
+            }
+            _ => kind.to_value(text),
+        };
+        self.check(key, &value)?;
+        Ok(value)
+    }
+
+    /// Whether a setting is a number, and a whole one.
+    pub(super) fn is_whole(&self, key: &str) -> Option<bool> {
+        match Kind::of(self.get(key)?) {
+            Kind::Integer => Some(true),
+            Kind::Float => Some(false),
+            Kind::Switch | Kind::Text => None,
+        }
+    }
+
+    /// The settings of `over`, and those of `under` that they leave open and agree with.
+    pub(super) fn merge(&self, over: &Settings, mut under: Settings) -> Settings {
+        let conflict = |a: &str, b: &str| match (self.get(a), self.get(b)) {
+            (Some(a), Some(b)) => self.command.get_arg_conflicts_with(a).contains(&b),
+            _ => false,
+        };
+        under.retain(|key, _| {
+            !over.keys().any(|name| name == key || conflict(name, key) || conflict(key, name))
+        });
+        under.extend(over.clone());
+        under
+    }
+
+    /// Reads a file of settings.
+    ///
+    /// # Errors
+    /// As [`Given::settings`].
+    pub(super) fn read(&self, path: &Path) -> Result<Settings> {
+        let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
+        self.read_text(path, &text)
+    }
+
+    /// Reads settings from the text of the file `path`.
+    ///
+    /// # Errors
+    /// As [`Given::settings`].
+    fn read_text(&self, path: &Path, text: &str) -> Result<Settings> {
+        let line = |at: usize| text[..at].matches('\n').count() + 1;
+        let wrong = |line: usize, detail: &str| Error::file(path, format!("line {line}: {detail}"));
+        let no_toml = |error: toml::de::Error| {
+            wrong(line(error.span().map_or(0, |span| span.start)), error.message())
+        };
+        let spans = DeTable::parse(text).map_err(no_toml)?;
+        let keys = spans.get_ref().keys();
+        let lines: HashMap<&str, usize> =
+            keys.map(|key| (&**key.get_ref(), line(key.span().start))).collect();
+        let mut settings: Settings = text.parse().map_err(no_toml)?;
+        if settings.get(CIRCUMSTANCES).is_some_and(Value::is_table) {
+            settings.remove(CIRCUMSTANCES);
+        }
+        for (key, value) in &settings {
+            self.check(key, value).map_err(|detail| {
+                let line = lines.get(key.as_str()).copied().unwrap_or_default();
+                wrong(line, &format!("{key}: {detail}"))
+            })?;
+        }
+        Ok(settings)
+    }
+
+    /// The arguments with these settings, and all settings with the defaults of those that were
+    /// not given, as far as they are part of what repeats a run.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub(super) fn parse(&self, settings: &Settings) -> Result<(A, Settings), String> {
+        let mut arguments = Vec::new();
+        for (key, value) in settings {
+            let flags = self.arguments(key, value);
+            arguments.extend(flags.map_err(|detail| format!("{key}: {detail}"))?);
+        }
+        let parsed = self.command.clone().try_get_matches_from(arguments).and_then(|matches| {
+            Ok((A::from_arg_matches(&matches)?, self.values(&matches, |_| true)?))
+        });
+        let (args, mut all) = parsed.map_err(|error| complaint(&error))?;
+        all.retain(|key, _| !NOT_OF_A_RUN.contains(&key));
+        Ok((args, all))
+    }
+}
+
+/// A value in one word, as [`Flags::value`] reads it.
+pub(super) fn word(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(elements) => elements.iter().map(word).collect::<Vec<_>>().join("-"),
+        other => other.to_string(),
+    }
+}
+
+fn wrong_type(expected: &str, found: &Value) -> String {
+    format!("expected {expected}, found {} {found}", found.type_str())
+}
+
+/// What clap says, without its prefix.
+fn complaint(error: &clap::Error) -> String {
+    let line = one_line(&error.render().to_string());
+    line.strip_prefix("error: ").map(str::to_owned).unwrap_or(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::TrainArgs;
+
+    /// A text that the flag accepts, found by trial.
+    fn sample(flags: &Flags<TrainArgs>, name: &str, arg: &Arg) -> Value {
+        let kind = Kind::of(arg);
+        let names = arg.get_possible_values();
+        let names = names.iter().map(|value| value.get_name().to_owned());
+        let values = ["3", "0.5", "some/path"].map(str::to_owned).into_iter().chain(names);
+        let mut values = values.map(|text| match kind {
+            Kind::Switch => Value::Boolean(true),
+            _ if is_list(arg) => Value::Array(vec![kind.to_value(&text); 2]),
+            _ => kind.to_value(&text),
+        });
+        let found = values.find(|value| flags.check(name, value).is_ok());
+        found.unwrap_or_else(|| panic!("--{name} takes nothing that this test knows"))
+    }
+
+    #[test]
+    fn every_flag_of_train_can_stand_in_a_file_and_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.toml");
+        let flags = Flags::<TrainArgs>::new();
+        let mut count = 0;
+        for (name, arg) in flags.all() {
+            let settings = Settings::from_iter([(name.to_owned(), sample(&flags, name, arg))]);
+            fs::write(&path, settings.to_string()).unwrap();
+            assert_eq!(flags.read(&path).unwrap(), settings);
+            let (_, all) = flags.parse(&settings).unwrap();
+            if !NOT_OF_A_RUN.contains(&name) {
+                assert_eq!(all.get(name), settings.get(name), "--{name}");
+            }
+            count += 1;
+        }
+        assert!(count > 20, "{count} flags");
+        for name in NOT_OF_A_RUN {
+            assert!(flags.get(name).is_some(), "{name} is no flag");
+        }
+    }
+
+    #[test]
+    fn presets_are_settings_of_train() {
+        let flags = Flags::<TrainArgs>::new();
+        for (name, text) in PRESETS {
+            let settings = flags.read_text(name.as_ref(), text).unwrap();
+            flags.parse(&settings).unwrap();
+        }
+    }
+
+    #[test]
+    fn numbers_survive_the_way_through_a_flag() {
+        for number in [0.1, 1e-300, 12345678.9, 3.0, f64::MIN_POSITIVE] {
+            let text = Kind::Float.to_text(&Value::Float(number)).unwrap();
+            assert_eq!(Kind::Float.to_value(&text), Value::Float(number));
+        }
+        assert_eq!(Kind::Float.to_text(&Value::Integer(2)).as_deref(), Some("2"));
+        assert_eq!(Kind::Integer.to_text(&Value::Float(2.0)), None);
+    }
+}

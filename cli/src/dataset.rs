@@ -1,0 +1,127 @@
+//! The pictures that a subcommand works on: CIFAR-10 where it is found, else synthetic ones.
+
+use std::{
+    env, fmt,
+    path::{Path, PathBuf},
+};
+
+use crate::console::Console;
+use tilewise::{
+    data::{Cifar10, Source, find, locate, synthetic},
+    error::Result,
+};
+
+/// Where to look if nothing else is said.
+const DEFAULT_DIR: &str = "data/";
+/// Name of the environment variable that says where to look.
+const DIR_VARIABLE: &str = "TILEWISE_DATA";
+
+/// Synthetic pictures for training and validation.
+const SYNTHETIC_TRAINING: usize = 12_000;
+/// How many of them validate, unless told otherwise.
+const SYNTHETIC_VALIDATION: usize = 2_000;
+/// Synthetic pictures for the final test.
+const SYNTHETIC_TEST: usize = 2_000;
+/// Seeds of the two, which are the same in every run: `--seed` does not change the task.
+const SYNTHETIC_SEEDS: [u64; 2] = [0, 1];
+
+/// Which pictures to use.
+#[derive(Debug, clap::Args)]
+pub(super) struct DatasetArgs {
+    /// Directory of CIFAR-10 [default: the environment variable TILEWISE_DATA, else data/]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Use the built-in synthetic pictures.
+    #[arg(long, conflicts_with = "data")]
+    synthetic: bool,
+}
+
+/// Where pictures come from.
+#[derive(Clone, Debug)]
+pub(super) enum Origin {
+    /// CIFAR-10, looked for in `dir` and found as `source`.
+    Cifar10 { dir: PathBuf, source: Source },
+    /// Drawn from a seed.
+    Synthetic,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cifar10 { source, .. } => write!(f, "CIFAR-10 ({source})"),
+            Self::Synthetic => f.write_str("synthetic pictures"),
+        }
+    }
+}
+
+impl DatasetArgs {
+    /// Whether the command line says which pictures to use.
+    pub(super) fn is_given(&self) -> bool {
+        self.synthetic || self.data.is_some()
+    }
+
+    /// The pictures that a run's settings name.
+    pub(super) fn of_run(settings: &toml::Table) -> Self {
+        let dir = settings.get("data").and_then(toml::Value::as_str).map(PathBuf::from);
+        let synthetic = settings.get("synthetic").and_then(toml::Value::as_bool);
+        Self { synthetic: synthetic.unwrap_or(false), data: dir }
+    }
+
+    /// Finds the pictures. CIFAR-10 must be in a directory that was named; nothing in the
+    /// default directory means synthetic pictures, and a line that says so and what to do.
+    ///
+    /// # Errors
+    /// `Error::File` if a directory was named that does not hold CIFAR-10, `Error::Io` if it
+    /// cannot be read.
+    pub(super) fn find(&self, console: &Console) -> Result<Origin> {
+        if self.synthetic {
+            return Ok(Origin::Synthetic);
+        }
+        let named = self.data.clone();
+        let named = named.or_else(|| env::var_os(DIR_VARIABLE).map(PathBuf::from));
+        if let Some(dir) = named {
+            let source = find(&dir)?;
+            return Ok(Origin::Cifar10 { dir, source });
+        }
+        if let Some(source) = locate(Path::new(DEFAULT_DIR))? {
+            return Ok(Origin::Cifar10 { dir: DEFAULT_DIR.into(), source });
+        }
+        console.line(format_args!(
+            "no CIFAR-10 in {DEFAULT_DIR} (`tilewise data download` fetches it, --data DIR names \
+             another place): using the built-in synthetic pictures"
+        ))?;
+        Ok(Origin::Synthetic)
+    }
+}
+
+impl Origin {
+    /// Directory that was searched, for CIFAR-10.
+    pub(super) fn dir(&self) -> Option<&Path> {
+        match self {
+            Self::Cifar10 { dir, .. } => Some(dir),
+            Self::Synthetic => None,
+        }
+    }
+
+    /// How many pictures validate unless told otherwise, if not the usual part.
+    pub(super) fn validation_size(&self) -> Option<usize> {
+        match self {
+            Self::Cifar10 { .. } => None,
+            Self::Synthetic => Some(SYNTHETIC_VALIDATION),
+        }
+    }
+
+    /// All pictures.
+    ///
+    /// # Errors
+    /// `Error::File` or `Error::Io` if a file is damaged or cannot be read.
+    pub(super) fn load(&self) -> Result<Cifar10> {
+        match self {
+            Self::Cifar10 { source, .. } => source.load(),
+            Self::Synthetic => Ok(Cifar10 {
+                train: synthetic(SYNTHETIC_TRAINING, SYNTHETIC_SEEDS[0])?,
+                test: Some(synthetic(SYNTHETIC_TEST, SYNTHETIC_SEEDS[1])?),
+            }),
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! `tilewise eval`: loss and accuracy of a saved network on the test set, as a whole and by class.
+
+use std::{fmt::Write as _, path::PathBuf};
+
+use serde_json::json;
+
+use crate::{
+    console::{Console, print},
+    dataset::{DatasetArgs, Origin},
+    in_pool, options,
+    options::Dtype,
+};
+use tilewise::{
+    Element,
+    data::{ImageSet, Normalization, NormalizeMode, Split},
+    error::{Error, Result},
+    gemm::Gemm,
+    nn::FullyConnectedNet,
+    threads::Threads,
+    train::{Evaluation, evaluate, model_file},
+};
+
+/// Arguments of `tilewise eval`.
+#[derive(Debug, clap::Args)]
+pub struct EvalArgs {
+    /// The network, a safetensors file of `tilewise train` or of a PyTorch nn.Sequential.
+    #[arg(long, value_name = "FILE")]
+    model: PathBuf,
+    #[command(flatten)]
+    dataset: DatasetArgs,
+    /// Pictures in a batch; changes the speed, not the result.
+    #[arg(long, value_name = "N", default_value = "512", value_parser = options::count)]
+    batch: usize,
+    /// Precision to compute with.
+    #[arg(long, value_enum, default_value = "f32")]
+    dtype: Dtype,
+    /// Threads [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = options::threads)]
+    threads: Option<usize>,
+    /// Print one JSON object and nothing else.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs `tilewise eval`.
+///
+/// # Errors
+/// What the model file or the data set refuses, and [`Error::Io`] if nothing can be printed.
+pub fn run(args: &EvalArgs) -> Result<()> {
+    match args.dtype {
+        Dtype::F32 => run_with::<f32>(args),
+        Dtype::F64 => run_with::<f64>(args),
+    }
+}
+
+fn run_with<T: Element>(args: &EvalArgs) -> Result<()> {
+    let console = Console::new(args.json);
+    let (net, info) = model_file::load::<T>(&args.model)?;
+    let origin = args.dataset.find(&console)?;
+    let data = origin.load()?;
+    let test = data.test.ok_or_else(|| {
+        let dir = origin.dir().unwrap_or(&args.model);
+        Error::file(dir, "has no test batch: add test_batch.bin, or download the set again")
+    })?;
+    check(args, &net, &info.class_names, &test)?;
+    let normalization = match info.normalization {
+        Some(normalization) => normalization,
+        None => {
+            console
+                .line("the model says nothing of normalisation: subtracting the training mean")?;
+            let train = Split::new(data.train.len(), None, origin.validation_size())?.train;
+            let statistics = data.train.channel_statistics(train)?;
+            Normalization::from_statistics(&statistics, NormalizeMode::Mean)?
+        }
+    };
+    let channels = test.shape().channels;
+    if normalization.scale().len() != channels {
+        let found = normalization.scale().len();
+        let detail = format!("normalises {found} channels, but the pictures have {channels}");
+        return Err(Error::file(&args.model, detail));
+    }
+    let evaluation = in_pool(args.threads, || {
+        let gemm = Gemm::new()?.threads(Threads::Pool);
+        evaluate(&net, gemm, &test, &normalization, args.batch)
+    })?;
+    print(&if args.json {
+        as_json(&origin, &test, &evaluation)
+    } else {
+        as_text(&origin, &test, &evaluation)
+    })
+}
+
+/// Checks that the network was made for such pictures and classes.
+fn check<T: Element>(
+    args: &EvalArgs,
+    net: &FullyConnectedNet<T>,
+    class_names: &[String],
+    test: &ImageSet,
+) -> Result<()> {
+    let (expected, found) = ((test.features(), test.classes()), (net.input(), net.classes()));
+    if expected != found {
+        let detail = format!(
+            "takes {} inputs to {} classes, but the test pictures have {} to {}",
+            found.0, found.1, expected.0, expected.1
+        );
+        return Err(Error::file(&args.model, detail));
+    }
+    if !class_names.is_empty() && class_names != test.class_names() {
+        let detail = format!(
+            "was trained on the classes {}, but the test pictures are of {}; --data or \
+             --synthetic chooses others",
+            class_names.join(", "),
+            test.class_names().join(", ")
+        );
+        return Err(Error::file(&args.model, detail));
+    }
+    Ok(())
+}
+
+/// The share of right predictions; none for a class without pictures.
+fn accuracy((correct, all): (usize, usize)) -> Option<f64> {
+    (all > 0).then(|| correct as f64 / all as f64)
+}
+
+fn as_json(origin: &Origin, test: &ImageSet, evaluation: &Evaluation) -> String {
+    let classes: Vec<_> = test
+        .class_names()
+        .iter()
+        .zip(&evaluation.classes)
+        .map(|(name, &counts)| {
+            let (correct, images) = counts;
+            json!({ "class": name, "images": images, "correct": correct,
+                    "accuracy": accuracy(counts) })
+        })
+        .collect();
+    let object = json!({
+        "data": origin.to_string(),
+        "images": evaluation.images,
+        "correct": evaluation.correct,
+        "loss": evaluation.loss,
+        "accuracy": evaluation.accuracy(),
+        "classes": classes,
+    });
+    format!("{object}\n")
+}
+
+fn as_text(origin: &Origin, test: &ImageSet, evaluation: &Evaluation) -> String {
+    let mut text = format!(
+        "test set  {} pictures of {origin}\n\
+         loss      {:.4}\n\
+         accuracy  {:.4}\n\n",
+        evaluation.images,
+        evaluation.loss,
+        evaluation.accuracy()
+    );
+    let names = test.class_names();
+    let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+    let mut line = |line: std::fmt::Arguments| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{line}");
+    };
+    line(format_args!("{:width$}  pictures  correct  accuracy", "class"));
+    for (name, &counts) in names.iter().zip(&evaluation.classes) {
+        let (correct, images) = counts;
+        let accuracy = accuracy(counts).map_or("-".into(), |share| format!("{share:.4}"));
+        line(format_args!("{name:width$}  {images:8}  {correct:7}  {accuracy:>8}"));
+    }
+    text
+}

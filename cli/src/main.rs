@@ -1,0 +1,166 @@
+//! The `tilewise` program: its command line, its exit codes, and one module per subcommand.
+
+mod bench;
+mod classify;
+mod config;
+mod console;
+mod data;
+mod dataset;
+mod eval;
+mod info;
+mod options;
+mod plots;
+mod predict;
+mod recipe;
+mod report;
+mod run_dir;
+mod sweep;
+mod train;
+
+use std::process::ExitCode;
+
+use clap::{Parser, error::ErrorKind};
+
+use tilewise::error::{Error, Result};
+
+/// Exit code of a run that failed.
+const FAILED: u8 = 1;
+/// Exit code of a command line that makes no sense.
+const WRONG_USAGE: u8 = 2;
+
+/// Trains neural networks on a CPU, and tells how well they do.
+#[derive(Debug, clap::Parser)]
+#[command(name = "tilewise", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Train a fully connected network on CIFAR-10 or on synthetic pictures.
+    Train(Box<config::Given<train::TrainArgs>>),
+    /// Measure a trained network on the test set.
+    Eval(eval::EvalArgs),
+    /// Say what a trained network sees in pictures.
+    Predict(predict::PredictArgs),
+    /// Train with many settings and see which are best.
+    Sweep(Box<sweep::SweepArgs>),
+    /// Put training runs side by side in an HTML page.
+    Report(report::ReportArgs),
+    /// Look at the data set, or fetch it.
+    Data(data::DataArgs),
+    /// Show what this machine offers and what tilewise makes of it.
+    Info(info::InfoArgs),
+    /// Measure how fast this machine computes.
+    Bench(bench::BenchArgs),
+}
+
+/// Runs the program with the arguments of the process. An error is one line on standard error;
+/// the exit code is 0, 1 for a run that failed, 2 for wrong usage, 130 for training that a signal
+/// ended.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let success = |()| ExitCode::SUCCESS;
+    let result = match &cli.command {
+        Command::Train(args) => train::run(args),
+        Command::Eval(args) => eval::run(args).map(success),
+        Command::Predict(args) => predict::run(args).map(success),
+        Command::Sweep(args) => sweep::run(args).map(success),
+        Command::Report(args) => report::run(args).map(success),
+        Command::Data(args) => data::run(args).map(success),
+        Command::Info(args) => info::run(args).map(success),
+        Command::Bench(args) => bench::run(args).map(success),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(match error {
+                Error::Setting { .. } | Error::IsaUnavailable { .. } => WRONG_USAGE,
+                _ => FAILED,
+            })
+        }
+    }
+}
+
+/// Answers a command line that asks for help or cannot be understood.
+fn usage(error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            match console::print(&error.render().to_string()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(_) => ExitCode::from(FAILED),
+            }
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            eprint!("{}", error.render());
+            ExitCode::from(WRONG_USAGE)
+        }
+        _ => {
+            eprintln!("{}; --help tells more", one_line(&error.render().to_string()));
+            ExitCode::from(WRONG_USAGE)
+        }
+    }
+}
+
+/// The lines of clap's message before its usage text, as one.
+fn one_line(message: &str) -> String {
+    let lines = message.lines().map(str::trim).filter(|line| !line.is_empty());
+    let lines = lines.take_while(|line| {
+        !line.starts_with("Usage:") && !line.starts_with("For more information")
+    });
+    let mut text = String::new();
+    for line in lines {
+        if !text.is_empty() {
+            text.push_str(if text.ends_with(':') { " " } else { "; " });
+        }
+        text.push_str(line);
+    }
+    text
+}
+
+/// Runs `work` inside of a pool of its own of `threads` threads; by default, one for each core.
+///
+/// # Errors
+/// [`Error::ThreadPool`] if the threads cannot be started; what `work` returns.
+fn in_pool<R: Send>(threads: Option<usize>, work: impl FnOnce() -> Result<R> + Send) -> Result<R> {
+    let threads = threads.unwrap_or_else(cores);
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build()
+        .map_err(|error| Error::ThreadPool { threads, detail: error.to_string() })?;
+    pool.install(work)
+}
+
+/// Cores that this process may use.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn complaints_are_one_line() {
+        let complaint = |line: &str| {
+            let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
+            one_line(&error.render().to_string())
+        };
+        assert_eq!(
+            complaint("tilewise train --epoch 3"),
+            "error: unexpected argument '--epoch' found; tip: a similar argument exists: '--epochs'"
+        );
+        let missing = complaint("tilewise eval");
+        assert!(missing.contains("provided: --model <FILE>"), "{missing}");
+    }
+}

@@ -1,0 +1,167 @@
+//! Flags for the update rule and the learning rate, which `config.toml` repeats with what each
+//! rule and curve takes where a flag is left out.
+
+use clap::builder::PossibleValuesParser;
+use serde::Serialize;
+
+use crate::options;
+use tilewise::{
+    error::{Error, Result},
+    train::{Curve, Optimizer, Schedule, UpdateRule, WarmUp},
+};
+
+/// Flags for the update rule.
+#[derive(Clone, Debug, clap::Args, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct OptimizerArgs {
+    /// How parameters follow their gradients.
+    #[arg(long, value_name = "NAME", default_value = "sgd",
+          value_parser = PossibleValuesParser::new(Optimizer::NAMES))]
+    optimizer: String,
+    /// Share of the velocity that momentum, nesterov and rmsprop keep [default: 0.9, rmsprop 0]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true,
+          value_parser = options::share)]
+    momentum: Option<f64>,
+    /// Share of the mean gradient that adam and adamw keep [default: 0.9]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true,
+          value_parser = options::share)]
+    beta1: Option<f64>,
+    /// Share of the mean square that adam and adamw keep [default: 0.999]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true,
+          value_parser = options::share)]
+    beta2: Option<f64>,
+    /// Share of the mean square that rmsprop keeps [default: 0.99]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true,
+          value_parser = options::share)]
+    rms_decay: Option<f64>,
+    /// What adagrad, rmsprop, adam and adamw add to the root [default: 1e-8, adagrad 1e-10]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true,
+          value_parser = options::positive)]
+    epsilon: Option<f64>,
+    /// Weight decay, of weights and not of biases [default: 0, adamw 0.01]
+    #[arg(long, value_name = "FACTOR", allow_negative_numbers = true,
+          value_parser = options::not_negative)]
+    weight_decay: Option<f64>,
+}
+
+impl OptimizerArgs {
+    /// The update rule, and all flags with their values.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if a flag was given that the rule does not use.
+    pub(super) fn settle(&self) -> Result<(Optimizer, Self)> {
+        let (mut all, mut optimizer) = (self.clone(), self.optimizer.parse::<Optimizer>()?);
+        let name = optimizer.name();
+        let [mut momentum, mut beta1, mut beta2, mut rms_decay, mut epsilon] = [const { None }; 5];
+        match &mut optimizer.rule {
+            UpdateRule::Sgd => {}
+            UpdateRule::Momentum { momentum: share } | UpdateRule::Nesterov { momentum: share } => {
+                momentum = Some(share);
+            }
+            UpdateRule::AdaGrad { epsilon: number } => epsilon = Some(number),
+            UpdateRule::RmsProp { decay, epsilon: number, momentum: share } => {
+                (rms_decay, epsilon, momentum) = (Some(decay), Some(number), Some(share));
+            }
+            UpdateRule::Adam { beta1: first, beta2: second, epsilon: number }
+            | UpdateRule::AdamW { beta1: first, beta2: second, epsilon: number } => {
+                (beta1, beta2, epsilon) = (Some(first), Some(second), Some(number));
+            }
+        }
+        settle("momentum", &mut all.momentum, momentum, name)?;
+        settle("beta1", &mut all.beta1, beta1, name)?;
+        settle("beta2", &mut all.beta2, beta2, name)?;
+        settle("rms-decay", &mut all.rms_decay, rms_decay, name)?;
+        settle("epsilon", &mut all.epsilon, epsilon, name)?;
+        let weight_decay = Some(&mut optimizer.weight_decay);
+        settle("weight-decay", &mut all.weight_decay, weight_decay, name)?;
+        Ok((optimizer, all))
+    }
+}
+
+/// Flags for the learning rate.
+#[derive(Clone, Debug, clap::Args, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct ScheduleArgs {
+    /// Learning rate that the schedule starts from; the highest of a one-cycle.
+    #[arg(long, value_name = "RATE", default_value = "0.1", allow_negative_numbers = true,
+          value_parser = options::positive)]
+    pub(super) lr: f64,
+    /// How the learning rate changes over the run.
+    #[arg(long, value_name = "NAME", default_value = "epoch-decay",
+          value_parser = PossibleValuesParser::new(Curve::NAMES))]
+    schedule: String,
+    /// Factor of the learning rate after each epoch, or at each step [default: 0.95, step 0.1]
+    #[arg(long, value_name = "FACTOR", allow_negative_numbers = true,
+          value_parser = options::positive)]
+    lr_decay: Option<f64>,
+    /// Epochs from one step of the learning rate to the next [default: 10]
+    #[arg(long, value_name = "N", value_parser = options::count)]
+    lr_step_epochs: Option<usize>,
+    /// Where a cosine ends [default: 0]
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true,
+          value_parser = options::not_negative)]
+    lr_min: Option<f64>,
+    /// Share of the steps in which a one-cycle rises [default: 0.3]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true,
+          value_parser = options::share)]
+    one_cycle_share: Option<f64>,
+    /// A one-cycle begins at the learning rate over this [default: 25]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true,
+          value_parser = options::positive)]
+    one_cycle_initial_divisor: Option<f64>,
+    /// A one-cycle ends at its first rate over this [default: 10000]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true,
+          value_parser = options::positive)]
+    one_cycle_final_divisor: Option<f64>,
+    /// Epochs, or parts of one, in which the learning rate first rises from 0.
+    #[arg(long, value_name = "NUMBER", default_value = "0", allow_negative_numbers = true,
+          value_parser = options::not_negative)]
+    warm_up_epochs: f64,
+}
+
+impl ScheduleArgs {
+    /// The schedule, and all flags with their values.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if a flag was given that the curve does not use.
+    pub(super) fn settle(&self) -> Result<(Schedule, Self)> {
+        let (mut all, mut curve) = (self.clone(), self.schedule.parse::<Curve>()?);
+        let name = curve.name();
+        let [mut decay, mut min, mut rise, mut first, mut last] = [const { None }; 5];
+        let mut epochs = None;
+        match &mut curve {
+            Curve::Constant => {}
+            Curve::EpochDecay { factor } => decay = Some(factor),
+            Curve::Step { every, factor } => (epochs, decay) = (Some(every), Some(factor)),
+            Curve::Cosine { minimum } => min = Some(minimum),
+            Curve::OneCycle { share, initial_divisor, final_divisor } => {
+                (rise, first, last) = (Some(share), Some(initial_divisor), Some(final_divisor));
+            }
+        }
+        settle("lr-decay", &mut all.lr_decay, decay, name)?;
+        settle("lr-step-epochs", &mut all.lr_step_epochs, epochs, name)?;
+        settle("lr-min", &mut all.lr_min, min, name)?;
+        settle("one-cycle-share", &mut all.one_cycle_share, rise, name)?;
+        settle("one-cycle-initial-divisor", &mut all.one_cycle_initial_divisor, first, name)?;
+        settle("one-cycle-final-divisor", &mut all.one_cycle_final_divisor, last, name)?;
+        Ok((Schedule { curve, warm_up: WarmUp::Epochs(self.warm_up_epochs) }, all))
+    }
+}
+
+/// Makes a flag and its place in a setting equal: the flag's value counts, where it was given.
+fn settle<V: Copy + ToString>(
+    name: &'static str,
+    flag: &mut Option<V>,
+    place: Option<&mut V>,
+    of: &str,
+) -> Result<()> {
+    match (flag, place) {
+        (Some(value), Some(place)) => *place = *value,
+        (flag, Some(place)) => *flag = Some(*place),
+        (Some(value), None) => {
+            return Err(Error::setting(name, *value, format!("not given: {of} has no use for it")));
+        }
+        (None, None) => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,223 @@
+//! What a sweep tries: grids of values, and draws from ranges that depend on the seed and the
+//! trial alone.
+
+use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
+use toml::Value;
+
+use crate::{
+    config::{Flags, Settings},
+    train::TrainArgs,
+};
+
+/// Settings that belong to the sweep as a whole.
+const COMMON: [&str; 3] = ["data", "synthetic", "threads"];
+
+/// A setting that is varied.
+#[derive(Debug, PartialEq)]
+pub(super) struct Axis {
+    pub(super) key: String,
+    pub(super) values: Values,
+}
+
+/// Where an axis has its values from.
+#[derive(Debug, PartialEq)]
+pub(super) enum Values {
+    /// Each of them, combined with those of the other axes.
+    Grid(Vec<Value>),
+    /// One of them at random.
+    Choice(Vec<Value>),
+    /// A number between two, at random; on a logarithmic scale each factor is as likely.
+    Range { low: f64, high: f64, log: bool, whole: bool },
+}
+
+/// How random settings are drawn.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Draws {
+    pub(super) seed: u64,
+    /// Draws for each point of the grid.
+    pub(super) trials: usize,
+}
+
+impl Axis {
+    /// Reads `key=value,value`.
+    ///
+    /// # Errors
+    /// What would be right.
+    pub(super) fn grid(text: &str, flags: &Flags<TrainArgs>) -> Result<Self, String> {
+        let (key, list) = parts(text)?;
+        Ok(Self { key: key.to_owned(), values: Values::Grid(values(key, list, flags)?) })
+    }
+
+    /// Reads `key=low..high`, `key=log:low..high` or `key=value,value`.
+    ///
+    /// # Errors
+    /// What would be right.
+    pub(super) fn random(text: &str, flags: &Flags<TrainArgs>) -> Result<Self, String> {
+        let (key, range) = parts(text)?;
+        let (log, ends) = match range.strip_prefix("log:") {
+            Some(ends) => (true, ends),
+            None => (false, range),
+        };
+        let Some((low, high)) = ends.split_once("..") else {
+            if log {
+                return Err("log:LOW..HIGH".into());
+            }
+            return Ok(Self {
+                key: key.to_owned(),
+                values: Values::Choice(values(key, ends, flags)?),
+            });
+        };
+        for end in [low, high] {
+            flags.value(key, end)?;
+        }
+        let whole = flags.is_whole(key).ok_or("a list of values: this setting is no number")?;
+        let number = |end: &str| end.parse::<f64>().map_err(|_| format!("{end:?} to be a number"));
+        let (low, high) = (number(low)?, number(high)?);
+        if low >= high {
+            return Err("the smaller number first".into());
+        }
+        if log && low <= 0.0 {
+            return Err("numbers above 0 on a logarithmic scale".into());
+        }
+        Ok(Self { key: key.to_owned(), values: Values::Range { low, high, log, whole } })
+    }
+}
+
+fn parts(text: &str) -> Result<(&str, &str), String> {
+    let (key, values) = text.split_once('=').ok_or("FLAG=VALUES")?;
+    if COMMON.contains(&key) {
+        return Err("a setting that trials can differ in".into());
+    }
+    Ok((key, values))
+}
+
+fn values(key: &str, list: &str, flags: &Flags<TrainArgs>) -> Result<Vec<Value>, String> {
+    list.split(',').map(|text| flags.value(key, text)).collect()
+}
+
+/// The settings of all trials: the last axis of the grid changes first, and each of its points
+/// has its draws one after another.
+///
+/// # Errors
+/// A draw that the setting does not take.
+pub(super) fn points(
+    axes: &[Axis],
+    draws: Draws,
+    flags: &Flags<TrainArgs>,
+) -> Result<Vec<Settings>, String> {
+    let mut points = vec![Settings::new()];
+    for axis in axes {
+        let Values::Grid(values) = &axis.values else { continue };
+        let with = |point: &Settings, value: &Value| {
+            let mut point = point.clone();
+            point.insert(axis.key.clone(), value.clone());
+            point
+        };
+        points = points.iter().flat_map(|p| values.iter().map(move |v| with(p, v))).collect();
+    }
+    if axes.iter().all(|axis| matches!(axis.values, Values::Grid(_))) {
+        return Ok(points);
+    }
+    let mut trials = Vec::new();
+    for point in &points {
+        for _ in 0..draws.trials {
+            let mut rng = ChaCha8Rng::seed_from_u64(draws.seed);
+            rng.set_stream(trials.len() as u64);
+            let mut trial = point.clone();
+            for axis in axes {
+                let value = match &axis.values {
+                    Values::Grid(_) => continue,
+                    Values::Choice(values) => values[rng.random_range(0..values.len())].clone(),
+                    &Values::Range { low, high, log, whole } => {
+                        let number = draw(rng.random(), low, high, log);
+                        let text =
+                            if whole { format!("{:.0}", number) } else { number.to_string() };
+                        flags.value(&axis.key, &text)?
+                    }
+                };
+                trial.insert(axis.key.clone(), value);
+            }
+            trials.push(trial);
+        }
+    }
+    Ok(trials)
+}
+
+/// The number at a place from 0 to 1 between two, to four digits.
+fn draw(place: f64, low: f64, high: f64, log: bool) -> f64 {
+    let exact = if log { low * (high / low).powf(place) } else { low + (high - low) * place };
+    let rounded = format!("{exact:.3e}").parse().unwrap_or(exact);
+    f64::clamp(rounded, low, high)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::word;
+
+    fn shown(axes: &[Axis], draws: Draws) -> Vec<String> {
+        let points = points(axes, draws, &Flags::new()).unwrap();
+        let point = |point: &Settings| point.values().map(word).collect::<Vec<_>>().join(" ");
+        points.iter().map(point).collect()
+    }
+
+    #[test]
+    fn grids_are_combined_with_each_other_and_with_draws() {
+        let flags = Flags::new();
+        let grid = |text| Axis::grid(text, &flags).unwrap();
+        let draws = Draws { seed: 1, trials: 2 };
+        let axes = [grid("lr=0.1,1"), grid("hidden=8,16-4")];
+        assert_eq!(shown(&axes, draws), ["0.1 8", "0.1 16-4", "1.0 8", "1.0 16-4"]);
+        let axes = [grid("lr=0.1,1"), Axis::random("hidden=5..5000", &flags).unwrap()];
+        let all = shown(&axes, draws);
+        assert_eq!(all.len(), 4);
+        let widths: std::collections::BTreeSet<&str> =
+            all.iter().map(|text| text.split(' ').next_back().unwrap()).collect();
+        assert_eq!(widths.len(), 4, "{all:?}");
+        assert_eq!(shown(&axes, draws), all);
+        assert_ne!(shown(&axes, Draws { seed: 2, ..draws }), all);
+    }
+
+    #[test]
+    fn draws_fill_their_range() {
+        let flags = Flags::new();
+        let draws = Draws { seed: 0, trials: 400 };
+        for (text, low, middle, high) in
+            [("lr=log:0.01..1", 0.01, 0.1, 1.0), ("dropout=0..0.5", 0.0, 0.25, 0.5)]
+        {
+            let axes = [Axis::random(text, &flags).unwrap()];
+            let numbers: Vec<f64> =
+                shown(&axes, draws).iter().map(|text| text.parse().unwrap()).collect();
+            assert!(numbers.iter().all(|x| (low..=high).contains(x)), "{text}: {numbers:?}");
+            let below = numbers.iter().filter(|&&x| x < middle).count();
+            // Four standard deviations of a fair coin.
+            assert!((160..=240).contains(&below), "{text}: {below} of 400 below the middle");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_tried_is_refused() {
+        let flags = Flags::new();
+        for (text, expected) in [
+            ("lr", "FLAG=VALUES"),
+            ("lt=1", "nearest known one is lr"),
+            ("lr=0.1,", "expected a number"),
+            ("lr=0", "finite number above 0"),
+            ("out=a,b", "no such setting"),
+            ("data=a", "trials can differ in"),
+        ] {
+            let message = Axis::grid(text, &flags).unwrap_err();
+            assert!(message.contains(expected), "{text}: {message}");
+        }
+        for (text, expected) in [
+            ("lr=1..0.1", "smaller number first"),
+            ("dropout=log:0..0.5", "above 0"),
+            ("dropout=0..2", "0 to below 1"),
+            ("lr=log:3", "LOW..HIGH"),
+            ("epochs=0.5..3", "whole number"),
+        ] {
+            let message = Axis::random(text, &flags).unwrap_err();
+            assert!(message.contains(expected), "{text}: {message}");
+        }
+    }
+}

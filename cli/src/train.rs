@@ -1,0 +1,610 @@
+//! `tilewise train`: trains a fully connected network, shows how it goes, and keeps what comes of
+//! it.
+
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+
+use crate::{
+    config::{Flags, Given, Settings},
+    console::{Console, print, thousands},
+    cores,
+    dataset::{DatasetArgs, Origin},
+    in_pool, options,
+    options::Dtype,
+    recipe::{OptimizerArgs, ScheduleArgs},
+    run_dir::{CONFIG, RunDir},
+};
+use tilewise::{
+    Element,
+    data::{Augmentation, Border, Cifar10, Normalization, NormalizeMode, Split},
+    error::{Error, Result},
+    gemm::Gemm,
+    nn::{FullyConnectedNet, Init, NetConfig},
+    simd::InstructionSet,
+    threads::Threads,
+    train::{
+        EpochRecord, Evaluation, LastBatch, Progress, Solver, SolverConfig, TrainingData, evaluate,
+        model_file::ModelInfo,
+    },
+};
+
+/// Arguments of `tilewise train`.
+#[derive(Debug, clap::Args)]
+pub struct TrainArgs {
+    #[command(flatten)]
+    pub(super) dataset: DatasetArgs,
+    /// Widths of the hidden layers, separated by commas.
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "512",
+          value_parser = options::count)]
+    hidden: Vec<usize>,
+    /// Passes over the training pictures.
+    #[arg(long, value_name = "N", default_value = "20", value_parser = options::count)]
+    pub(super) epochs: usize,
+    /// Pictures in a batch.
+    #[arg(long, value_name = "N", default_value = "128", value_parser = options::count)]
+    batch: usize,
+    /// What becomes of the pictures that are left over when an epoch is cut into batches.
+    #[arg(long, value_name = "HOW", default_value = "drop", value_parser = options::last_batch())]
+    last_batch: LastBatch,
+    #[command(flatten)]
+    optimizer: OptimizerArgs,
+    #[command(flatten)]
+    schedule: ScheduleArgs,
+    /// L2 regularisation: the loss has this much of the sum of all squared weights.
+    #[arg(long, value_name = "FACTOR", default_value = "0", allow_negative_numbers = true,
+          value_parser = options::not_negative)]
+    reg: f64,
+    /// Probability of dropping a hidden activation in training.
+    #[arg(long, value_name = "SHARE", default_value = "0", allow_negative_numbers = true,
+          value_parser = options::share)]
+    dropout: f64,
+    /// Mirror every other training picture, on average.
+    #[arg(long)]
+    flip: bool,
+    /// Move training pictures by up to so many pixels along either axis.
+    #[arg(long, value_name = "PIXELS", default_value = "0")]
+    shift: usize,
+    /// What stands where a moved picture has no pixels: the picture mirrored, or zeros.
+    #[arg(long, value_name = "WHAT", default_value = "reflect", value_parser = options::border())]
+    border: Border,
+    /// Side of a random square of zeros in each training picture.
+    #[arg(long, value_name = "PIXELS", default_value = "0")]
+    cutout: usize,
+    /// Share of every target that is spread over all classes.
+    #[arg(long, value_name = "SHARE", default_value = "0", allow_negative_numbers = true,
+          value_parser = options::share)]
+    label_smoothing: f64,
+    /// Scale gradients down to this norm over all parameters where theirs is larger.
+    #[arg(long, value_name = "NORM", allow_negative_numbers = true,
+          value_parser = options::positive)]
+    clip_norm: Option<f64>,
+    /// Validate and keep an exponential moving average of the parameters that keeps this share of
+    /// itself in a step.
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true,
+          value_parser = options::share)]
+    ema_decay: Option<f64>,
+    /// Stop after so many epochs without a better validation accuracy.
+    #[arg(long, value_name = "EPOCHS", value_parser = options::count)]
+    patience: Option<usize>,
+    /// Standard deviation of the initial weights [default: He et al., by layer]
+    #[arg(long, value_name = "STD", allow_negative_numbers = true,
+          value_parser = options::positive)]
+    weight_scale: Option<f64>,
+    /// Seed of the initial weights, of the order of the pictures and of dropout.
+    #[arg(long, value_name = "N", default_value = "0",
+          value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
+    pub(super) seed: u64,
+    /// Threads; the result does not depend on them [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = options::threads)]
+    pub(super) threads: Option<usize>,
+    /// Training pictures: the first of the set [default: all that do not validate]
+    #[arg(long, value_name = "N", value_parser = options::count)]
+    train_size: Option<usize>,
+    /// Validation pictures: the last of the training set [default: 10,000 of CIFAR-10's 50,000]
+    #[arg(long, value_name = "N", value_parser = options::count)]
+    val_size: Option<usize>,
+    /// Training pictures whose accuracy is checked after each epoch.
+    #[arg(long, value_name = "N", default_value = "1000", value_parser = options::count)]
+    acc_samples: usize,
+    /// Validation pictures whose accuracy is checked after each epoch [default: all]
+    #[arg(long, value_name = "N", value_parser = options::count)]
+    val_samples: Option<usize>,
+    /// How pixels become inputs: less the mean of their channel, or also over its deviation.
+    #[arg(long, value_name = "HOW", default_value = "mean",
+          value_parser = options::normalize_mode())]
+    normalize: NormalizeMode,
+    /// Precision to compute with.
+    #[arg(long, value_enum, default_value = "f32")]
+    dtype: Dtype,
+    /// Directory for the model, the metrics, the settings and the curves.
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: Option<PathBuf>,
+    /// Replace an earlier run in --out.
+    #[arg(long)]
+    pub(super) overwrite: bool,
+    /// Print the result and nothing else.
+    #[arg(long)]
+    pub(super) quiet: bool,
+    /// Epochs from one checkpoint in --out to the next; Ctrl-C leaves one in any case.
+    #[arg(long, value_name = "N", value_parser = options::count)]
+    checkpoint_every: Option<usize>,
+    /// Go on with the run in DIR from its checkpoint, as if it had not stopped.
+    #[arg(long, value_name = "DIR", conflicts_with = "out")]
+    resume: Option<PathBuf>,
+}
+
+/// Flags that may stand beside `--resume`: those that do not change what comes of the run.
+const BESIDE_RESUME: [&str; 4] = ["resume", "threads", "quiet", "checkpoint-every"];
+
+/// What `config.toml` says: the flags that repeat a run, and what they met.
+#[derive(Serialize)]
+struct RunConfig {
+    #[serde(flatten)]
+    settings: Settings,
+    run: Circumstances,
+}
+
+/// What a run met, beside its flags.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Circumstances {
+    version: &'static str,
+    instruction_set: String,
+    fused_multiply_add: bool,
+    data_set: String,
+    test_size: usize,
+}
+
+/// A network to be trained.
+#[derive(Clone, Copy)]
+pub(super) struct Job<'a> {
+    pub(super) args: &'a TrainArgs,
+    /// All settings, as `args` have them.
+    pub(super) settings: &'a Settings,
+    /// Where `data` comes from.
+    pub(super) origin: &'a Origin,
+    pub(super) data: &'a Cifar10,
+    /// Threads to train with.
+    pub(super) threads: usize,
+    /// Epoch to stop after, leaving a checkpoint; the learning rates are those of the whole run.
+    pub(super) stop_after: Option<usize>,
+    /// Whether to go on from the checkpoint in the output directory.
+    pub(super) resume: bool,
+    /// Set when the run is to stop.
+    pub(super) interrupted: &'a AtomicBool,
+}
+
+/// What came of a training run.
+pub(super) struct Outcome {
+    /// Epoch and validation accuracy of the best network.
+    best: Option<(usize, f64)>,
+    /// What that network makes of the test set.
+    test: Option<Evaluation>,
+    /// Wall time of the training, accuracy checks included.
+    time: Duration,
+    /// Pictures that were seen in it.
+    images: u64,
+    /// Why training ended.
+    end: End,
+    /// Names of the files in the output directory.
+    files: Vec<&'static str>,
+}
+
+/// Why training ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// All epochs are done.
+    Finished,
+    /// So many epochs brought nothing better.
+    OutOfPatience { patience: usize, epochs: usize },
+    /// The epoch is done that the job was to stop after.
+    Paused,
+    /// By the user, in this epoch.
+    Interrupted { epoch: usize },
+}
+
+/// Exit code of a run that a signal ended.
+const INTERRUPTED: u8 = 130;
+
+/// Runs `tilewise train`.
+///
+/// # Errors
+/// What a setting, the configuration, the data set or the output directory refuses, and
+/// [`Error::Diverged`]; in that case what there is has been written.
+pub fn run(given: &Given<TrainArgs>) -> Result<ExitCode> {
+    let mut settings = given.settings()?;
+    let resumed = settings.get("resume").and_then(toml::Value::as_str).map(PathBuf::from);
+    if let Some(dir) = &resumed {
+        settings = resumed_settings(dir, &settings)?;
+    }
+    let (args, settings) = parse(&settings)?;
+    let mut console = Console::new(args.quiet);
+    let origin = args.dataset.find(&console)?;
+    let data = origin.load()?;
+    // What is not kept needs no ending of its own.
+    let interrupted = if args.out.is_some() { on_signals()? } else { Arc::default() };
+    let job = Job {
+        args: &args,
+        settings: &settings,
+        origin: &origin,
+        data: &data,
+        threads: args.threads.unwrap_or_else(cores),
+        stop_after: None,
+        resume: resumed.is_some(),
+        interrupted: &interrupted,
+    };
+    let outcome = train(job, &mut console)?;
+    print(&outcome.text(args.out.as_deref()))?;
+    if args.out.is_none() {
+        console
+            .line("nothing is kept; --out runs/NAME keeps model, metrics, settings and curves")?;
+    }
+    let interrupted = matches!(outcome.end, End::Interrupted { .. });
+    Ok(if interrupted { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
+}
+
+/// A flag that Ctrl-C, or a request to terminate, sets; a second one ends the program at once.
+///
+/// # Errors
+/// [`Error::Io`] if the system refuses.
+fn on_signals() -> Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let set = Arc::clone(&flag);
+    let handler = move || {
+        if set.swap(true, Ordering::Relaxed) {
+            std::process::exit(INTERRUPTED.into());
+        }
+    };
+    let refused = |error| Error::io("handle", "signals")(std::io::Error::other(error));
+    ctrlc::set_handler(handler).map_err(refused)?;
+    Ok(flag)
+}
+
+/// The settings of the run in `dir`, with what was given beside `--resume`.
+///
+/// # Errors
+/// [`Error::Io`] or [`Error::File`] if they cannot be read, [`Error::Setting`] if a flag was given
+/// that would change the run.
+fn resumed_settings(dir: &Path, given: &Settings) -> Result<Settings> {
+    if let Some(other) = given.keys().find(|key| !BESIDE_RESUME.contains(&key.as_str())) {
+        let expected = format!(
+            "no other setting than --{}: the run goes on with those in its {CONFIG}",
+            BESIDE_RESUME[1..].join(", --"),
+        );
+        return Err(Error::setting("resume", format!("with {other}"), expected));
+    }
+    let flags = Flags::<TrainArgs>::new();
+    let mut settings = flags.merge(given, flags.read(&dir.join(CONFIG))?);
+    settings.remove("resume");
+    settings.insert("out".into(), dir.to_string_lossy().into_owned().into());
+    Ok(settings)
+}
+
+/// The arguments with these settings, and all settings that repeat the run.
+///
+/// # Errors
+/// [`Error::Setting`] if they do not go together.
+pub(super) fn parse(settings: &Settings) -> Result<(TrainArgs, Settings)> {
+    let wrong = |detail: String| Error::setting("flags", "as given", detail);
+    Flags::new().parse(settings).map_err(wrong)
+}
+
+/// Trains, in a pool of the job's own.
+///
+/// # Errors
+/// As [`run`].
+pub(super) fn train(job: Job<'_>, console: &mut Console) -> Result<Outcome> {
+    in_pool(Some(job.threads), || match job.args.dtype {
+        Dtype::F32 => train_with::<f32>(job, console),
+        Dtype::F64 => train_with::<f64>(job, console),
+    })
+}
+
+/// Trains inside of a pool.
+fn train_with<T: Element>(job: Job<'_>, console: &mut Console) -> Result<Outcome> {
+    let Job { args, origin, data, .. } = job;
+    let pictures = &data.train;
+    let val_size = args.val_size.or(origin.validation_size());
+    let split = Split::new(pictures.len(), args.train_size, val_size)?;
+    let statistics = pictures.channel_statistics(split.train.clone())?;
+    let normalization = Normalization::from_statistics(&statistics, args.normalize)?;
+    let net = FullyConnectedNet::<T>::new(&NetConfig {
+        input: pictures.features(),
+        hidden: args.hidden.clone(),
+        classes: pictures.classes(),
+        init: args.weight_scale.map_or(Init::He, |std| Init::Normal { std }),
+        l2: args.reg,
+        dropout: args.dropout,
+        seed: args.seed,
+    })?;
+    let (optimizer, optimizer_flags) = args.optimizer.settle()?;
+    let (schedule, schedule_flags) = args.schedule.settle()?;
+    let run_config = run_config(job, (&optimizer_flags, &schedule_flags), &split)?;
+    console.line(introduction(&net, &split, job.threads, &run_config.run))?;
+    let training = split.train.len();
+    if args.batch > training {
+        console.line(format_args!(
+            "--batch {} exceeds the {training} training pictures: each epoch is one batch of all",
+            args.batch
+        ))?;
+    }
+    let solver_config = SolverConfig {
+        epochs: args.epochs,
+        batch_size: args.batch,
+        last_batch: args.last_batch,
+        optimizer,
+        learning_rate: args.schedule.lr,
+        schedule,
+        augmentation: Augmentation {
+            flip: args.flip,
+            shift: args.shift,
+            border: args.border,
+            cutout: args.cutout,
+        },
+        label_smoothing: args.label_smoothing,
+        clip_norm: args.clip_norm,
+        ema_decay: args.ema_decay,
+        patience: args.patience,
+        train_accuracy_samples: args.acc_samples,
+        validation_samples: args.val_samples,
+        seed: args.seed,
+        threads: Threads::Pool,
+    };
+    let info = ModelInfo {
+        normalization: Some(normalization.clone()),
+        class_names: pictures.class_names().to_vec(),
+    };
+    let training_data =
+        TrainingData { images: pictures, split, normalization: normalization.clone() };
+    let mut solver = Solver::new(net, training_data, solver_config)?;
+    let mut dir = match &args.out {
+        Some(path) if job.resume => {
+            let dir = RunDir::resume(path, |checkpoint| {
+                solver.load_checkpoint(checkpoint)?;
+                Ok(solver.history().val_acc_history.len())
+            })?;
+            console.line(format_args!("going on after iteration {}", solver.iteration()))?;
+            Some(dir)
+        }
+        Some(path) => {
+            let dir = RunDir::open(path, args.overwrite)?;
+            dir.begin(&run_config)?;
+            Some(dir)
+        }
+        None => None,
+    };
+
+    let all = args.epochs * images_per_epoch(training, args.batch, args.last_batch);
+    console.start_bar(all as u64);
+    let begin = Instant::now();
+    let mut images = 0;
+    let trained = watch(&mut solver, job, console, dir.as_mut(), &mut images);
+    let time = begin.elapsed();
+    console.finish_bar();
+    let kept = dir.as_ref().map_or(Ok(()), |dir| keep(&solver, dir, &info));
+    if let (Err(_), Err(second)) = (&trained, &kept) {
+        eprintln!("error: {second}");
+    }
+    let end = trained?;
+    kept?;
+    if let (Some(dir), End::Finished | End::OutOfPatience { .. }) = (&dir, end) {
+        dir.remove_checkpoint()?;
+    }
+
+    let test = match (solver.best(), &data.test) {
+        (Some(best), Some(test)) => {
+            let gemm = Gemm::new()?.threads(Threads::Pool);
+            Some(evaluate(best.net, gemm, test, &normalization, args.batch)?)
+        }
+        _ => None,
+    };
+    let best = solver.best().map(|best| (best.epoch, best.val_accuracy));
+    Ok(Outcome { best, test, time, images, end, files: dir.map_or(vec![], |dir| dir.files()) })
+}
+
+impl Outcome {
+    /// The lines that a run ends with.
+    fn text(&self, dir: Option<&Path>) -> String {
+        let mut text = String::new();
+        match (self.end, dir) {
+            (End::Interrupted { epoch }, Some(dir)) => {
+                let dir = dir.display();
+                text += &format!(
+                    "interrupted in epoch {epoch}; tilewise train --resume {dir} goes on\n"
+                );
+            }
+            (End::Interrupted { epoch }, None) => {
+                text += &format!("interrupted in epoch {epoch}\n");
+            }
+            (End::OutOfPatience { patience, epochs }, _) => {
+                text += &format!(
+                    "stopped after epoch {epochs}: no better validation accuracy in {}\n",
+                    plural(patience, "epoch"),
+                );
+            }
+            (End::Finished | End::Paused, _) => {}
+        }
+        if let Some((epoch, accuracy)) = self.best {
+            text += &format!("best validation accuracy {accuracy:.4} (epoch {epoch})\n");
+        }
+        if let Some(test) = &self.test {
+            let (accuracy, images) = (test.accuracy(), test.images);
+            text += &format!("test accuracy {accuracy:.4} ({images} pictures)\n");
+        }
+        text += &timing(self.time, self.images);
+        if let Some(dir) = dir {
+            text += &format!("written to {}: {}\n", dir.display(), self.files.join(", "));
+        }
+        text
+    }
+}
+
+/// Trains, passes on how it goes to the console and the directory, and saves checkpoints. Counts
+/// the pictures in `seen`.
+fn watch<T: Element>(
+    solver: &mut Solver<'_, T>,
+    job: Job<'_>,
+    console: &Console,
+    mut dir: Option<&mut RunDir>,
+    seen: &mut u64,
+) -> Result<End> {
+    let Job { args, interrupted, stop_after, .. } = job;
+    let epochs = args.epochs;
+    // What an earlier part of the run has seen.
+    let before = (solver.iteration() * args.batch) as u64;
+    while !solver.is_done() {
+        // What to do after the batch or the epoch at which training paused.
+        let mut pause = Ok(None);
+        solver.train_with(&mut |progress| {
+            let stop = interrupted.load(Ordering::Relaxed);
+            pause = match progress {
+                Progress::Step { epoch, loss, images, .. } => {
+                    *seen += images as u64;
+                    let bar = || format!("epoch {epoch}/{epochs}  loss {loss:.4}");
+                    console.progress(before + *seen, bar);
+                    Ok(stop.then_some(Some(End::Interrupted { epoch })))
+                }
+                Progress::Epoch(record) => {
+                    let EpochRecord { epoch, .. } = *record;
+                    let recorded = dir.as_mut().map_or(Ok(()), |dir| dir.epoch(record));
+                    let recorded = recorded.and_then(|()| console.line(epoch_line(record, epochs)));
+                    let due =
+                        args.checkpoint_every.is_some_and(|every| epoch.is_multiple_of(every));
+                    recorded.map(|()| match stop_after {
+                        _ if stop => Some(Some(End::Interrupted { epoch })),
+                        Some(last) if last <= epoch && epoch < epochs => Some(Some(End::Paused)),
+                        _ => due.then_some(None),
+                    })
+                }
+            };
+            if matches!(pause, Ok(None)) {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
+        })?;
+        let pause = pause?;
+        if let (Some(_), Some(dir)) = (pause, &dir) {
+            dir.checkpoint(|path| solver.save_checkpoint(path))?;
+        }
+        if let Some(Some(end)) = pause {
+            return Ok(end);
+        }
+    }
+    let done = solver.history().val_acc_history.len();
+    Ok(match args.patience {
+        Some(patience) if solver.is_out_of_patience() && done < epochs => {
+            End::OutOfPatience { patience, epochs: done }
+        }
+        _ => End::Finished,
+    })
+}
+
+/// Writes the best network, as far as there is one, and the curves.
+fn keep<T: Element>(solver: &Solver<'_, T>, dir: &RunDir, info: &ModelInfo) -> Result<()> {
+    if let Some(best) = solver.best() {
+        dir.model(best.net, info)?;
+    }
+    dir.curves(solver.history())
+}
+
+fn run_config(
+    job: Job<'_>,
+    recipe: (&OptimizerArgs, &ScheduleArgs),
+    split: &Split,
+) -> Result<RunConfig> {
+    let Job { args, origin, data, .. } = job;
+    let instruction_set = InstructionSet::preferred()?;
+    let mut settings = job.settings.clone();
+    let unwritable = |error: toml::ser::Error| Error::file(CONFIG, error.to_string());
+    settings.extend(Settings::try_from(recipe.0).map_err(unwritable)?);
+    settings.extend(Settings::try_from(recipe.1).map_err(unwritable)?);
+    match origin.dir() {
+        Some(dir) => settings.insert("data".into(), dir.to_string_lossy().into_owned().into()),
+        None => settings.insert("synthetic".into(), true.into()),
+    };
+    let (training, validation) = (split.train.len(), split.validation.len());
+    for (key, count) in [
+        ("threads", job.threads),
+        ("train-size", training),
+        ("val-size", validation),
+        ("val-samples", args.val_samples.unwrap_or(validation)),
+    ] {
+        // What is counted here is in memory.
+        settings.insert(key.into(), (count as i64).into());
+    }
+    // In the order of the flags.
+    let (_, settings) = parse(&settings)?;
+    Ok(RunConfig {
+        settings,
+        run: Circumstances {
+            version: env!("CARGO_PKG_VERSION"),
+            instruction_set: instruction_set.to_string(),
+            fused_multiply_add: instruction_set.is_fused(),
+            data_set: origin.to_string(),
+            test_size: data.test.as_ref().map_or(0, |test| test.len()),
+        },
+    })
+}
+
+/// Pictures that make up the batches of an epoch.
+fn images_per_epoch(training: usize, batch: usize, last_batch: LastBatch) -> usize {
+    match last_batch {
+        LastBatch::Drop if training > batch => training - training % batch,
+        _ => training,
+    }
+}
+
+fn introduction<T: Element>(
+    net: &FullyConnectedNet<T>,
+    split: &Split,
+    threads: usize,
+    run: &Circumstances,
+) -> String {
+    let dims: Vec<String> = net.dims().iter().map(usize::to_string).collect();
+    format!(
+        "training {} ({} parameters, {}) on {}: {} train, {} validate; {}, {}",
+        dims.join("-"),
+        thousands(net.parameter_count() as f64),
+        T::NAME,
+        run.data_set,
+        thousands(split.train.len() as f64),
+        thousands(split.validation.len() as f64),
+        run.instruction_set,
+        plural(threads, "thread"),
+    )
+}
+
+fn epoch_line(record: &EpochRecord, epochs: usize) -> String {
+    let width = epochs.to_string().len();
+    format!(
+        "epoch {:width$}/{epochs}  loss {:.4}  train {:.4}  val {:.4}  lr {:.5}  {:.2} s  {} images/s",
+        record.epoch,
+        record.loss,
+        record.train_accuracy,
+        record.val_accuracy,
+        record.learning_rate,
+        record.seconds,
+        thousands(record.images_per_second),
+    )
+}
+
+fn timing(time: Duration, images: u64) -> String {
+    let seconds = time.as_secs_f64();
+    let rate = thousands(images as f64 / seconds);
+    format!("training time {seconds:.2} s ({rate} images/s, accuracy checks included)\n")
+}
+
+fn plural(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}

@@ -1,0 +1,460 @@
+//! The program as people run it: what it prints, what it leaves behind, and how it refuses.
+
+mod support;
+
+use std::{collections::BTreeSet, fs, io::Read, path::Path, process::Stdio};
+
+use serde_json::{Value, json};
+use support::{Output, finish, metrics, program, run, with_data};
+use tempfile::TempDir;
+
+const RECORD: usize = 3073;
+/// A small network and few epochs; further flags may follow.
+const SMALL: [&str; 10] =
+    ["train", "--data", "set", "--hidden", "24", "--epochs", "3", "--batch", "50", "--quiet"];
+
+/// Runs `SMALL` with further flags.
+fn train(dir: &TempDir, flags: &[&str]) -> Output {
+    run(dir, &[&SMALL, flags].concat())
+}
+
+fn names(dir: &Path) -> BTreeSet<String> {
+    let entries = fs::read_dir(dir).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+fn set(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|&name| name.to_owned()).collect()
+}
+
+/// The number behind `label` in a result.
+fn number(output: &str, label: &str) -> f64 {
+    let rest = output.split(label).nth(1).unwrap_or_else(|| panic!("{label:?} in {output}"));
+    rest.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn training_leaves_four_whole_files() {
+    let dir = with_data();
+    let out = dir.path().join("runs/a");
+    let flags = ["--lr", "0.05", "--dropout", "0.1", "--reg", "1e-3", "--val-size", "100"];
+    let result = train(&dir, &[&flags[..], &["--out", "runs/a"]].concat());
+    result.expect_success();
+    let files = ["config.toml", "curves.svg", "metrics.jsonl", "model.safetensors"];
+    assert_eq!(names(&out), set(&files));
+
+    let metrics = metrics(&out);
+    assert_eq!(metrics.len(), 3);
+    let fields =
+        ["epoch", "iteration", "loss", "train_acc", "val_acc", "lr", "seconds", "images_per_s"];
+    for (line, epoch) in metrics.iter().zip(1..) {
+        let line = line.as_object().unwrap();
+        assert_eq!(line.keys().cloned().collect::<BTreeSet<_>>(), set(&fields));
+        assert_eq!(
+            (line["epoch"].as_i64(), line["iteration"].as_i64()),
+            (Some(epoch), Some(4 * epoch))
+        );
+        assert!(fields.iter().all(|&field| line[field].as_f64().is_some()), "{line:?}");
+    }
+    let best = metrics.iter().map(|line| line["val_acc"].as_f64().unwrap()).fold(0.0, f64::max);
+    assert!((number(&result.stdout, "best validation accuracy") - best).abs() < 1e-4);
+
+    let config = fs::read_to_string(out.join("config.toml")).unwrap();
+    let config: toml::Table = config.parse().unwrap();
+    let expected = [
+        ("data", "set".into()),
+        ("hidden", vec![24i64].into()),
+        ("epochs", 3i64.into()),
+        ("batch", 50i64.into()),
+        ("lr", 0.05.into()),
+        ("dropout", 0.1.into()),
+        ("reg", 1e-3.into()),
+        ("seed", 0i64.into()),
+        ("train-size", 200i64.into()),
+        ("val-size", 100i64.into()),
+        ("dtype", "f32".into()),
+        ("normalize", "mean".into()),
+    ];
+    for (key, value) in expected {
+        let value: toml::Value = value;
+        assert_eq!(config.get(key), Some(&value), "{key}");
+    }
+    assert_eq!(config["run"]["version"].as_str(), Some(env!("CARGO_PKG_VERSION")));
+    assert!(config["run"]["instruction-set"].is_str());
+
+    let curves = fs::read_to_string(out.join("curves.svg")).unwrap();
+    assert!(curves.starts_with("<svg") && curves.trim_end().ends_with("</svg>"));
+    for text in ["iteration", "epoch", "loss", "accuracy", "validation"] {
+        assert!(curves.contains(text), "{text}");
+    }
+}
+
+#[test]
+fn eval_finds_the_test_accuracy_that_training_printed() {
+    let dir = with_data();
+    let result = train(&dir, &["--out", "a"]);
+    let arguments = ["eval", "--model", "a/model.safetensors", "--data", "set"];
+    let json = run(&dir, &[&arguments[..], &["--json"]].concat());
+    let json: Value = serde_json::from_str(&json.expect_success().stdout).unwrap();
+    let accuracy = json["accuracy"].as_f64().unwrap();
+    assert!((number(&result.stdout, "test accuracy") - accuracy).abs() < 1e-4);
+    assert_eq!(json["images"], 100);
+    let classes = json["classes"].as_array().unwrap();
+    let sum = |field: &str| classes.iter().map(|class| class[field].as_u64().unwrap()).sum::<u64>();
+    assert_eq!((classes.len(), sum("images")), (10, 100));
+    assert_eq!(sum("correct"), json["correct"].as_u64().unwrap());
+    assert!((json["correct"].as_f64().unwrap() / 100.0 - accuracy).abs() < 1e-12);
+
+    let text = run(&dir, &arguments);
+    let text = &text.expect_success().stdout;
+    assert!((number(text, "accuracy") - accuracy).abs() < 1e-4, "{text}");
+    let lines = json["classes"].as_array().unwrap().iter();
+    for name in lines.map(|class| class["class"].as_str().unwrap()) {
+        assert!(text.contains(name), "{name} in {text}");
+    }
+    // Pictures in other batches are the same pictures.
+    let other =
+        run(&dir, &[&arguments[..], &["--json", "--batch", "7", "--threads", "2"]].concat());
+    assert_eq!(serde_json::from_str::<Value>(&other.stdout).unwrap(), json);
+}
+
+#[test]
+fn the_number_of_threads_does_not_change_the_run() {
+    let dir = with_data();
+    // Large enough to be divided.
+    let wide = ["--hidden", "64", "--batch", "200", "--dropout", "0.2", "--seed", "5"];
+    let metrics_of = |threads: &str, out: &str| {
+        let base = ["train", "--data", "set", "--epochs", "3", "--lr", "0.05", "--quiet"];
+        let flags = ["--threads", threads, "--out", out];
+        run(&dir, &[&base[..], &wide, &flags].concat()).expect_success();
+        let mut lines = metrics(&dir.path().join(out));
+        for line in &mut lines {
+            let line = line.as_object_mut().unwrap();
+            line.remove("seconds").unwrap();
+            line.remove("images_per_s").unwrap();
+        }
+        (lines, fs::read(dir.path().join(out).join("model.safetensors")).unwrap())
+    };
+    let one = metrics_of("1", "one");
+    assert!(one == metrics_of("2", "two"), "other metrics or another model with two threads");
+    let losses: BTreeSet<String> = one.0.iter().map(|line| line["loss"].to_string()).collect();
+    assert_eq!(losses.len(), 3, "the net does not learn: {losses:?}");
+}
+
+#[test]
+fn double_precision_trains_as_well() {
+    let dir = with_data();
+    let flags = ["--dtype", "f64", "--normalize", "mean-std", "--hidden", "16,12", "--out", "a"];
+    let base =
+        ["train", "--data", "set", "--epochs", "2", "--batch", "64", "--weight-scale", "0.01"];
+    run(&dir, &[&base[..], &flags].concat()).expect_success();
+    let eval = ["eval", "--model", "a/model.safetensors", "--data", "set", "--dtype", "f64"];
+    run(&dir, &eval).expect_success();
+}
+
+#[test]
+fn without_data_it_says_so_once_and_trains_on_synthetic_pictures() {
+    let dir = tempfile::tempdir().unwrap();
+    let flags = ["train", "--hidden", "8", "--epochs", "1", "--train-size", "500"];
+    let result = run(&dir, &flags);
+    let lines: Vec<&str> = result.expect_success().stdout.lines().collect();
+    let notices = lines.iter().filter(|line| line.contains("no CIFAR-10")).count();
+    assert_eq!(notices, 1, "{}", result.stdout);
+    for text in ["data/", "tilewise data download", "synthetic"] {
+        assert!(lines[0].contains(text), "{text:?} in {}", lines[0]);
+    }
+    assert!(result.stdout.contains("--out"), "{}", result.stdout);
+    assert!(lines.iter().any(|line| line.starts_with("epoch 1/1")), "{}", result.stdout);
+    assert!(names(dir.path()).is_empty());
+}
+
+#[test]
+fn the_default_directory_and_the_variable_are_searched() {
+    let dir = with_data();
+    let flags = ["train", "--hidden", "8", "--epochs", "1"];
+    let result = finish(program(&dir, &flags).env("TILEWISE_DATA", "set"));
+    let stdout = &result.expect_success().stdout;
+    assert!(stdout.contains("binary files in set") && !stdout.contains("synthetic"), "{stdout}");
+    fs::rename(dir.path().join("set"), dir.path().join("data")).unwrap();
+    let result = run(&dir, &flags);
+    let stdout = &result.expect_success().stdout;
+    assert!(stdout.contains("binary files in data") && !stdout.contains("synthetic"), "{stdout}");
+    let result = finish(program(&dir, &flags).env("TILEWISE_DATA", "gone"));
+    result.expect_error(1, &["gone", "no CIFAR-10 here", "tilewise data download"]);
+}
+
+#[test]
+fn quiet_prints_the_result_alone() {
+    let dir = with_data();
+    let result = train(&dir, &[]);
+    let lines: Vec<&str> = result.expect_success().stdout.lines().collect();
+    assert_eq!(lines.len(), 3, "{}", result.stdout);
+    assert!(lines[0].starts_with("best validation accuracy"), "{}", lines[0]);
+    assert!(lines[1].starts_with("test accuracy"), "{}", lines[1]);
+    assert!(lines[2].starts_with("training time"), "{}", lines[2]);
+}
+
+#[test]
+fn a_batch_larger_than_the_set_is_one_batch_and_a_note() {
+    let dir = with_data();
+    let base = ["train", "--data", "set", "--hidden", "8", "--epochs", "2", "--out", "a"];
+    let result = run(&dir, &[&base[..], &["--batch", "1000"]].concat());
+    let stdout = &result.expect_success().stdout;
+    assert!(stdout.contains("--batch 1000 exceeds the 240 training pictures"), "{stdout}");
+    let iterations: Vec<Value> =
+        metrics(&dir.path().join("a")).iter().map(|line| line["iteration"].clone()).collect();
+    assert_eq!(iterations, [1, 2]);
+}
+
+#[test]
+fn an_earlier_run_is_replaced_only_on_request() {
+    let dir = with_data();
+    let out = dir.path().join("a");
+    train(&dir, &["--out", "a"]).expect_success();
+    fs::write(out.join("notes.txt"), "mine").unwrap();
+    let read = || names(&out).into_iter().map(|name| fs::read(out.join(name)).unwrap());
+    let before: Vec<_> = read().collect();
+    train(&dir, &["--out", "a", "--seed", "1"]).expect_error(1, &["a: ", "--overwrite"]);
+    assert!(read().eq(before.clone()), "a refused run changed files");
+    train(&dir, &["--out", "a", "--seed", "1", "--overwrite"]).expect_success();
+    let after: Vec<_> = read().collect();
+    assert_eq!(after.len(), 5);
+    let changed: Vec<bool> = after.iter().zip(&before).map(|(a, b)| a != b).collect();
+    // config.toml, curves.svg, metrics.jsonl, model.safetensors, notes.txt
+    assert_eq!(changed, [true, true, true, true, false]);
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_stops_the_run_before_it_trains() {
+    let dir = with_data();
+    fs::write(dir.path().join("file"), "").unwrap();
+    let base = ["train", "--data", "set", "--hidden", "8"];
+    for out in ["file", "file/below"] {
+        let result = run(&dir, &[&base[..], &["--out", out]].concat());
+        result.expect_error(1, &[out]);
+        assert!(!result.stdout.contains("epoch"), "{}", result.stdout);
+    }
+    assert_eq!(names(dir.path()), set(&["file", "set"]));
+}
+
+#[test]
+fn update_rule_and_schedule_are_settings() {
+    let dir = with_data();
+    let flags = ["--optimizer", "rmsprop", "--momentum", "0.5", "--lr", "0.001", "--schedule"];
+    let flags = [&flags[..], &["cosine", "--warm-up-epochs", "1", "--val-size", "100"]].concat();
+    train(&dir, &[&flags[..], &["--out", "a"]].concat()).expect_success();
+    let config = fs::read_to_string(dir.path().join("a/config.toml")).unwrap();
+    let config: toml::Table = config.parse().unwrap();
+    let expected = [
+        ("optimizer", Some("rmsprop".into())),
+        ("momentum", Some(0.5.into())),
+        ("rms-decay", Some(0.99.into())),
+        ("epsilon", Some(1e-8.into())),
+        ("weight-decay", Some(0.0.into())),
+        ("beta1", None),
+        ("schedule", Some("cosine".into())),
+        ("lr-min", Some(0.0.into())),
+        ("lr-decay", None),
+        ("warm-up-epochs", Some(1.0.into())),
+    ];
+    for (key, value) in expected {
+        let value: Option<toml::Value> = value;
+        assert_eq!(config.get(key), value.as_ref(), "{key}");
+    }
+    // Epochs of 4 steps: the last of the warm-up, and the last steps of the cosine's 8.
+    let metrics = metrics(&dir.path().join("a"));
+    let cosine = |t: f64| 0.001 * (1.0 + (std::f64::consts::PI * t / 8.0).cos()) / 2.0;
+    for (line, expected) in metrics.iter().zip([0.001 * 4.0 / 5.0, cosine(3.0), cosine(7.0)]) {
+        let rate = line["lr"].as_f64().unwrap();
+        assert!((rate - expected).abs() < 1e-12, "{rate} instead of {expected}");
+    }
+    for optimizer in ["sgd", "momentum", "nesterov", "adagrad", "adam", "adamw"] {
+        let flags = ["--optimizer", optimizer, "--lr", "0.001", "--weight-decay", "1e-4"];
+        train(&dir, &flags).expect_success();
+    }
+}
+
+#[test]
+fn a_run_that_diverges_keeps_what_it_had() {
+    let dir = with_data();
+    let out = dir.path().join("a");
+    // The second epoch's rate is out of all bounds.
+    let flags = ["--lr-decay", "1e30", "--out", "a"];
+    train(&dir, &flags).expect_error(1, &["iteration", "learning rate"]);
+    let files = ["config.toml", "curves.svg", "metrics.jsonl", "model.safetensors"];
+    assert_eq!(names(&out), set(&files));
+    assert_eq!(metrics(&out).len(), 1);
+    let eval = ["eval", "--model", "a/model.safetensors", "--data", "set"];
+    run(&dir, &eval).expect_success();
+
+    train(&dir, &["--lr", "1e30", "--out", "b"]).expect_error(1, &["iteration", "learning rate"]);
+    assert_eq!(names(&dir.path().join("b")), set(&["config.toml", "curves.svg", "metrics.jsonl"]));
+}
+
+#[test]
+fn damaged_data_is_named() {
+    let dir = with_data();
+    let batch = dir.path().join("set/data_batch_1.bin");
+    let good = fs::read(&batch).unwrap();
+    let out = ["--out", "a"];
+
+    fs::write(&batch, &good[..good.len() - 5]).unwrap();
+    let found = (300 * RECORD - 5).to_string();
+    train(&dir, &out).expect_error(1, &["data_batch_1.bin", &found]);
+
+    let mut bytes = good.clone();
+    bytes[2 * RECORD] = 10;
+    fs::write(&batch, &bytes).unwrap();
+    train(&dir, &out).expect_error(1, &["data_batch_1.bin", "10"]);
+
+    fs::remove_file(&batch).unwrap();
+    train(&dir, &out).expect_error(1, &["set"]);
+
+    fs::create_dir(dir.path().join("empty")).unwrap();
+    run(&dir, &["train", "--data", "empty", "--out", "a"])
+        .expect_error(1, &["empty", "no CIFAR-10"]);
+    run(&dir, &["train", "--data", "gone", "--out", "a"]).expect_error(1, &["gone", "no CIFAR-10"]);
+    assert_eq!(names(dir.path()), set(&["empty", "set"]));
+}
+
+#[test]
+fn wrong_usage_has_its_own_exit_code() {
+    let dir = with_data();
+    let cases: &[(&[&str], &str)] = &[
+        (&["--hidden", "0"], "--hidden"),
+        (&["--hidden", "10,,5"], "--hidden"),
+        (&["--hidden", "ten"], "--hidden"),
+        (&["--epochs", "0"], "--epochs"),
+        (&["--batch", "0"], "--batch"),
+        (&["--batch", "-4"], "-4"),
+        (&["--dropout", "1"], "--dropout"),
+        (&["--dropout", "-0.1"], "--dropout"),
+        (&["--lr", "nan"], "--lr"),
+        (&["--lr", "-0.1"], "--lr"),
+        (&["--lr", "inf"], "--lr"),
+        (&["--lr-decay", "0"], "--lr-decay"),
+        (&["--optimizer", "adamax"], "nesterov"),
+        (&["--optimizer", "adam", "--momentum", "0.9"], "adam has no use for it"),
+        (&["--beta1", "0.9"], "beta1 = 0.9"),
+        (&["--optimizer", "adam", "--beta2", "1"], "--beta2"),
+        (&["--optimizer", "adam", "--epsilon", "1e-60"], "above 0 in f32"),
+        (&["--schedule", "triangle"], "one-cycle"),
+        (&["--schedule", "cosine", "--lr-decay", "0.9"], "lr-decay = 0.9"),
+        (&["--schedule", "cosine", "--lr-min", "1"], "lr-min = 1"),
+        (&["--warm-up-epochs", "-1"], "--warm-up-epochs"),
+        (&["--reg", "-1"], "--reg"),
+        (&["--reg", "NaN"], "--reg"),
+        (&["--weight-scale", "-1"], "--weight-scale"),
+        (&["--threads", "0"], "--threads"),
+        (&["--seed", "-1"], "-1"),
+        (&["--train-size", "0"], "--train-size"),
+        (&["--train-size", "1000"], "train-size = 1000"),
+        (&["--val-size", "300"], "val-size = 300"),
+        (&["--normalize", "max"], "--normalize"),
+        (&["--dtype", "f16"], "--dtype"),
+        (&["--synthetic"], "--synthetic"),
+        (&["--epoch", "3"], "--epochs"),
+    ];
+    for (flags, text) in cases {
+        // A flag given twice would be another mistake.
+        let base = ["train", "--data", "set", "--out", "a"];
+        run(&dir, &[&base, *flags].concat()).expect_error(2, &[text]);
+    }
+    run(&dir, &["eval"]).expect_error(2, &["--model"]);
+    run(&dir, &["fly"]).expect_error(2, &["fly"]);
+    assert_eq!(names(dir.path()), set(&["set"]));
+
+    let result = finish(program(&dir, &SMALL).env("TILEWISE_ISA", "sse9"));
+    result.expect_error(2, &["sse9", "portable"]);
+    let huge = ["train", "--data", "set", "--hidden", "999999999999", "--out", "a"];
+    run(&dir, &huge).expect_error(1, &["use smaller sizes"]);
+    let help = run(&dir, &["train", "--help"]);
+    assert!(help.expect_success().stdout.contains("--weight-scale"), "{}", help.stdout);
+}
+
+/// Puts `entry` in the place of a model's metadata, or takes that away.
+fn set_metadata(model: &Path, entry: Option<Value>) {
+    let bytes = fs::read(model).unwrap();
+    let len = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let mut header: Value = serde_json::from_slice(&bytes[8..8 + len]).unwrap();
+    header.as_object_mut().unwrap().remove("__metadata__");
+    if let Some(entry) = entry {
+        header["__metadata__"] = json!({ "tilewise": entry.to_string() });
+    }
+    let header = header.to_string().into_bytes();
+    let length = (header.len() as u64).to_le_bytes();
+    fs::write(model, [&length, &header[..], &bytes[8 + len..]].concat()).unwrap();
+}
+
+#[test]
+fn eval_normalises_as_training_would_where_the_model_does_not_say() {
+    let dir = with_data();
+    train(&dir, &["--out", "a"]).expect_success();
+    let eval = ["eval", "--model", "a/model.safetensors", "--data", "set"];
+    let with = run(&dir, &eval);
+    let model = dir.path().join("a/model.safetensors");
+    set_metadata(&model, None);
+    let without = run(&dir, &eval);
+    let (note, result) = without.expect_success().stdout.split_once('\n').unwrap();
+    assert!(note.contains("nothing of normalisation"), "{note}");
+    assert_eq!(result, with.expect_success().stdout);
+
+    let one_channel = json!({ "normalization": { "scale": [1.0], "shift": [0.0] } });
+    set_metadata(&model, Some(one_channel));
+    run(&dir, &eval).expect_error(1, &["model.safetensors", "1 channel", "3"]);
+}
+
+#[test]
+fn eval_refuses_what_does_not_fit() {
+    let dir = with_data();
+    let eval = |model: &str, data: &str| run(&dir, &["eval", "--model", model, "--data", data]);
+    eval("gone.safetensors", "set").expect_error(1, &["gone.safetensors"]);
+    fs::write(dir.path().join("bad.safetensors"), "no model").unwrap();
+    eval("bad.safetensors", "set").expect_error(1, &["bad.safetensors", "safetensors file"]);
+
+    train(&dir, &["--out", "a"]).expect_success();
+    let model = "a/model.safetensors";
+    // Trained on the classes of CIFAR-10, not on shapes.
+    run(&dir, &["eval", "--model", model, "--synthetic"])
+        .expect_error(1, &[model, "airplane", "disc"]);
+    fs::remove_file(dir.path().join("set/test_batch.bin")).unwrap();
+    eval(model, "set").expect_error(1, &["set", "test_batch.bin"]);
+}
+
+#[test]
+fn info_knows_the_machine() {
+    let dir = tempfile::tempdir().unwrap();
+    let json = run(&dir, &["info", "--json"]);
+    let json: Value = serde_json::from_str(&json.expect_success().stdout).unwrap();
+    let cores = std::thread::available_parallelism().unwrap().get();
+    assert_eq!(
+        (&json["version"], &json["cores"]),
+        (&env!("CARGO_PKG_VERSION").into(), &cores.into())
+    );
+    let available = json["available"].as_array().unwrap();
+    assert!(available.contains(&json["instruction_set"]) && available.contains(&"portable".into()));
+    let kernels = json["kernels"].as_array().unwrap();
+    assert_eq!(kernels.len(), 2 * available.len());
+    assert_eq!(kernels.iter().filter(|kernel| kernel["in_use"] == true).count(), 2);
+
+    let text = finish(program(&dir, &["info"]).env("TILEWISE_ISA", "portable"));
+    let text = &text.expect_success().stdout;
+    assert!(text.contains("portable, multiply-add"), "{text}");
+    for kernel in kernels {
+        assert!(text.contains(kernel["name"].as_str().unwrap()), "{text}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_reader_that_leaves_early_does_not_stop_the_run() {
+    let dir = with_data();
+    let arguments = ["train", "--data", "set", "--hidden", "8", "--epochs", "3", "--out", "a"];
+    let mut command = program(&dir, &arguments);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let mut stderr = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    assert_eq!((child.wait().unwrap().code(), stderr.as_str()), (Some(0), ""));
+    assert_eq!(metrics(&dir.path().join("a")).len(), 3);
+}
