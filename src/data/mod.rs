@@ -17,6 +17,8 @@ mod images;
 mod normalize;
 #[cfg(feature = "archives")]
 mod pickle;
+#[cfg(feature = "archives")]
+mod pickle_scan;
 mod split;
 mod synthetic;
 
