@@ -3,6 +3,11 @@
 
 use std::{fmt, io, path::PathBuf};
 
+use crate::printable;
+
+/// Longest detail of an [`Error::File`].
+const MAX_DETAIL_CHARS: usize = 2000;
+
 /// `Result` with tilewise's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -206,9 +211,11 @@ impl Error {
         move |source| Error::Io { path, action, source }
     }
 
-    /// An [`Error::File`] for `path`.
-    pub fn file(path: impl Into<PathBuf>, detail: impl Into<String>) -> Error {
-        Error::File { path: path.into(), detail: detail.into() }
+    /// An [`Error::File`] for `path`. Details may quote the file: they are cut to 2,000 characters,
+    /// and control characters are escaped.
+    pub fn file(path: impl Into<PathBuf>, detail: impl AsRef<str>) -> Error {
+        let detail = printable::inline(detail.as_ref(), MAX_DETAIL_CHARS);
+        Error::File { path: path.into(), detail }
     }
 
     /// An [`Error::Setting`]: `name = value` is not `expected`.

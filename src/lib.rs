@@ -35,6 +35,7 @@ pub mod matrix;
 #[cfg(feature = "ndarray")]
 pub mod ndarray;
 pub mod nn;
+mod printable;
 pub mod simd;
 pub mod threads;
 pub mod train;

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, path::PathBuf};
 use serde_json::json;
 
 use crate::{
-    console::{Console, print},
+    console::{Console, name, print},
     dataset::{DatasetArgs, Origin},
     in_pool, options,
     options::Dtype,
@@ -153,7 +153,7 @@ fn as_text(origin: &Origin, test: &ImageSet, evaluation: &Evaluation) -> String 
         evaluation.loss,
         evaluation.accuracy()
     );
-    let names = test.class_names();
+    let names: Vec<String> = test.class_names().iter().map(|text| name(text)).collect();
     let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
     let mut line = |line: std::fmt::Arguments| {
         // Writing to a string cannot fail.

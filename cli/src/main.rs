@@ -21,7 +21,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, error::ErrorKind};
 
-use tilewise::error::{Error, Result};
+use tilewise::{
+    error::{Error, Result},
+    printable,
+};
 
 /// Exit code of a run that failed.
 const FAILED: u8 = 1;
@@ -78,7 +81,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error}");
+            console::error(&error);
             ExitCode::from(match error {
                 Error::Setting { .. } | Error::IsaUnavailable { .. } => WRONG_USAGE,
                 _ => FAILED,
@@ -97,11 +100,12 @@ fn usage(error: &clap::Error) -> ExitCode {
             }
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            eprint!("{}", error.render());
+            eprint!("{}", printable::lines(&error.render().to_string()));
             ExitCode::from(WRONG_USAGE)
         }
         _ => {
-            eprintln!("{}; --help tells more", one_line(&error.render().to_string()));
+            let line = one_line(&error.render().to_string());
+            eprintln!("{}; --help tells more", printable::lines(&line));
             ExitCode::from(WRONG_USAGE)
         }
     }

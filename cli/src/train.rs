@@ -393,7 +393,7 @@ fn train_with<T: Element>(job: Job<'_>, console: &mut Console) -> Result<Outcome
     console.finish_bar();
     let kept = dir.as_ref().map_or(Ok(()), |dir| keep(&solver, dir, &info));
     if let (Err(_), Err(second)) = (&trained, &kept) {
-        eprintln!("error: {second}");
+        crate::console::error(second);
     }
     let end = trained?;
     kept?;
