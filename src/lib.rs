@@ -30,6 +30,7 @@ pub mod data;
 pub mod error;
 pub mod float;
 pub mod gemm;
+mod input_file;
 mod kernels;
 pub mod matrix;
 #[cfg(feature = "ndarray")]

@@ -9,6 +9,7 @@ use std::{
 const ORDER: &[&str] = &[
     "printable",
     "error",
+    "input_file",
     "float",
     "aligned",
     "matrix",

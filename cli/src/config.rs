@@ -6,7 +6,6 @@ use std::{
     any::TypeId,
     collections::HashMap,
     ffi::{OsStr, OsString},
-    fs,
     marker::PhantomData,
     path::Path,
 };
@@ -18,7 +17,13 @@ use clap::{
 use toml::{Value, de::DeTable};
 
 use crate::{one_line, run_dir::CIRCUMSTANCES};
-use tilewise::error::{Error, Result};
+use tilewise::{
+    error::{Error, Result},
+    input_file,
+};
+
+/// Largest file of settings that is read; those of all flags have a few kilobytes.
+const MAX_BYTES: u64 = 1 << 20;
 
 /// Values by the names of their flags.
 pub(super) type Settings = toml::Table;
@@ -312,7 +317,7 @@ impl<A: clap::Args> Flags<A> {
     /// # Errors
     /// As [`Given::settings`].
     pub(super) fn read(&self, path: &Path) -> Result<Settings> {
-        let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
+        let text = input_file::read_text(path, MAX_BYTES)?;
         self.read_text(path, &text)
     }
 
@@ -384,6 +389,8 @@ fn complaint(error: &clap::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::train::TrainArgs;
 

@@ -12,6 +12,7 @@ use crate::plots;
 use tilewise::{
     Element, atomic_file,
     error::{Error, Result},
+    input_file,
     nn::FullyConnectedNet,
     train::{
         EpochRecord, History,
@@ -25,6 +26,8 @@ const METRICS: &str = "metrics.jsonl";
 const MODEL: &str = "model.safetensors";
 const CURVES: &str = "curves.svg";
 const CHECKPOINT: &str = "checkpoint.safetensors";
+/// Largest file of settings or metrics that is read: some 300,000 epochs.
+const MAX_TEXT_BYTES: u64 = 64 << 20;
 /// A table in the settings that tells what the run met. It sets nothing.
 pub(super) const CIRCUMSTANCES: &str = "run";
 /// All files of a run, in the order in which they are written.
@@ -72,7 +75,7 @@ impl RunFiles {
     pub(super) fn read(dir: &Path) -> Result<Self> {
         let read = |name: &str| {
             let path = dir.join(name);
-            let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+            let text = input_file::read_text(&path, MAX_TEXT_BYTES)?;
             Ok((path, text))
         };
         let (path, text) = read(CONFIG)?;
@@ -144,7 +147,7 @@ impl RunDir {
         }
         let epochs = load(&checkpoint)?;
         let file = path.join(METRICS);
-        let text = fs::read_to_string(&file).map_err(Error::io("read", &file))?;
+        let text = input_file::read_text(&file, MAX_TEXT_BYTES)?;
         let lines: Vec<&str> = text.split_inclusive('\n').take(epochs).collect();
         if lines.len() < epochs {
             let detail = format!("has {} epochs, the checkpoint {epochs}", lines.len());

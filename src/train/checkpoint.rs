@@ -15,7 +15,7 @@
 //!
 //! [`Optimizer::slot_names`]: crate::train::Optimizer::slot_names
 
-use std::{borrow::Cow, collections::HashMap, fmt::Debug, fs, path::Path, time::Duration};
+use std::{borrow::Cow, collections::HashMap, fmt::Debug, path::Path, time::Duration};
 
 use safetensors::{Dtype, SafeTensors, View};
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     atomic_file,
     error::{Error, Result},
+    input_file,
     kernels::Element,
     nn::FullyConnectedNet,
     train::solver::{Position, Solver, SolverConfig},
@@ -31,6 +32,8 @@ use crate::{
 
 /// The metadata key of [`State`].
 const KEY: &str = "tilewise-checkpoint";
+/// Largest file that is read: four times the largest model file.
+const MAX_BYTES: u64 = 64 << 30;
 /// Layout of the file; another number is another layout.
 const FORMAT: u32 = 1;
 /// What stands before the digits of the checksum: JSON in a JSON string.
@@ -92,7 +95,7 @@ impl<T: Element> Solver<'_, T> {
     /// [`Error::Io`] if the file cannot be read, [`Error::File`] if it is no checkpoint, truncated
     /// or altered, [`Error::Setting`] if it belongs to other settings. Nothing is changed then.
     pub fn load_checkpoint(&mut self, path: &Path) -> Result<()> {
-        let mut bytes = fs::read(path).map_err(Error::io("read", path))?;
+        let mut bytes = input_file::read(path, MAX_BYTES)?;
         let state = verify(path, &mut bytes)?;
         for ((name, here), (_, there)) in self.identity().iter().zip(&state.settings) {
             if here != there {

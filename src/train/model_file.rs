@@ -6,18 +6,19 @@
 //! to classify pictures stands as JSON in the file's metadata under the key `tilewise`; a file
 //! without it, saved by PyTorch, loads as well.
 
-use std::{borrow::Cow, collections::BTreeMap, collections::HashMap, fs, path::Path};
+use std::{borrow::Cow, collections::BTreeMap, collections::HashMap, path::Path};
 
 use safetensors::{
-    Dtype, SafeTensors, View,
+    Dtype, SafeTensorError, SafeTensors, View,
     tensor::{Metadata as Header, TensorView},
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
     atomic_file,
-    data::Normalization,
+    data::{Normalization, check_class_names},
     error::{Error, Result},
+    input_file,
     kernels::Element,
     matrix::MatRef,
     nn::{FullyConnectedNet, Linear},
@@ -25,6 +26,10 @@ use crate::{
 
 /// The metadata key of [`Metadata`].
 const KEY: &str = "tilewise";
+/// Largest file that is read: four billion numbers in f32.
+const MAX_BYTES: u64 = 16 << 30;
+/// Bytes of the length of the header, which comes first.
+const LENGTH_BYTES: u64 = 8;
 
 /// What a model file says beside the network.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -58,8 +63,11 @@ struct Affine {
 /// replaced at once or not at all; equal networks make equal files.
 ///
 /// # Errors
-/// [`Error::File`] if a parameter is NaN or infinite, [`Error::Io`] if the file cannot be written.
+/// [`Error::File`] if a parameter is NaN or infinite or a class name has more than 256 characters,
+/// [`Error::Io`] if the file cannot be written.
 pub fn save<T: Element>(path: &Path, net: &FullyConnectedNet<T>, info: &ModelInfo) -> Result<()> {
+    check_class_names(&info.class_names)
+        .map_err(|detail| Error::file(path, format!("not saved: {detail}")))?;
     let step = if net.dropout() > 0.0 { 3 } else { 2 };
     let mut tensors = Vec::new();
     for (number, layer) in net.layers().iter().enumerate() {
@@ -101,18 +109,15 @@ pub fn save<T: Element>(path: &Path, net: &FullyConnectedNet<T>, info: &ModelInf
 /// [`ModelInfo`].
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be read, [`Error::File`] if it is no safetensors file, is cut
-/// off, its header contradicts itself, a tensor is missing, unknown, of another type than F32 or
-/// F64, does not fit its neighbours, or holds NaN or an infinity.
+/// [`Error::Io`] if the file cannot be read, [`Error::File`] if it is no regular file, larger than
+/// 16 GiB, no safetensors file or cut off, its header contradicts itself, a tensor is missing,
+/// unknown, of another type than F32 or F64, does not fit its neighbours, or holds NaN or an
+/// infinity, or a class name has more than 256 characters.
 pub fn load<T: Element>(path: &Path) -> Result<(FullyConnectedNet<T>, ModelInfo)> {
-    let bytes = fs::read(path).map_err(Error::io("read", path))?;
+    let bytes = read(path)?;
     // Both check that the header's sizes and offsets fit each other and the file.
-    let damaged = |error| {
-        let detail = format!("not a whole safetensors file ({error}); save or copy it again");
-        Error::file(path, detail)
-    };
-    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(damaged)?;
-    let tensors = SafeTensors::deserialize(&bytes).map_err(damaged)?;
+    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(damaged(path))?;
+    let tensors = SafeTensors::deserialize(&bytes).map_err(damaged(path))?;
     let metadata = metadata(path, &header)?;
     let layers = layers(path, &tensors)?;
     let wrong = |error: Error| Error::file(path, error.to_string());
@@ -128,7 +133,38 @@ pub fn load<T: Element>(path: &Path) -> Result<(FullyConnectedNet<T>, ModelInfo)
         let detail = format!("{names} class names in the metadata for {classes} outputs");
         return Err(Error::file(path, detail));
     }
+    check_class_names(&metadata.class_names).map_err(|detail| Error::file(path, detail))?;
     Ok((net, ModelInfo { normalization, class_names: metadata.class_names }))
+}
+
+/// The bytes of a safetensors file, which are only read if the header is one.
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let (mut file, size) = input_file::open(path, MAX_BYTES)?;
+    let mut bytes = Vec::new();
+    file.set_limit(size.min(LENGTH_BYTES));
+    input_file::read_rest(path, &mut file, LENGTH_BYTES, &mut bytes)?;
+    if let Ok(length) = <[u8; 8]>::try_from(&bytes[..]) {
+        let header = u64::from_le_bytes(length).min(size - LENGTH_BYTES);
+        file.set_limit(header);
+        input_file::read_rest(path, &mut file, header, &mut bytes)?;
+    }
+    match SafeTensors::read_metadata(&bytes) {
+        // What the header describes is yet to be read.
+        Ok(_) | Err(SafeTensorError::MetadataIncompleteBuffer) => {}
+        Err(error) => return Err(damaged(path)(error)),
+    }
+    let rest = size.saturating_sub(bytes.len() as u64);
+    file.set_limit(rest);
+    input_file::read_rest(path, &mut file, rest, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// What to say about a file that is no whole safetensors file.
+fn damaged(path: &Path) -> impl Fn(SafeTensorError) -> Error {
+    move |error| {
+        let detail = format!("not a whole safetensors file ({error}); save or copy it again");
+        Error::file(path, detail)
+    }
 }
 
 /// tilewise's part of a file's metadata, or its default.

@@ -24,6 +24,7 @@ use tilewise::{
     atomic_file,
     data::Cifar10,
     error::{Error, Result},
+    input_file,
 };
 
 use results::{Record, Results};
@@ -31,6 +32,8 @@ use space::{Axis, Draws};
 
 /// Says which sweep a directory holds.
 const SWEEP: &str = "sweep.toml";
+/// Largest such file that is read.
+const MAX_SETTINGS_BYTES: u64 = 1 << 20;
 const TABLE: &str = "sweep.csv";
 const PICTURE: &str = "sweep.svg";
 /// What directories of trials begin with.
@@ -224,7 +227,7 @@ fn open(dir: &Path, args: &SweepArgs, given: &Settings, overwrite: bool) -> Resu
     let wanted = wanted.to_string();
     let is_there = path.try_exists().map_err(Error::io("read", &path))?;
     if is_there && !overwrite {
-        let found = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+        let found = input_file::read_text(&path, MAX_SETTINGS_BYTES)?;
         if found == wanted {
             return Results::read(dir);
         }

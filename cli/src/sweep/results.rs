@@ -2,7 +2,6 @@
 
 use std::{
     fmt::Write as _,
-    fs,
     path::{Path, PathBuf},
 };
 
@@ -16,9 +15,12 @@ use crate::{
 use tilewise::{
     atomic_file,
     error::{Error, Result},
+    input_file,
 };
 
 const TRIALS: &str = "trials.jsonl";
+/// Largest file of records that is read: some 500,000 trials.
+const MAX_BYTES: u64 = 256 << 20;
 
 /// A trial that was trained up to some epoch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -106,7 +108,7 @@ impl Results {
     /// [`Error::Io`] if they cannot be read, [`Error::File`] if they are none.
     pub(super) fn read(dir: &Path) -> Result<Self> {
         let path = dir.join(TRIALS);
-        let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+        let text = input_file::read_text(&path, MAX_BYTES)?;
         let record = |(number, line): (usize, &str)| {
             serde_json::from_str(line)
                 .map_err(|error| Error::file(&path, format!("line {}: {error}", number + 1)))
