@@ -10,15 +10,21 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use crate::console::print;
+use crate::{
+    console::{name, print},
+    dataset,
+};
 use tilewise::{
     data::{
         ChannelStatistics, Cifar10, DownloadOptions, DownloadProgress, Form, ImageSet, Source,
         download, find,
     },
     error::Result,
+    printable,
 };
 
+/// Longest reason for another attempt, in characters.
+const MAX_REASON_CHARS: usize = 500;
 /// Labels that `info` lists.
 const FIRST_LABELS: usize = 100;
 /// Labels in a line.
@@ -80,7 +86,7 @@ pub fn run(args: &DataArgs) -> Result<()> {
 
 fn info(args: &InfoArgs) -> Result<()> {
     let source = find(&args.dir.dir)?;
-    let cifar = source.load()?;
+    let cifar = dataset::load(&source)?;
     let statistics = cifar.train.channel_statistics(0..cifar.train.len())?;
     print(&if args.json {
         as_json(&source, &cifar, &statistics)
@@ -132,13 +138,14 @@ fn as_text(source: &Source, cifar: &Cifar10, statistics: &ChannelStatistics) -> 
     );
     let (train_histogram, test_histogram) =
         (train.label_histogram(), test.map(ImageSet::label_histogram));
-    let width = train.class_names().iter().map(|name| name.chars().count()).max().unwrap_or(0);
+    let names: Vec<String> = train.class_names().iter().map(|text| name(text)).collect();
+    let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
     let mut line = |line: std::fmt::Arguments| {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{line}");
     };
     line(format_args!("label  {:width$}  training    test", "class"));
-    for (label, name) in train.class_names().iter().enumerate() {
+    for (label, name) in names.iter().enumerate() {
         let test = test_histogram.as_ref().map_or("-".into(), |counts| counts[label].to_string());
         line(format_args!("{label:5}  {name:width$}  {:8}  {test:>6}", train_histogram[label]));
     }
@@ -209,7 +216,9 @@ impl Report {
                 }
             }
             (bar, DownloadProgress::Retrying { attempt, reason }) => {
-                let line = format!("{reason}; attempt {attempt} follows");
+                // The reason may quote the server.
+                let line = printable::inline(&reason, MAX_REASON_CHARS);
+                let line = format!("{line}; attempt {attempt} follows");
                 match bar {
                     Some(bar) => bar.println(line),
                     None => eprintln!("{line}"),

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::console::Console;
+use crate::console::{Console, warn};
 use tilewise::{
     data::{Cifar10, Source, find, locate, synthetic},
     error::Result,
@@ -111,17 +111,31 @@ impl Origin {
         }
     }
 
-    /// All pictures.
+    /// All images. Standard error gets a line for each batch that is not as large as the original's
+    /// in an archive with the original's name.
     ///
     /// # Errors
     /// `Error::File` or `Error::Io` if a file is damaged or cannot be read.
     pub(super) fn load(&self) -> Result<Cifar10> {
         match self {
-            Self::Cifar10 { source, .. } => source.load(),
+            Self::Cifar10 { source, .. } => load(source),
             Self::Synthetic => Ok(Cifar10 {
                 train: synthetic(SYNTHETIC_TRAINING, SYNTHETIC_SEEDS[0])?,
                 test: Some(synthetic(SYNTHETIC_TEST, SYNTHETIC_SEEDS[1])?),
+                warnings: Vec::new(),
             }),
         }
     }
+}
+
+/// Loads CIFAR-10 and shows its warnings on standard error.
+///
+/// # Errors
+/// Those of [`Source::load`].
+pub(super) fn load(source: &Source) -> Result<Cifar10> {
+    let cifar = source.load()?;
+    for warning in &cifar.warnings {
+        warn(format_args!("{}: {warning}", source.path.display()));
+    }
+    Ok(cifar)
 }
