@@ -577,6 +577,81 @@ mod tests {
         assert_refused(b"T\xff\xff\xff\xff", "ends");
     }
 
+    /// Random programs: what the scan accepts never makes the interpreter print a value that an
+    /// opcode cannot work with, and the interpreter accepts little that the scan refuses.
+    #[test]
+    fn the_scan_follows_the_interpreter() {
+        const SEED: u64 = 11;
+        const TOKENS: [&[u8]; 34] = [
+            b"(",
+            b"0",
+            b"1",
+            b"2",
+            b"N",
+            b"K\x05",
+            b"I3\n",
+            b"L4L\n",
+            b"U\x01a",
+            b"X\x01\0\0\0b",
+            b"S'c'\n",
+            b")",
+            b"\x85",
+            b"\x86",
+            b"\x87",
+            b"t",
+            b"]",
+            b"l",
+            b"a",
+            b"e",
+            b"}",
+            b"d",
+            b"s",
+            b"u",
+            b"\x8f",
+            b"\x90",
+            b"\x91",
+            b"cm\nx\n",
+            b"\x93",
+            b"R",
+            b"b",
+            b"\x81",
+            b"o",
+            b"h\x00",
+        ];
+        let mut state = SEED;
+        let mut random = |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) as usize % below
+        };
+        let options =
+            serde_pickle::DeOptions::new().keep_restore_state().replace_unresolved_globals();
+        let (mut both, mut only_interpreter) = (0, 0);
+        for round in 0..100_000 {
+            let mut pickle = Vec::new();
+            for id in 0..2 + random(12) as u8 {
+                pickle.extend(TOKENS[random(TOKENS.len())]);
+                if random(4) == 0 {
+                    pickle.extend([b'q', id]);
+                }
+            }
+            pickle.push(b'.');
+            let interpreted = serde_pickle::value_from_slice(&pickle, options.clone());
+            let scanned = scan(&pickle);
+            let context = || format!("seed {SEED}, round {round}: {pickle:x?} {interpreted:?}");
+            match (&scanned, &interpreted) {
+                (Ok(_), Err(serde_pickle::Error::Eval(code, _))) => {
+                    // Wrong arguments of a call are not the scan's business.
+                    let is_printed = matches!(code, serde_pickle::ErrorCode::InvalidStackTop(..));
+                    assert!(!is_printed, "{}", context());
+                }
+                (Ok(_), Ok(_)) => both += 1,
+                (Err(_), Ok(_)) => only_interpreter += 1,
+                _ => {}
+            }
+        }
+        assert!(both > 1000 && only_interpreter < both / 20, "{both} {only_interpreter}");
+    }
+
     #[test]
     fn the_element_type_is_that_of_data() {
         let dtype = |name: &str| {
