@@ -13,9 +13,9 @@
 //!
 //! Builds with `RUSTFLAGS="--cfg tilewise_portable"` do without `std::arch`, see [`simd`].
 //!
-//! Errors are [`Error`], with the sizes, the path or the setting in it. Nothing starts a thread
-//! pool: operations run on the calling thread or on the caller's rayon pool, see
-//! [`threads::Threads`].
+//! Errors are [`Error`], with the sizes, the path or the setting in it. The library starts
+//! no threads: operations run on the calling thread or, where asked to, on the caller's rayon pool;
+//! see [`threads::Threads`].
 
 #![warn(missing_docs)]
 

@@ -61,7 +61,8 @@ impl Dropout {
     /// after another, columns side by side.
     ///
     /// # Errors
-    /// [`Error::Setting`] if columns stand apart.
+    /// [`Error::Setting`] if the column stride is not 1, or the threads of `gemm` are more than the
+    /// calling one and it is in no rayon pool.
     pub fn forward<T: Element>(
         &self,
         gemm: &Gemm<T>,

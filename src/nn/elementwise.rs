@@ -15,16 +15,29 @@ const LINE: usize = 16;
 pub(super) const SQUARES_BLOCK: usize = 1 << 15;
 
 /// `y = factor * x + y`.
-pub(super) fn add_scaled<T: Element>(gemm: &Gemm<T>, factor: T, x: &[T], y: &mut [T]) {
-    for_pairs(gemm, x, y, &|x, y| gemm.kernels().add_scaled(factor, x, y));
+///
+/// # Errors
+/// As [`Threads::tasks`](crate::threads::Threads::tasks), here and below.
+pub(super) fn add_scaled<T: Element>(
+    gemm: &Gemm<T>,
+    factor: T,
+    x: &[T],
+    y: &mut [T],
+) -> Result<()> {
+    for_pairs(gemm, x, y, &|x, y| gemm.kernels().add_scaled(factor, x, y))
 }
 
 /// `average = decay * average + (1 - decay) * x`.
-pub(crate) fn move_average<T: Element>(gemm: &Gemm<T>, decay: f64, x: &[T], average: &mut [T]) {
+pub(crate) fn move_average<T: Element>(
+    gemm: &Gemm<T>,
+    decay: f64,
+    x: &[T],
+    average: &mut [T],
+) -> Result<()> {
     let rule = Average { keep: T::from_f64(decay), take: T::from_f64(1.0 - decay) };
     for_pairs(gemm, x, average, &|x, average| {
         gemm.kernels().update(Update::Average(rule), average, x, [&mut [], &mut []]);
-    });
+    })
 }
 
 /// Runs `run` on parts of x and y, which are equally long.
@@ -33,10 +46,10 @@ fn for_pairs<T: Element>(
     x: &[T],
     y: &mut [T],
     run: &(impl Fn(&[T], &mut [T]) + Sync),
-) {
+) -> Result<()> {
     divide(
         (x, y),
-        gemm.tasks_for(x.len()),
+        gemm.tasks_for(x.len())?,
         &|(x, y): (&[T], &mut [T]), left, parts| {
             let at = cut(x.len(), LINE, left, parts);
             let ((x1, x2), (y1, y2)) = (x.split_at(at), y.split_at_mut(at));
@@ -44,26 +57,32 @@ fn for_pairs<T: Element>(
         },
         &|(x, y)| run(x, y),
     );
+    Ok(())
 }
 
 /// `x = factor * x`.
-pub(crate) fn scale<T: Element>(gemm: &Gemm<T>, factor: T, x: &mut [T]) {
-    let tasks = gemm.tasks_for(x.len());
+pub(crate) fn scale<T: Element>(gemm: &Gemm<T>, factor: T, x: &mut [T]) -> Result<()> {
+    let tasks = gemm.tasks_for(x.len())?;
     divide(
         x,
         tasks,
         &|x: &mut [T], left, parts| x.split_at_mut(cut(x.len(), LINE, left, parts)),
         &|x: &mut [T]| x.iter_mut().for_each(|x| *x = factor * *x),
     );
+    Ok(())
 }
 
 /// Sum of squares: blocks of a fixed size, added up in their order, so that the bits do not
 /// depend on the threads. `partial` holds one element for each block.
-pub(crate) fn sum_of_squares<T: Element>(gemm: &Gemm<T>, x: &[T], partial: &mut [T]) -> f64 {
+pub(crate) fn sum_of_squares<T: Element>(
+    gemm: &Gemm<T>,
+    x: &[T],
+    partial: &mut [T],
+) -> Result<f64> {
     let blocks = x.len().div_ceil(SQUARES_BLOCK);
     divide(
         (x, &mut partial[..blocks]),
-        gemm.tasks_for(x.len()),
+        gemm.tasks_for(x.len())?,
         &|(x, partial): (&[T], &mut [T]), left, parts| {
             let at = cut(x.len(), SQUARES_BLOCK, left, parts);
             let (x1, x2) = x.split_at(at);
@@ -76,7 +95,7 @@ pub(crate) fn sum_of_squares<T: Element>(gemm: &Gemm<T>, x: &[T], partial: &mut 
             }
         },
     );
-    partial[..blocks].iter().map(|sum| sum.to_f64()).sum()
+    Ok(partial[..blocks].iter().map(|sum| sum.to_f64()).sum())
 }
 
 /// `x * scale` where the mask keeps an element, else 0, in place.
@@ -86,13 +105,14 @@ pub(super) fn dropout<T: Element>(
     scale: T,
     x: MatMut<'_, T>,
 ) -> Result<()> {
-    let tasks = gemm.tasks_for(x.rows() * x.cols());
-    for_row_bands((0, x), tasks, &|(first_row, x): (usize, MatMut<'_, T>)| {
+    let tasks = gemm.tasks_for(x.rows() * x.cols())?;
+    for_row_bands((0, x), tasks.get(), &|(first_row, x): (usize, MatMut<'_, T>)| {
         gemm.kernels().dropout(mask, first_row, scale, &mut x.into());
     })
 }
 
-/// Runs `run` on bands of rows, each with the number of its first row.
+/// Runs `run` on bands of rows, each with the number of its first row. The tasks are those of the
+/// calling thread.
 ///
 /// # Errors
 /// As [`MatMut::split_rows`].

@@ -109,7 +109,7 @@ impl<T: Element> Linear<T> {
     /// Elements of scratch memory that the passes over `batch` rows need.
     ///
     /// # Errors
-    /// [`Error::SizeOverflow`] if that exceeds the address space.
+    /// As [`Gemm::scratch_len`].
     pub fn scratch_len(&self, gemm: &Gemm<T>, batch: usize) -> Result<usize> {
         let (input, output) = (self.in_features, self.out_features);
         let forward = gemm.scratch_len(batch, output, input)?;
@@ -121,7 +121,9 @@ impl<T: Element> Linear<T> {
     /// `out = x W + b`. x is (batch, in), out is (batch, out).
     ///
     /// # Errors
-    /// [`Error::Shape`] or [`Error::Length`] if an operand or `scratch` does not fit.
+    /// [`Error::Shape`] or [`Error::Length`] if an operand or `scratch` does not fit;
+    /// [`Error::Setting`] if the threads of `gemm` are more than the calling one and it is in no
+    /// rayon pool.
     pub fn forward<'a>(
         &self,
         gemm: &Gemm<T>,
@@ -152,7 +154,8 @@ impl<T: Element> Linear<T> {
     ///
     /// # Errors
     /// [`Error::Shape`] or [`Error::Length`] if an operand or `scratch` does not fit;
-    /// [`Error::Setting`] if x was packed before.
+    /// [`Error::Setting`] if x was packed before, or the threads of `gemm` are more than the calling
+    /// one and it is in no rayon pool.
     pub fn backward<'a>(
         &self,
         gemm: &Gemm<T>,

@@ -183,8 +183,8 @@ impl<T: Element> FullyConnectedNet<T> {
     /// Memory for passes of up to `capacity` rows over this network, forward and backward.
     ///
     /// # Errors
-    /// [`Error::Setting`] if `capacity` is 0; [`Error::SizeOverflow`] if the memory exceeds the
-    /// address space.
+    /// [`Error::Setting`] if `capacity` is 0, or the threads of `gemm` are more than the calling one
+    /// and it is in no rayon pool; [`Error::SizeOverflow`] if the memory exceeds the address space.
     pub fn workspace(&self, gemm: Gemm<T>, capacity: usize) -> Result<Workspace<T>> {
         self.workspace_for(gemm, capacity, Passes::Gradient)
     }
@@ -235,7 +235,8 @@ impl<T: Element> FullyConnectedNet<T> {
     ///
     /// # Errors
     /// [`Error::BatchTooLarge`] if the workspace has no room for the batch; [`Error::Shape`] if x
-    /// has another number of columns, or the workspace was planned for another network.
+    /// has another number of columns; [`Error::Setting`] if the workspace was planned for a network
+    /// of another shape, or for several threads and the calling one is in no rayon pool.
     pub fn forward<'a>(
         &self,
         x: impl Into<Operand<'a, T>>,
@@ -253,8 +254,10 @@ impl<T: Element> FullyConnectedNet<T> {
         mode: Mode,
         first: usize,
     ) -> Result<()> {
+        workspace.expect(&self.layers, Passes::Forward)?;
         let gemm = *workspace.gemm();
         let (batch, last) = (x.shape().0, self.layers.len() - 1);
+        workspace.set_rows(0);
         for (l, layer) in self.layers.iter().enumerate() {
             let (hidden, out, scratch) = workspace.forward_parts(l, batch)?;
             let mask = match mode {
@@ -273,31 +276,36 @@ impl<T: Element> FullyConnectedNet<T> {
             };
             layer.forward_finish(&gemm, hidden.map_or(x, Operand::from), out, finish, scratch)?;
         }
+        workspace.set_rows(batch);
         Ok(())
     }
 
-    /// The cross-entropy of each row of the last forward pass.
+    /// The cross-entropy of each row of the last forward pass over this network.
     ///
     /// # Errors
-    /// [`Error::Label`] if a label names no class.
+    /// [`Error::Label`] if a label names no class; [`Error::Length`] if there are not as many as the
+    /// pass had rows; [`Error::Setting`] if the workspace was planned for a network of another shape,
+    /// or for several threads and the calling one is in no rayon pool.
     pub fn row_losses<'w>(
         &self,
         workspace: &'w mut Workspace<T>,
         labels: &[u8],
     ) -> Result<&'w [T]> {
+        workspace.expect(&self.layers, Passes::Forward)?;
         let (logits, _, row_losses) = workspace.loss_parts(labels.len())?;
         CrossEntropy::default().forward(logits, labels, row_losses)?;
         Ok(row_losses)
     }
 
-    /// Mean cross-entropy of the last forward pass plus the L2 term.
+    /// Mean cross-entropy of the last forward pass over this network plus the L2 term.
     ///
     /// # Errors
-    /// [`Error::Label`] if a label names no class.
+    /// As [`row_losses`](Self::row_losses).
     pub fn loss(&self, workspace: &mut Workspace<T>, labels: &[u8]) -> Result<f64> {
+        workspace.expect(&self.layers, Passes::Forward)?;
         let (logits, _, row_losses) = workspace.loss_parts(labels.len())?;
         let loss = CrossEntropy::default().forward(logits, labels, row_losses)?;
-        Ok(loss + self.regularisation(workspace))
+        Ok(loss + self.regularisation(workspace)?)
     }
 
     /// Forward and backward pass over a batch x, (batch, input): the loss, and the gradients of
@@ -313,13 +321,14 @@ impl<T: Element> FullyConnectedNet<T> {
         mode: Mode,
     ) -> Result<f64> {
         let x = x.into();
+        workspace.expect(&self.layers, Passes::Gradient)?;
         self.forward(x, workspace, mode)?;
         let batch = labels.len();
         let loss = self.loss_backward(workspace, labels, CrossEntropy::default(), batch)?;
         for l in (0..self.layers.len()).rev() {
             self.backward_input(l, workspace, batch, mode)?;
             self.backward_parameters(l, x, workspace, batch, false)?;
-            self.add_l2_gradient(l, workspace);
+            self.add_l2_gradient(l, workspace)?;
         }
         Ok(loss)
     }
@@ -333,10 +342,11 @@ impl<T: Element> FullyConnectedNet<T> {
         criterion: CrossEntropy,
         of: usize,
     ) -> Result<f64> {
+        workspace.expect(&self.layers, Passes::FusedUpdate)?;
         let (logits, d_logits, row_losses) = workspace.loss_parts(labels.len())?;
-        let d_logits = d_logits.expect("a workspace for backward passes");
+        let d_logits = d_logits.expect("passes backward have their memory");
         let loss = criterion.part_backward(logits, labels, d_logits, of, row_losses)?;
-        Ok(loss + self.regularisation(workspace))
+        Ok(loss + self.regularisation(workspace)?)
     }
 
     /// The gradient of the input of layer `layer` from that of its output, unless it is the
@@ -348,6 +358,7 @@ impl<T: Element> FullyConnectedNet<T> {
         batch: usize,
         mode: Mode,
     ) -> Result<()> {
+        workspace.expect(&self.layers, Passes::FusedUpdate)?;
         // A kept activation was scaled, a dropped one is 0: the gate passes what was kept.
         let scale = match mode {
             Mode::Training { .. } => self.dropout.scale(),
@@ -372,6 +383,7 @@ impl<T: Element> FullyConnectedNet<T> {
         batch: usize,
         go_on: bool,
     ) -> Result<()> {
+        workspace.expect(&self.layers, Passes::LayerUpdate)?;
         let gemm = *workspace.gemm();
         let parts = workspace.backward_parts(layer, batch)?;
         let (rows, cols) = self.layers[layer].weight().shape();
@@ -389,13 +401,15 @@ impl<T: Element> FullyConnectedNet<T> {
     }
 
     /// Adds the gradient of the L2 term to that of the weights of layer `layer`.
-    pub(crate) fn add_l2_gradient(&self, layer: usize, workspace: &mut Workspace<T>) {
-        if self.l2 != 0.0 {
-            let gemm = *workspace.gemm();
-            let [weight, _] = self.layers[layer].parameters();
-            let d_weight = workspace.gradient_mut(layer, 0);
-            elementwise::add_scaled(&gemm, T::from_f64(2.0 * self.l2), weight, d_weight);
+    pub(crate) fn add_l2_gradient(&self, layer: usize, workspace: &mut Workspace<T>) -> Result<()> {
+        workspace.expect(&self.layers, Passes::Gradient)?;
+        if self.l2 == 0.0 {
+            return Ok(());
         }
+        let gemm = *workspace.gemm();
+        let [weight, _] = self.layers[layer].parameters();
+        let d_weight = workspace.gradient_mut(layer, 0);
+        elementwise::add_scaled(&gemm, T::from_f64(2.0 * self.l2), weight, d_weight)
     }
 
     /// Updates the weights of layer `layer` as their gradient comes into being; that of the biases
@@ -408,6 +422,7 @@ impl<T: Element> FullyConnectedNet<T> {
         batch: usize,
         finish: Finish<'_, T>,
     ) -> Result<()> {
+        workspace.expect(&self.layers, Passes::FusedUpdate)?;
         let gemm = *workspace.gemm();
         let LayerParts { x: hidden, d_out, bias, scratch, .. } =
             workspace.backward_parts(layer, batch)?;
@@ -416,16 +431,16 @@ impl<T: Element> FullyConnectedNet<T> {
     }
 
     /// `l2` times the sum of all squared weights.
-    fn regularisation(&self, workspace: &mut Workspace<T>) -> f64 {
+    fn regularisation(&self, workspace: &mut Workspace<T>) -> Result<f64> {
         if self.l2 == 0.0 {
-            return 0.0;
+            return Ok(0.0);
         }
         let gemm = *workspace.gemm();
         let squares = self.layers.iter().map(|layer| {
             let [weight, _] = layer.parameters();
             elementwise::sum_of_squares(&gemm, weight, workspace.partial_sums())
         });
-        self.l2 * squares.sum::<f64>()
+        Ok(self.l2 * squares.sum::<Result<f64>>()?)
     }
 
     /// The class with the largest logit in each row; the first of equals.

@@ -166,13 +166,9 @@ impl<T: Element> Predictor<T> {
     /// threads are made ready.
     ///
     /// # Errors
-    /// [`Error::Setting`] if `capacity` is 0; [`Error::SizeOverflow`] if the memory exceeds the
-    /// address space.
+    /// [`Error::Setting`] if `capacity` is 0, or `threads` are more than the calling one and it is in
+    /// no rayon pool; [`Error::SizeOverflow`] if the memory exceeds the address space.
     pub fn scratch_on(&self, threads: Threads, capacity: usize) -> Result<Scratch<T>> {
-        let threads = match threads {
-            Threads::Pool => Threads::Count(threads.tasks()),
-            threads => threads,
-        };
         self.scratch_for(self.gemm.threads(threads), capacity)
     }
 
@@ -180,6 +176,7 @@ impl<T: Element> Predictor<T> {
         if capacity == 0 {
             return Err(Error::setting("capacity", capacity, "at least 1"));
         }
+        let gemm = gemm.resolved()?;
         let hidden = &self.dims[1..self.dims.len() - 1];
         let widest = hidden.iter().copied().max().unwrap_or(0);
         let overflow =
@@ -214,8 +211,9 @@ impl<T: Element> Predictor<T> {
     /// # Errors
     /// [`Error::Shape`] or [`Error::Length`] if x or `out` does not fit the network or each other,
     /// [`Error::Setting`] if the scratch was made for a network of another shape or instruction
-    /// set, if pictures come and the predictor has no normalisation for them, or if the columns of
-    /// `out` stand apart. `out` is untouched then.
+    /// set, if pictures come and the predictor has no normalisation for them, if the column stride
+    /// of `out` is not 1, or if the scratch is for several threads and the calling one is in no rayon
+    /// pool. `out` is untouched then.
     pub fn predict_into<'a>(
         &self,
         x: impl Into<Examples<'a, T>>,
@@ -255,6 +253,7 @@ impl<T: Element> Predictor<T> {
 
     /// The number of examples, if they and the scratch fit.
     fn check(&self, x: &Examples<'_, T>, scratch: &Scratch<T>) -> Result<usize> {
+        scratch.gemm.tasks()?;
         if scratch.dims != self.dims || scratch.instruction_set() != self.gemm.instruction_set() {
             let found = format!("for {:?} on {}", scratch.dims, scratch.instruction_set());
             let expected = format!("for {:?} on {}", self.dims, self.gemm.instruction_set());

@@ -15,7 +15,8 @@ impl Relu {
     /// `out = max(x, 0)`. Both are (batch, features) with their columns side by side.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the shapes differ, [`Error::Setting`] if columns stand apart.
+    /// [`Error::Shape`] if the shapes differ, [`Error::Setting`] if a column stride is not 1, or the
+    /// threads of `gemm` are more than the calling one and it is in no rayon pool.
     pub fn forward<T: Element>(
         &self,
         gemm: &Gemm<T>,
@@ -23,6 +24,7 @@ impl Relu {
         mut out: MatMut<'_, T>,
     ) -> Result<()> {
         out.expect_shape("output of a rectifier", x.shape())?;
+        gemm.tasks()?;
         for i in 0..x.rows() {
             let apart = || columns_apart(x.col_stride());
             let row = x.row(i).ok_or_else(apart)?;
@@ -36,7 +38,8 @@ impl Relu {
     /// their columns side by side.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the shapes differ, [`Error::Setting`] if columns stand apart.
+    /// [`Error::Shape`] if the shapes differ, [`Error::Setting`] if a column stride is not 1, or the
+    /// threads of `gemm` are more than the calling one and it is in no rayon pool.
     pub fn backward<T: Element>(
         &self,
         gemm: &Gemm<T>,
@@ -44,6 +47,7 @@ impl Relu {
         mut gradient: MatMut<'_, T>,
     ) -> Result<()> {
         gradient.expect_shape("gradient of a rectifier", activation.shape())?;
+        gemm.tasks()?;
         for i in 0..activation.rows() {
             let apart = || columns_apart(activation.col_stride());
             let row = activation.row(i).ok_or_else(apart)?;

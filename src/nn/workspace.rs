@@ -14,11 +14,20 @@ use crate::{
 
 /// Activations, gradients and scratch memory for passes of up to `capacity` rows over one network.
 /// Smaller batches use the same memory; larger ones are errors. Plan it inside of the rayon pool
-/// that the passes will use: its threads are made ready then.
+/// that the passes will use: the pool's size is read then, and its threads are made ready.
+///
+/// It serves every network whose layers have the shapes that it was planned for: parameters are not
+/// part of a plan, so a copy of the network or the average of its parameters can share it. Networks
+/// of other shapes are refused.
 #[derive(Debug)]
 pub struct Workspace<T: Element> {
     gemm: Gemm<T>,
     capacity: usize,
+    /// Inputs and outputs of the layers that it was planned for.
+    shapes: Vec<(usize, usize)>,
+    passes: Passes,
+    /// Rows of the last forward pass; 0 if none came to its end.
+    rows: usize,
     block: AlignedBuf<T>,
     parts: Parts,
 }
@@ -31,7 +40,7 @@ pub enum Passes {
     /// Backward passes that update the weights as their gradients come into being: only the
     /// gradients of the biases have a place.
     FusedUpdate,
-    /// Backward passes that finish with the weights of a layer before they go on to the next: the
+    /// Backward passes that finish with the weights of a layer before the next layer: the
     /// gradients of all weights share one place.
     LayerUpdate,
     /// Backward passes that leave the gradients of all parameters behind.
@@ -147,17 +156,19 @@ impl<T: Element> Workspace<T> {
     /// Plans for `layers`, one after another, and batches of up to `capacity` rows.
     ///
     /// # Errors
-    /// [`Error::Setting`] if `capacity` is 0; [`Error::SizeOverflow`] if the memory exceeds the
-    /// address space.
+    /// [`Error::Setting`] if `capacity` is 0, or the threads of `gemm` are more than the calling one
+    /// and it is in no rayon pool; [`Error::SizeOverflow`] if the memory exceeds the address space.
     pub(super) fn plan(
         gemm: Gemm<T>,
         layers: &[Linear<T>],
         capacity: usize,
         passes: Passes,
     ) -> Result<Self> {
+        let gemm = gemm.resolved()?;
         let parts = Parts::plan(&gemm, layers, capacity, passes)?;
         warm_up();
-        Ok(Self { gemm, capacity, block: AlignedBuf::zeroed(parts.len)?, parts })
+        let (shapes, block) = (shapes(layers).collect(), AlignedBuf::zeroed(parts.len)?);
+        Ok(Self { gemm, capacity, shapes, passes, rows: 0, block, parts })
     }
 
     /// Bytes of a workspace that is planned alike.
@@ -190,12 +201,17 @@ impl<T: Element> Workspace<T> {
         &self.gemm
     }
 
-    /// The logits of the last forward pass: (batch, classes).
+    /// The first `batch` logits of the last forward pass: (batch, classes).
     ///
     /// # Errors
-    /// [`Error::BatchTooLarge`] if there is no room for that many rows.
+    /// [`Error::BatchTooLarge`] if there is no room for that many rows; [`Error::Setting`] if the
+    /// last forward pass had fewer.
     pub fn logits(&self, batch: usize) -> Result<MatRef<'_, T>> {
         self.check(batch)?;
+        if batch > self.rows {
+            let expected = format!("at most {}, those of the last forward pass", self.rows);
+            return Err(Error::setting("rows of logits", batch, expected));
+        }
         let rows = self.parts.values.last().expect("at least one layer");
         Ok(rows.view(&self.block[rows.range.clone()], batch))
     }
@@ -225,6 +241,27 @@ impl<T: Element> Workspace<T> {
         (gradient, partial)
     }
 
+    /// An error unless the layers have the shapes that were planned for, and `passes` have their
+    /// memory here and can run on the calling thread.
+    pub(crate) fn expect(&self, layers: &[Linear<T>], passes: Passes) -> Result<()> {
+        if !shapes(layers).eq(self.shapes.iter().copied()) {
+            let found = format!("planned for layers of (inputs, outputs) {:?}", self.shapes);
+            let shapes: Vec<_> = shapes(layers).collect();
+            let expected = format!("one planned for this network, with layers of {shapes:?}");
+            return Err(Error::setting("workspace", found, expected));
+        }
+        if self.passes < passes {
+            let found = format!("planned for passes {:?}", self.passes);
+            return Err(Error::setting("workspace", found, format!("one for {passes:?}")));
+        }
+        self.gemm.tasks().map(|_| ())
+    }
+
+    /// Notes that a forward pass has begun, or has come to its end with so many rows.
+    pub(super) fn set_rows(&mut self, rows: usize) {
+        self.rows = rows;
+    }
+
     fn check(&self, batch: usize) -> Result<()> {
         if batch > self.capacity {
             return Err(Error::BatchTooLarge { batch, capacity: self.capacity });
@@ -249,14 +286,18 @@ impl<T: Element> Workspace<T> {
         Ok((x.map(|rows| rows.view(x_data, batch)), out.view_mut(out_data, batch), scratch))
     }
 
-    /// Logits, and room for the losses of the rows and for the gradient of the logits; none in a
-    /// workspace for forward passes.
+    /// Logits of the last forward pass, which had `batch` rows, and room for the losses of the rows
+    /// and for the gradient of the logits; none in a workspace for forward passes.
     #[allow(clippy::type_complexity, reason = "three views, named where they are taken apart")]
     pub(super) fn loss_parts(
         &mut self,
         batch: usize,
     ) -> Result<(MatRef<'_, T>, Option<MatMut<'_, T>>, &mut [T])> {
         self.check(batch)?;
+        if batch != self.rows {
+            let what = "labels, one for each row of the last forward pass";
+            return Err(Error::Length { what, expected: self.rows, found: batch });
+        }
         let (logits, gradient) = match (self.parts.values.last(), self.parts.gradients.last()) {
             (Some(logits), Some(gradient)) => (logits, gradient),
             _ => unreachable!("a network has layers"),
@@ -305,6 +346,11 @@ impl<T: Element> Workspace<T> {
     pub(super) fn partial_sums(&mut self) -> &mut [T] {
         &mut self.block[self.parts.partial_sums.clone()]
     }
+}
+
+/// Inputs and outputs of layers.
+fn shapes<T: Element>(layers: &[Linear<T>]) -> impl Iterator<Item = (usize, usize)> + '_ {
+    layers.iter().map(|layer| (layer.in_features(), layer.out_features()))
 }
 
 impl Rows {

@@ -73,8 +73,9 @@ impl Evaluation {
     }
 }
 
-/// Evaluates networks of one shape on pictures of a set, batch by batch. After construction nothing
-/// is allocated. Construct and run it inside of the rayon pool that it is to use.
+/// Evaluates networks of one shape on images of a set, batch by batch. After construction nothing
+/// is allocated. With more threads than the calling one, construct and run it inside of the rayon
+/// pool that it is to use.
 pub struct Evaluator<'a, T: Element> {
     workspace: Workspace<T>,
     feed: Feed<'a, T>,
@@ -86,8 +87,9 @@ impl<'a, T: Element> Evaluator<'a, T> {
     /// not depend on that size.
     ///
     /// # Errors
-    /// [`Error::Setting`](crate::Error::Setting) if `batch_size` is 0,
-    /// [`Error::Shape`](crate::Error::Shape) if the network does not fit the pictures.
+    /// [`Error::Setting`](crate::Error::Setting) if `batch_size` is 0, or the threads of `gemm` are
+    /// more than the calling one and it is in no rayon pool;
+    /// [`Error::Shape`](crate::Error::Shape) if the network does not fit the images.
     pub fn new(
         net: &FullyConnectedNet<T>,
         gemm: Gemm<T>,
@@ -107,9 +109,9 @@ impl<'a, T: Element> Evaluator<'a, T> {
     /// Loss and accuracy of `net` on the pictures `indices`.
     ///
     /// # Errors
-    /// [`Error::Setting`](crate::Error::Setting) if an index names no picture,
-    /// [`Error::Label`](crate::Error::Label) if the network knows fewer classes than the pictures,
-    /// [`Error::Shape`](crate::Error::Shape) if it has another shape than planned.
+    /// [`Error::Setting`](crate::Error::Setting) if an index names no image, if the network has
+    /// another shape than planned, or if there are several threads and the calling one is in no rayon
+    /// pool; [`Error::Label`](crate::Error::Label) if the network knows fewer classes than the images.
     pub fn run(&mut self, net: &FullyConnectedNet<T>, indices: &[u32]) -> Result<&Evaluation> {
         self.run_with(net, indices, &mut |_, _| ())
     }

@@ -6,7 +6,7 @@ use crate::{
     error::{Error, Result},
     gemm::GatheredRows,
     kernels::Element,
-    threads::{cut, divide},
+    threads::{Tasks, cut, divide},
 };
 
 /// A set of pictures, how their bytes become inputs, and room for the labels of a batch.
@@ -77,7 +77,7 @@ impl<'a, T: Element> Feed<'a, T> {
         &'b mut self,
         indices: &'b [u32],
         epoch: u64,
-        tasks: usize,
+        tasks: Tasks,
     ) -> Result<(GatheredRows<'b, T>, &'b [u8])> {
         if self.augmented.is_none() {
             return self.batch(indices);

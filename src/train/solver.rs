@@ -75,7 +75,8 @@ pub struct SolverConfig {
     pub validation_samples: Option<usize>,
     /// Seed of the order of the pictures.
     pub seed: u64,
-    /// Tasks; see [`Threads`]. The result's bits do not depend on it.
+    /// Tasks: by default the calling thread alone. The result's bits do not depend on it. For more
+    /// of them, construct and run the solver inside of a rayon pool; see [`Threads`].
     pub threads: Threads,
 }
 
@@ -96,7 +97,7 @@ impl Default for SolverConfig {
             train_accuracy_samples: 1000,
             validation_samples: None,
             seed: 0,
-            threads: Threads::Pool,
+            threads: Threads::Caller,
         }
     }
 }
@@ -159,9 +160,9 @@ pub struct Best<'a, T: Element> {
     pub net: &'a FullyConnectedNet<T>,
 }
 
-/// Trains a network on a set of pictures, by a [`Trainer`]. After construction nothing is
-/// allocated. Construct and run it inside of the rayon pool that it is to use:
-/// `pool.install(|| Solver::new(…)?.train())`.
+/// Trains a network on a set of images, by a [`Trainer`]. After construction nothing is allocated.
+/// It runs on the calling thread; with [`SolverConfig::threads`], on the rayon pool in which it is
+/// constructed and used: `pool.install(|| Solver::new(...)?.train())`.
 pub struct Solver<'a, T: Element> {
     pub(super) trainer: Trainer<T>,
     pub(super) config: SolverConfig,
@@ -192,9 +193,9 @@ impl<'a, T: Element> Solver<'a, T> {
     /// Plans a run.
     ///
     /// # Errors
-    /// [`Error::Setting`] if a setting makes no sense, [`Error::Shape`] if the network does not
-    /// fit the pictures, [`Error::IsaUnavailable`] if `TILEWISE_ISA` names a set that is not
-    /// available.
+    /// [`Error::Setting`] if a setting makes no sense, or the threads are more than the calling one
+    /// and it is in no rayon pool; [`Error::Shape`] if the network does not fit the images;
+    /// [`Error::IsaUnavailable`] if `TILEWISE_ISA` names an instruction set that is not available.
     pub fn new(
         net: FullyConnectedNet<T>,
         data: TrainingData<'a>,
@@ -249,7 +250,8 @@ impl<'a, T: Element> Solver<'a, T> {
     ///
     /// # Errors
     /// [`Error::Diverged`] when the loss is no longer finite: training stops before the update;
-    /// history and best parameters are kept.
+    /// history and best parameters are kept. [`Error::Setting`] if there are several threads and the
+    /// calling one is in no rayon pool.
     pub fn train(&mut self) -> Result<()> {
         self.train_with(&mut |_| ControlFlow::Continue(()))
     }
@@ -287,6 +289,7 @@ impl<'a, T: Element> Solver<'a, T> {
         &mut self,
         on_progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>> {
+        let tasks = self.trainer.tasks()?;
         let epoch = self.position.epochs + 1;
         let begin = Instant::now();
         let before = self.position.time;
@@ -300,7 +303,6 @@ impl<'a, T: Element> Solver<'a, T> {
             let schedule = &self.config.schedule;
             let rate = schedule.rate(base, step, batches as u64, iterations as u64);
             self.trainer.set_learning_rate(rate)?;
-            let tasks = self.config.threads.tasks();
             let (x, labels) = self.feed.training_batch(batch, epoch as u64, tasks)?;
             let StepStats { loss, rows, .. } = self.trainer.step(x, labels)?;
             self.history.loss_history.push(loss);

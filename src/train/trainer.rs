@@ -19,7 +19,7 @@ use crate::{
         sum_of_squares,
     },
     simd::Denormals,
-    threads::Threads,
+    threads::{Tasks, Threads},
     train::optim::{Optimizer, OptimizerState, ParameterKind},
 };
 
@@ -46,7 +46,8 @@ pub struct TrainerConfig {
     /// What becomes of denormal numbers during a step; the setting of the caller's thread is back
     /// after it.
     pub denormals: Denormals,
-    /// Tasks; see [`Threads`]. The result's bits do not depend on it.
+    /// Tasks: by default the calling thread alone. The result's bits do not depend on it. For more
+    /// of them, construct and use the trainer inside of a rayon pool; see [`Threads`].
     pub threads: Threads,
 }
 
@@ -60,7 +61,7 @@ impl Default for TrainerConfig {
             ema_decay: None,
             store_gradients: false,
             denormals: Denormals::Flush,
-            threads: Threads::Pool,
+            threads: Threads::Caller,
         }
     }
 }
@@ -93,8 +94,9 @@ pub struct StepTimes {
     pub updates: Duration,
 }
 
-/// Trains a network step by step. After construction nothing is allocated. Construct and use it
-/// inside of the rayon pool that it is to use: `pool.install(|| …)`.
+/// Trains a network step by step. After construction nothing is allocated. It runs on the calling
+/// thread; with [`TrainerConfig::threads`], on the rayon pool in which it is constructed and used:
+/// `pool.install(|| ...)`.
 ///
 /// ```
 /// use tilewise::{matrix::MatRef, nn::{FullyConnectedNet, NetConfig}};
@@ -134,9 +136,9 @@ impl<T: Element> Trainer<T> {
     /// Plans training steps with the best instruction set.
     ///
     /// # Errors
-    /// [`Error::Setting`] if a setting makes no sense, [`Error::SizeOverflow`] if the memory
-    /// exceeds the address space, [`Error::IsaUnavailable`] if `TILEWISE_ISA` names a set that is
-    /// not available.
+    /// [`Error::Setting`] if a setting makes no sense, or the threads are more than the calling one
+    /// and it is in no rayon pool; [`Error::SizeOverflow`] if the memory exceeds the address space;
+    /// [`Error::IsaUnavailable`] if `TILEWISE_ISA` names an instruction set that is not available.
     pub fn new(
         net: FullyConnectedNet<T>,
         optimizer: Optimizer,
@@ -193,8 +195,10 @@ impl<T: Element> Trainer<T> {
     /// # Errors
     /// [`Error::Diverged`] if the loss is not finite; then nothing is updated.
     /// [`Error::BatchTooLarge`], [`Error::Shape`], [`Error::Length`] or [`Error::Label`] if the
-    /// batch does not fit, [`Error::Setting`] if it is empty.
+    /// batch does not fit; [`Error::Setting`] if it is empty, if the network was replaced by one of
+    /// another shape, or if the trainer has several threads and the calling one is in no rayon pool.
     pub fn step<'x>(&mut self, x: impl Into<Operand<'x, T>>, labels: &[u8]) -> Result<StepStats> {
+        self.workspace.expect(self.net.layers(), self.passes)?;
         self.pending = None;
         if self.passes == Passes::Gradient {
             self.accumulate(x, labels, labels.len())?;
@@ -247,6 +251,7 @@ impl<T: Element> Trainer<T> {
         labels: &[u8],
         of: usize,
     ) -> Result<StepStats> {
+        self.workspace.expect(self.net.layers(), self.passes)?;
         if self.passes != Passes::Gradient {
             let expected = "true, for gradients that are accumulated";
             return Err(Error::setting("store_gradients", false, expected));
@@ -277,8 +282,11 @@ impl<T: Element> Trainer<T> {
     /// Updates the parameters with the accumulated gradients.
     ///
     /// # Errors
-    /// [`Error::Setting`] if nothing, or not the whole batch, was accumulated.
+    /// [`Error::Setting`] if nothing, or not the whole batch, was accumulated, if the network was
+    /// replaced by one of another shape, or if the trainer has several threads and the calling one is
+    /// in no rayon pool. Nothing is updated then.
     pub fn apply(&mut self) -> Result<StepStats> {
+        self.workspace.expect(self.net.layers(), self.passes)?;
         let Some(Pending { mut stats, .. }) = self.pending.filter(|p| p.rows == p.of) else {
             let (rows, of) = self.pending.map_or((0, 0), |pending| (pending.rows, pending.of));
             let found = format!("{rows} of {of} rows");
@@ -287,9 +295,9 @@ impl<T: Element> Trainer<T> {
         let _denormals = self.config.denormals.set();
         let mut clock = Clock::start();
         for l in 0..self.net.layers().len() {
-            self.net.add_l2_gradient(l, &mut self.workspace);
+            self.net.add_l2_gradient(l, &mut self.workspace)?;
         }
-        stats.gradient_norm = self.clip();
+        stats.gradient_norm = self.clip()?;
         self.optimizer.begin_step();
         for l in 0..self.net.layers().len() {
             self.update(l, 0, ParameterKind::Weights { l2: 0.0 })?;
@@ -313,7 +321,7 @@ impl<T: Element> Trainer<T> {
         let gemm = *self.workspace.gemm();
         for (average, layer) in average.layers_mut().iter_mut().zip(self.net.layers()) {
             for (average, w) in average.parameters_mut().into_iter().zip(layer.parameters()) {
-                move_average(&gemm, decay, w, average);
+                move_average(&gemm, decay, w, average)?;
             }
         }
         Ok(())
@@ -368,14 +376,14 @@ impl<T: Element> Trainer<T> {
 
     /// Scales the gradients down to the largest norm allowed, as PyTorch's `clip_grad_norm_`, and
     /// returns what their norm was.
-    fn clip(&mut self) -> Option<f64> {
-        let largest = self.config.clip_norm?;
+    fn clip(&mut self) -> Result<Option<f64>> {
+        let Some(largest) = self.config.clip_norm else { return Ok(None) };
         let gemm = *self.workspace.gemm();
         let mut squares = 0.0;
         for l in 0..self.net.layers().len() {
             for tensor in 0..2 {
                 let (gradient, partial) = self.workspace.gradient_and_partial_sums(l, tensor);
-                squares += sum_of_squares(&gemm, gradient, partial);
+                squares += sum_of_squares(&gemm, gradient, partial)?;
             }
         }
         let norm = squares.sqrt();
@@ -384,11 +392,11 @@ impl<T: Element> Trainer<T> {
             for l in 0..self.net.layers().len() {
                 for tensor in 0..2 {
                     let gradient = self.workspace.gradient_mut(l, tensor);
-                    scale(&gemm, T::from_f64(factor), gradient);
+                    scale(&gemm, T::from_f64(factor), gradient)?;
                 }
             }
         }
-        Some(norm)
+        Ok(Some(norm))
     }
 
     /// Changes the learning rate of the steps to come.
@@ -421,7 +429,8 @@ impl<T: Element> Trainer<T> {
         self.average.as_ref()
     }
 
-    /// The network, to be changed: parameters, not shapes.
+    /// The network, to be changed: parameters, not shapes. A network of another shape in its place is
+    /// refused by the steps to come.
     pub fn net_mut(&mut self) -> &mut FullyConnectedNet<T> {
         &mut self.net
     }
@@ -449,6 +458,14 @@ impl<T: Element> Trainer<T> {
     /// Bytes of activations, gradients and scratch memory.
     pub fn workspace_bytes(&self) -> usize {
         self.workspace.bytes()
+    }
+
+    /// The tasks of the calling thread.
+    ///
+    /// # Errors
+    /// As [`Threads::tasks`].
+    pub(super) fn tasks(&self) -> Result<Tasks> {
+        self.workspace.gemm().tasks()
     }
 
     /// The network to evaluate, and memory for forward passes over batches of its.

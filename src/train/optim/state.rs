@@ -142,8 +142,9 @@ impl<T: Element> OptimizerState<T> {
     /// is divided among the tasks of `gemm`.
     ///
     /// # Errors
-    /// [`Error::Setting`] if there is no such tensor or no step was begun; [`Error::Length`] if
-    /// the parameters or the gradient have another length.
+    /// [`Error::Setting`] if there is no such tensor, no step was begun, or the threads of `gemm` are
+    /// more than the calling one and it is in no rayon pool; [`Error::Length`] if the parameters or
+    /// the gradient have another length.
     pub fn update(
         &mut self,
         gemm: &Gemm<T>,
@@ -159,12 +160,13 @@ impl<T: Element> OptimizerState<T> {
                 return Err(Error::Length { what, expected, found });
             }
         }
+        let tasks = gemm.tasks_for(expected)?;
         let rule = self.rule(learning_rate, kind);
         let slots = self.slots_of(tensor)?;
         let line = ALIGNMENT / size_of::<T>();
         divide(
             (parameters, gradient, slots),
-            gemm.tasks_for(expected),
+            tasks,
             &|(w, g, slots): (&mut [T], &[T], [&mut [T]; MAX_SLOTS]), left, parts| {
                 let at = cut(w.len(), line, left, parts);
                 let ((w1, w2), (g1, g2)) = (w.split_at_mut(at), g.split_at(at));
