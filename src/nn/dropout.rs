@@ -45,6 +45,11 @@ impl Dropout {
         self.probability
     }
 
+    /// The seed of its masks.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
     /// The factor of what is kept: `1 / (1 - probability)`.
     pub fn scale<T: Float>(&self) -> T {
         T::from_f64(1.0 / (1.0 - self.probability))

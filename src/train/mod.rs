@@ -6,6 +6,8 @@ mod evaluate;
 mod feed;
 mod history;
 #[cfg(feature = "model-files")]
+mod identity;
+#[cfg(feature = "model-files")]
 pub mod model_file;
 pub mod optim;
 mod predictor;

@@ -1,5 +1,7 @@
 //! `Solver`: epochs of shuffled batches, updates, accuracy checks, and the best parameters.
 
+#[cfg(feature = "model-files")]
+use std::sync::OnceLock;
 use std::{
     ops::ControlFlow,
     time::{Duration, Instant},
@@ -120,7 +122,7 @@ impl SolverConfig {
     }
 
     /// Batches and pictures of an epoch over `images` training pictures.
-    fn epoch(&self, images: usize) -> (usize, usize) {
+    pub(super) fn epoch(&self, images: usize) -> (usize, usize) {
         let batch = self.batch_size.min(images);
         match self.last_batch {
             LastBatch::Drop => (images / batch, images / batch * batch),
@@ -174,6 +176,9 @@ pub struct Solver<'a, T: Element> {
     pub(super) best_net: FullyConnectedNet<T>,
     pub(super) best_epoch: Option<(usize, f64)>,
     pub(super) position: Position,
+    /// SHA-256 of the images and labels, computed for the first checkpoint.
+    #[cfg(feature = "model-files")]
+    pub(super) data_digest: OnceLock<String>,
 }
 
 /// Where a run stands.
@@ -243,6 +248,8 @@ impl<'a, T: Element> Solver<'a, T> {
             trainer: Trainer::new(net, config.optimizer, settings)?,
             config,
             position: Position::default(),
+            #[cfg(feature = "model-files")]
+            data_digest: OnceLock::new(),
         })
     }
 
@@ -308,7 +315,7 @@ impl<'a, T: Element> Solver<'a, T> {
             self.history.loss_history.push(loss);
             self.position.batches += 1;
             self.position.loss += loss;
-            self.position.time = before + begin.elapsed();
+            self.position.time = before.saturating_add(begin.elapsed());
             let iteration = self.iteration();
             let step = Progress::Step { epoch, iteration, iterations, loss, images: rows };
             if on_progress(step).is_break() {

@@ -460,6 +460,12 @@ impl<T: Element> Trainer<T> {
         self.workspace.bytes()
     }
 
+    /// The instruction set in use.
+    #[cfg(feature = "model-files")]
+    pub(super) fn instruction_set(&self) -> crate::simd::InstructionSet {
+        self.workspace.gemm().instruction_set()
+    }
+
     /// The tasks of the calling thread.
     ///
     /// # Errors
