@@ -121,6 +121,15 @@ impl Console {
     }
 }
 
+/// A number with so many decimal places, or with an exponent where it is large.
+pub(super) fn decimal(number: f64, places: usize) -> String {
+    if number.is_finite() && number.abs() >= 1e6 {
+        format!("{number:.3e}")
+    } else {
+        format!("{number:.places$}")
+    }
+}
+
 /// A whole number with commas between the thousands: 12,345.
 pub(super) fn thousands(number: f64) -> String {
     let digits = format!("{number:.0}");
@@ -137,6 +146,14 @@ pub(super) fn thousands(number: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn large_numbers_have_exponents() {
+        let cases = [(0.12345, "0.1235"), (-999_999.5, "-999999.5000"), (1e6, "1.000e6")];
+        for (number, text) in cases.into_iter().chain([(-1e300, "-1.000e300"), (f64::NAN, "NaN")]) {
+            assert_eq!(decimal(number, 4), text);
+        }
+    }
 
     #[test]
     fn thousands_have_commas() {

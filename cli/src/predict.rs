@@ -72,7 +72,14 @@ pub fn run(args: &PredictArgs) -> Result<()> {
         pixels.extend(planes(&read(path)?, shape));
     }
     let set = ImageSet::new(shape, class_names, pixels, vec![0; args.images.len()])?;
-    let all = in_pool(None, || classify::probabilities(&net, &set, &normalization))?;
+    let all = in_pool(None, || classify::probabilities(&net, &set, &normalization));
+    let all = all.map_err(|error| match error {
+        Error::NotFinite { image, .. } => {
+            let path = args.images[image].display();
+            Error::file(&args.model, format!("{path}: {error}"))
+        }
+        other => other,
+    })?;
 
     let mut text = String::new();
     let names: Vec<String> = set.class_names().iter().map(|text| console::name(text)).collect();

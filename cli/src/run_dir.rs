@@ -103,7 +103,8 @@ impl RunFiles {
 
     /// Wall time of the training, without the accuracy checks.
     pub(super) fn seconds(&self) -> f64 {
-        self.epochs.iter().map(|epoch| epoch.seconds).sum()
+        // An empty sum is -0.
+        self.epochs.iter().map(|epoch| epoch.seconds).sum::<f64>() + 0.0
     }
 }
 

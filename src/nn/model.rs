@@ -165,6 +165,12 @@ impl<T: Element> FullyConnectedNet<T> {
         self.layers.iter().flat_map(Linear::parameters).map(<[T]>::len).sum()
     }
 
+    /// Whether all weights and biases are finite numbers.
+    pub(crate) fn is_finite(&self) -> bool {
+        let mut tensors = self.layers.iter().flat_map(Linear::parameters);
+        tensors.all(|tensor| tensor.iter().all(|value| value.is_finite()))
+    }
+
     /// Factor of the L2 regularisation.
     pub fn l2(&self) -> f64 {
         self.l2

@@ -256,9 +256,11 @@ impl<'a, T: Element> Solver<'a, T> {
     /// Trains all epochs, or until the patience is at an end.
     ///
     /// # Errors
-    /// [`Error::Diverged`] when the loss is no longer finite: training stops before the update;
-    /// history and best parameters are kept. [`Error::Setting`] if there are several threads and the
-    /// calling one is in no rayon pool.
+    /// [`Error::Diverged`] when the loss is no longer finite, and training stops before the update;
+    /// or when the parameters, or the logits of the images whose accuracy is checked, are not
+    /// finite at the end of an epoch, which is then not recorded. History and best parameters of
+    /// what came before are kept.
+    /// [`Error::Setting`] if there are several threads and the calling one is in no rayon pool.
     pub fn train(&mut self) -> Result<()> {
         self.train_with(&mut |_| ControlFlow::Continue(()))
     }
@@ -323,15 +325,31 @@ impl<'a, T: Element> Solver<'a, T> {
             }
         }
         let samples = self.config.train_accuracy_samples.clamp(1, images);
-        let train_accuracy = {
-            let (net, workspace) = self.trainer.net_and_workspace();
-            let indices = &self.order.indices()[..samples];
-            self.evaluation.run(net, workspace, &mut self.feed, indices, &mut |_, _| ())?;
-            self.evaluation.accuracy()
+        // Before anything is recorded: an epoch that ends outside of the finite numbers has no
+        // accuracy, and no network that could be the best.
+        let diverged = Error::Diverged {
+            iteration: self.iteration(),
+            learning_rate: self.trainer.config().learning_rate,
+            loss: self.history.loss_history.last().copied().unwrap_or(f64::NAN),
         };
         let (net, workspace) = self.trainer.net_and_workspace();
-        self.evaluation.run(net, workspace, &mut self.feed, &self.validation, &mut |_, _| ())?;
-        let val_accuracy = self.evaluation.accuracy();
+        if !net.is_finite() {
+            return Err(diverged);
+        }
+        let train_indices = &self.order.indices()[..samples];
+        let [train_accuracy, val_accuracy] = {
+            let mut accuracy = |indices: &[u32]| {
+                let feed = &mut self.feed;
+                match self.evaluation.run(net, workspace, feed, indices, &mut |_, _| ()) {
+                    Err(Error::NotFinite { .. }) => Ok(None),
+                    evaluated => evaluated.map(|()| Some(self.evaluation.accuracy())),
+                }
+            };
+            match (accuracy(train_indices)?, accuracy(&self.validation)?) {
+                (Some(train), Some(validation)) => [train, validation],
+                _ => return Err(diverged),
+            }
+        };
         self.history.train_acc_history.push(train_accuracy);
         self.history.val_acc_history.push(val_accuracy);
         if self.best_epoch.is_none_or(|(_, best)| val_accuracy > best) {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::{Settings, word},
+    console::decimal,
     run_dir::RunFiles,
     sweep::Trial,
 };
@@ -161,11 +162,7 @@ const COLUMNS: [&str; 7] =
     ["epochs", "val_acc", "best_epoch", "train_acc", "loss", "seconds", "diverged"];
 
 fn columns(record: &Record) -> [String; 7] {
-    let number = |number: Option<f64>| match number {
-        None => String::new(),
-        Some(x) if x.abs() < 1e6 => format!("{x:.4}"),
-        Some(x) => format!("{x:.3e}"),
-    };
+    let number = |number: Option<f64>| number.map_or_else(String::new, |x| decimal(x, 4));
     [
         record.epochs.to_string(),
         number(record.val_acc),
