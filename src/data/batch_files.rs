@@ -87,7 +87,14 @@ struct Pictures {
 
 impl Pictures {
     fn reserve(&mut self, pictures: u64, path: &Path) -> Result<()> {
-        let too_large = || Error::file(path, format!("no memory for {pictures} pictures"));
+        let too_large = || {
+            let bytes = u128::from(pictures) * PICTURE_BYTES as u128;
+            let detail = format!(
+                "not enough memory for {pictures} images, {bytes} bytes; is it a batch of CIFAR-10, \
+                 which has 10000?"
+            );
+            Error::file(path, detail)
+        };
         let pictures = usize::try_from(pictures).map_err(|_| too_large())?;
         let bytes = pictures.checked_mul(PICTURE_BYTES).ok_or_else(too_large)?;
         self.pixels.try_reserve_exact(bytes).map_err(|_| too_large())?;

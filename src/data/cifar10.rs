@@ -169,8 +169,10 @@ fn names_in(dir: &Path) -> Result<Option<Vec<String>>> {
 pub fn find(dir: &Path) -> Result<Source> {
     let folders = [Encoding::Binary, Encoding::Pickle].map(Encoding::folder).join(" or ");
     locate(dir)?.ok_or_else(|| {
-        let detail =
-            format!("no CIFAR-10 here: expected {folders}; `tilewise data download` fetches it");
+        let detail = format!(
+            "no CIFAR-10 here: expected {folders}; `tilewise data download {}` fetches it",
+            dir.display()
+        );
         Error::file(dir, detail)
     })
 }
@@ -208,8 +210,9 @@ fn read_files(source: &Source) -> Result<Collection> {
     let present: Vec<Part> = files.iter().map(|&(part, ..)| part).collect();
     Collection::check_batches(&present, source)?;
     let training = files.iter().filter(|(part, ..)| matches!(part, Part::Train(_)));
-    let bytes: u64 = training.map(|&(.., size)| size).fold(0, u64::saturating_add);
-    collection.reserve(bytes / RECORD_BYTES as u64, &source.path)?;
+    let bytes: u64 = training.clone().map(|&(.., size)| size).fold(0, u64::saturating_add);
+    let largest = training.max_by_key(|&&(.., size)| size).map(|(_, path, ..)| path.as_path());
+    collection.reserve(bytes / RECORD_BYTES as u64, largest.unwrap_or(&source.path))?;
     for (part, path, mut file, size) in files {
         collection.read(part, &path, &mut file, size)?;
     }

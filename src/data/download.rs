@@ -236,12 +236,14 @@ fn fetch(
             Attempt::Broken(reason) => reason,
         };
         if attempt >= options.attempts {
-            let kept = part.len()?;
-            let detail = format!(
-                "gave up after {attempt} attempts: {reason}; {kept} bytes are kept in {}, and \
-                 the same command goes on from there",
-                part.path.display()
-            );
+            let mut detail = format!("gave up after {attempt} attempts: {reason}; ");
+            detail += &match part.len()? {
+                0 => "nothing was received".to_owned(),
+                kept => format!(
+                    "{kept} bytes are kept in {}, and the same command resumes there",
+                    part.path.display()
+                ),
+            };
             return Err(Error::Download { url: options.url.clone(), detail });
         }
         attempt += 1;

@@ -40,10 +40,10 @@ impl<T: Element> Linear<T> {
             }
         }
         let overflow =
-            Error::SizeOverflow { what: "weights", rows: in_features, cols: out_features };
-        let len = in_features.checked_mul(out_features).ok_or(overflow)?;
+            || Error::SizeOverflow { what: "weights", rows: in_features, cols: out_features };
+        let len = in_features.checked_mul(out_features).ok_or_else(overflow)?;
         Ok(Self {
-            weight: AlignedBuf::zeroed(len)?,
+            weight: AlignedBuf::zeroed(len).map_err(|_| overflow())?,
             bias: AlignedBuf::zeroed(out_features)?,
             in_features,
             out_features,
