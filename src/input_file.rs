@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 /// # Errors
 /// [`Error::Io`] if the file cannot be opened or is a directory, [`Error::File`] if it is no
 /// regular file or larger.
-pub(crate) fn open(path: &Path, max_bytes: u64) -> Result<(Take<File>, u64)> {
+pub fn open(path: &Path, max_bytes: u64) -> Result<(Take<File>, u64)> {
     // Before opening: opening a FIFO waits for a writer, and opening some devices does something.
     check_regular(path, &fs::metadata(path).map_err(Error::io("read", path))?)?;
     let file = File::open(path).map_err(Error::io("read", path))?;
@@ -36,7 +36,7 @@ pub(crate) fn open(path: &Path, max_bytes: u64) -> Result<(Take<File>, u64)> {
 /// # Errors
 /// Those of [`open`]; [`Error::File`] if there is not enough memory.
 #[cfg(feature = "model-files")]
-pub(crate) fn read(path: &Path, max_bytes: u64) -> Result<Vec<u8>> {
+pub fn read(path: &Path, max_bytes: u64) -> Result<Vec<u8>> {
     let (mut file, size) = open(path, max_bytes)?;
     let mut bytes = Vec::new();
     read_rest(path, &mut file, size, &mut bytes)?;
@@ -47,8 +47,7 @@ pub(crate) fn read(path: &Path, max_bytes: u64) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// Those of [`read`]; [`Error::File`] if the file is not UTF-8.
-#[cfg(feature = "cli")]
-pub(crate) fn read_text(path: &Path, max_bytes: u64) -> Result<String> {
+pub fn read_text(path: &Path, max_bytes: u64) -> Result<String> {
     String::from_utf8(read(path, max_bytes)?).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         Error::file(path, format!("is not UTF-8 text: byte {at} starts no character"))
@@ -60,12 +59,7 @@ pub(crate) fn read_text(path: &Path, max_bytes: u64) -> Result<String> {
 /// # Errors
 /// [`Error::Io`] if the file cannot be read, [`Error::File`] if there is not enough memory.
 #[cfg(feature = "model-files")]
-pub(crate) fn read_rest(
-    path: &Path,
-    file: &mut Take<File>,
-    size: u64,
-    bytes: &mut Vec<u8>,
-) -> Result<()> {
+pub fn read_rest(path: &Path, file: &mut Take<File>, size: u64, bytes: &mut Vec<u8>) -> Result<()> {
     let room = usize::try_from(size).map(|size| bytes.try_reserve_exact(size));
     if !matches!(room, Ok(Ok(()))) {
         return Err(Error::file(path, format!("has {size} bytes: not enough memory")));
@@ -77,7 +71,7 @@ pub(crate) fn read_rest(
 ///
 /// # Errors
 /// [`Error::Io`] for a directory, [`Error::File`] for everything else.
-pub(crate) fn check_regular(path: &Path, metadata: &Metadata) -> Result<()> {
+pub fn check_regular(path: &Path, metadata: &Metadata) -> Result<()> {
     let kind = metadata.file_type();
     if kind.is_file() {
         return Ok(());

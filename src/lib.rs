@@ -30,13 +30,13 @@ pub mod data;
 pub mod error;
 pub mod float;
 pub mod gemm;
-mod input_file;
+pub mod input_file;
 mod kernels;
 pub mod matrix;
 #[cfg(feature = "ndarray")]
 pub mod ndarray;
 pub mod nn;
-mod printable;
+pub mod printable;
 pub mod simd;
 pub mod threads;
 pub mod train;

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 /// `max_chars` characters of the text only how many follow.
 ///
 /// The escapes are those of JSON, so that escaping a whole JSON document leaves it valid.
-pub(crate) fn inline(text: &str, max_chars: usize) -> String {
+pub fn inline(text: &str, max_chars: usize) -> String {
     let (shown, cut) = match text.char_indices().nth(max_chars) {
         Some((end, _)) => text.split_at(end),
         None => (text, ""),
@@ -20,8 +20,7 @@ pub(crate) fn inline(text: &str, max_chars: usize) -> String {
 }
 
 /// The text with its line breaks and tabs, and everything else that [`inline`] escapes escaped.
-#[cfg(feature = "cli")]
-pub(crate) fn lines(text: &str) -> Cow<'_, str> {
+pub fn lines(text: &str) -> Cow<'_, str> {
     escape(text, |c| is_unsafe(c) && !matches!(c, '\n' | '\t'))
 }
 
@@ -75,7 +74,6 @@ mod tests {
         assert_eq!(inline(&"x".repeat(70_000), 0), "... (70000 more characters)");
     }
 
-    #[cfg(feature = "cli")]
     #[test]
     fn lines_stay_lines_and_json_stays_json() {
         assert_eq!(lines("a\tb\n\x1bc\r\n"), "a\tb\n\\u001bc\\u000d\n");

@@ -12,7 +12,8 @@ use serde_json::json;
 
 use crate::{
     console::{name, print},
-    dataset,
+    dataset::{self, DEFAULT_DIR, dir_of_environment},
+    options,
 };
 use tilewise::{
     data::{
@@ -59,18 +60,24 @@ struct DownloadArgs {
     #[command(flatten)]
     dir: DirArgs,
     /// Fetch the binary archive from this address instead of the official one.
-    #[arg(long)]
+    #[arg(long, value_parser = options::url)]
     url: Option<String>,
     /// Expect this MD5 sum of the archive instead of the official one's.
-    #[arg(long)]
+    #[arg(long, value_parser = options::md5)]
     md5: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
 struct DirArgs {
-    /// Directory of the data set.
-    #[arg(default_value = "data/", env = "TILEWISE_DATA")]
-    dir: PathBuf,
+    /// Directory of CIFAR-10 [default: the environment variable TILEWISE_DATA, else data/]
+    dir: Option<PathBuf>,
+}
+
+impl DirArgs {
+    fn path(&self) -> PathBuf {
+        let dir = self.dir.clone().or_else(dir_of_environment);
+        dir.unwrap_or_else(|| DEFAULT_DIR.into())
+    }
 }
 
 /// Runs `tilewise data`.
@@ -85,7 +92,7 @@ pub fn run(args: &DataArgs) -> Result<()> {
 }
 
 fn info(args: &InfoArgs) -> Result<()> {
-    let source = find(&args.dir.dir)?;
+    let source = find(&args.dir.path())?;
     let cifar = dataset::load(&source)?;
     let statistics = cifar.train.channel_statistics(0..cifar.train.len())?;
     print(&if args.json {
@@ -163,7 +170,7 @@ fn as_text(source: &Source, cifar: &Cifar10, statistics: &ChannelStatistics) -> 
 }
 
 fn fetch(args: &DownloadArgs) -> Result<()> {
-    let official = DownloadOptions::new(&args.dir.dir);
+    let official = DownloadOptions::new(args.dir.path());
     let options = DownloadOptions {
         url: args.url.clone().unwrap_or(official.url),
         md5: args.md5.clone().unwrap_or(official.md5),

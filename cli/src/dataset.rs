@@ -12,9 +12,14 @@ use tilewise::{
 };
 
 /// Where to look if nothing else is said.
-const DEFAULT_DIR: &str = "data/";
+pub(super) const DEFAULT_DIR: &str = "data/";
 /// Name of the environment variable that says where to look.
 const DIR_VARIABLE: &str = "TILEWISE_DATA";
+
+/// The directory that the environment names. As usual, an empty variable is one that is not set.
+pub(super) fn dir_of_environment() -> Option<PathBuf> {
+    env::var_os(DIR_VARIABLE).filter(|dir| !dir.is_empty()).map(PathBuf::from)
+}
 
 /// Synthetic pictures for training and validation.
 const SYNTHETIC_TRAINING: usize = 12_000;
@@ -78,7 +83,7 @@ impl DatasetArgs {
             return Ok(Origin::Synthetic);
         }
         let named = self.data.clone();
-        let named = named.or_else(|| env::var_os(DIR_VARIABLE).map(PathBuf::from));
+        let named = named.or_else(dir_of_environment);
         if let Some(dir) = named {
             let source = find(&dir)?;
             return Ok(Origin::Cifar10 { dir, source });

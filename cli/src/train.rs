@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use crate::{
     config::{Flags, Given, Settings},
-    console::{Console, print, thousands},
+    console::{Console, decimal, print, thousands},
     cores,
     dataset::{DatasetArgs, Origin},
     in_pool, options,
@@ -61,48 +61,41 @@ pub struct TrainArgs {
     #[command(flatten)]
     schedule: ScheduleArgs,
     /// L2 regularisation: the loss has this much of the sum of all squared weights.
-    #[arg(long, value_name = "FACTOR", default_value = "0", allow_negative_numbers = true,
-          value_parser = options::not_negative)]
+    #[arg(long, value_name = "FACTOR", default_value = "0", value_parser = options::not_negative)]
     reg: f64,
     /// Probability of dropping a hidden activation in training.
-    #[arg(long, value_name = "SHARE", default_value = "0", allow_negative_numbers = true,
-          value_parser = options::share)]
+    #[arg(long, value_name = "SHARE", default_value = "0", value_parser = options::share)]
     dropout: f64,
     /// Mirror every other training picture, on average.
     #[arg(long)]
     flip: bool,
     /// Move training pictures by up to so many pixels along either axis.
-    #[arg(long, value_name = "PIXELS", default_value = "0")]
+    #[arg(long, value_name = "PIXELS", default_value = "0", value_parser = options::size)]
     shift: usize,
     /// What stands where a moved picture has no pixels: the picture mirrored, or zeros.
     #[arg(long, value_name = "WHAT", default_value = "reflect", value_parser = options::border())]
     border: Border,
     /// Side of a random square of zeros in each training picture.
-    #[arg(long, value_name = "PIXELS", default_value = "0")]
+    #[arg(long, value_name = "PIXELS", default_value = "0", value_parser = options::size)]
     cutout: usize,
     /// Share of every target that is spread over all classes.
-    #[arg(long, value_name = "SHARE", default_value = "0", allow_negative_numbers = true,
-          value_parser = options::share)]
+    #[arg(long, value_name = "SHARE", default_value = "0", value_parser = options::share)]
     label_smoothing: f64,
     /// Scale gradients down to this norm over all parameters where theirs is larger.
-    #[arg(long, value_name = "NORM", allow_negative_numbers = true,
-          value_parser = options::positive)]
+    #[arg(long, value_name = "NORM", value_parser = options::positive)]
     clip_norm: Option<f64>,
     /// Validate and keep an exponential moving average of the parameters that keeps this share of
     /// itself in a step.
-    #[arg(long, value_name = "SHARE", allow_negative_numbers = true,
-          value_parser = options::share)]
+    #[arg(long, value_name = "SHARE", value_parser = options::share)]
     ema_decay: Option<f64>,
     /// Stop after so many epochs without a better validation accuracy.
     #[arg(long, value_name = "EPOCHS", value_parser = options::count)]
     patience: Option<usize>,
     /// Standard deviation of the initial weights [default: He et al., by layer]
-    #[arg(long, value_name = "STD", allow_negative_numbers = true,
-          value_parser = options::positive)]
+    #[arg(long, value_name = "STD", value_parser = options::positive)]
     weight_scale: Option<f64>,
     /// Seed of the initial weights, of the order of the pictures and of dropout.
-    #[arg(long, value_name = "N", default_value = "0",
-          value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
+    #[arg(long, value_name = "N", default_value = "0", value_parser = options::seed)]
     pub(super) seed: u64,
     /// Threads; the result does not depend on them [default: one for each core]
     #[arg(long, value_name = "N", value_parser = options::threads)]
@@ -273,15 +266,16 @@ fn on_signals() -> Result<Arc<AtomicBool>> {
 /// The settings of the run in `dir`, with what was given beside `--resume`.
 ///
 /// # Errors
-/// [`Error::Io`] or [`Error::File`] if they cannot be read, [`Error::Setting`] if a flag was given
+/// [`Error::Io`] or [`Error::File`] if they cannot be read, [`Error::Settings`] if a flag was given
 /// that would change the run.
 fn resumed_settings(dir: &Path, given: &Settings) -> Result<Settings> {
     if let Some(other) = given.keys().find(|key| !BESIDE_RESUME.contains(&key.as_str())) {
-        let expected = format!(
-            "no other setting than --{}: the run goes on with those in its {CONFIG}",
+        let detail = format!(
+            "--resume cannot be used with --{other}: the run continues with the settings in its \
+             {CONFIG}, beside which only --{} can be given",
             BESIDE_RESUME[1..].join(", --"),
         );
-        return Err(Error::setting("resume", format!("with {other}"), expected));
+        return Err(Error::Settings { detail });
     }
     let flags = Flags::<TrainArgs>::new();
     let mut settings = flags.merge(given, flags.read(&dir.join(CONFIG))?);
@@ -293,10 +287,9 @@ fn resumed_settings(dir: &Path, given: &Settings) -> Result<Settings> {
 /// The arguments with these settings, and all settings that repeat the run.
 ///
 /// # Errors
-/// [`Error::Setting`] if they do not go together.
+/// [`Error::Settings`] if they do not go together.
 pub(super) fn parse(settings: &Settings) -> Result<(TrainArgs, Settings)> {
-    let wrong = |detail: String| Error::setting("flags", "as given", detail);
-    Flags::new().parse(settings).map_err(wrong)
+    Flags::new().parse(settings).map_err(|detail| Error::Settings { detail })
 }
 
 /// Trains, in a pool of the job's own.
@@ -334,7 +327,7 @@ fn train_with<T: Element>(job: Job<'_>, console: &mut Console) -> Result<Outcome
     let training = split.train.len();
     if args.batch > training {
         console.line(format_args!(
-            "--batch {} exceeds the {training} training pictures: each epoch is one batch of all",
+            "--batch {} exceeds the {training} training images: each epoch is one batch of all",
             args.batch
         ))?;
     }
@@ -470,7 +463,7 @@ fn watch<T: Element>(
             pause = match progress {
                 Progress::Step { epoch, loss, images, .. } => {
                     *seen += images as u64;
-                    let bar = || format!("epoch {epoch}/{epochs}  loss {loss:.4}");
+                    let bar = || format!("epoch {epoch}/{epochs}  loss {}", decimal(loss, 4));
                     console.progress(before + *seen, bar);
                     Ok(stop.then_some(Some(End::Interrupted { epoch })))
                 }
@@ -588,12 +581,12 @@ fn introduction<T: Element>(
 fn epoch_line(record: &EpochRecord, epochs: usize) -> String {
     let width = epochs.to_string().len();
     format!(
-        "epoch {:width$}/{epochs}  loss {:.4}  train {:.4}  val {:.4}  lr {:.5}  {:.2} s  {} images/s",
+        "epoch {:width$}/{epochs}  loss {}  train {:.4}  val {:.4}  lr {}  {:.2} s  {} images/s",
         record.epoch,
-        record.loss,
+        decimal(record.loss, 4),
         record.train_accuracy,
         record.val_accuracy,
-        record.learning_rate,
+        decimal(record.learning_rate, 5),
         record.seconds,
         thousands(record.images_per_second),
     )

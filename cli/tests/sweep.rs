@@ -179,11 +179,11 @@ fn what_makes_no_sense_is_refused_before_anything_is_trained() {
     let dir = with_data();
     let cases: &[(&[&str], &str)] = &[
         (&[], "--grid"),
-        (&["--grid", "lt=1"], "nearest known one is lr"),
+        (&["--grid", "lt=1"], "did you mean \"lr\"?"),
         (&["--grid", "lr=-1"], "above 0"),
         (&["--random", "lr=1..0.1"], "smaller number first"),
         (&["--grid", "lr=1", "--random", "lr=0.1..1"], "each setting once"),
-        (&["--grid", "epochs=1,2", "--halving"], "epochs for all trials"),
+        (&["--grid", "epochs=1,2", "--halving"], "with --halving"),
         (&["--grid", "lr=1", "--jobs", "0"], "--jobs"),
         (&["--grid", "lr=1", "--resume", "b"], "--resume"),
     ];

@@ -63,6 +63,13 @@ pub struct SweepArgs {
     train: Given<TrainArgs>,
 }
 
+impl SweepArgs {
+    /// The text of an error, with settings named as they were given.
+    pub(super) fn message(&self, error: &Error) -> String {
+        self.train.message(error)
+    }
+}
+
 /// Settings to train with.
 struct Trial {
     /// From 1.
@@ -86,17 +93,20 @@ struct Sweep<'a> {
 /// Runs `tilewise sweep`.
 ///
 /// # Errors
-/// [`Error::Setting`] if what is to be tried makes no sense, [`Error::File`] if the directory
+/// [`Error::Settings`] if what is to be tried makes no sense, [`Error::File`] if the directory
 /// holds another sweep; as [`train::run`], except that a trial that diverges is a result.
 pub fn run(args: &SweepArgs) -> Result<()> {
     let given = args.train.settings()?;
     if given.contains_key("resume") {
-        let expected = "not given: the same command again goes on with a sweep";
-        return Err(Error::setting("resume", "a directory", expected));
+        let detail = "--resume cannot be used with a sweep: run the same command again to \
+                      continue it";
+        return Err(Error::Settings { detail: detail.into() });
     }
     let (common, _) = train::parse(&given)?;
     let dir = common.out.as_deref();
-    let dir = dir.ok_or_else(|| Error::setting("out", "none", "a directory for the trials"))?;
+    let missing =
+        || Error::Settings { detail: "--out DIR is missing, the directory for the trials".into() };
+    let dir = dir.ok_or_else(missing)?;
     let flags = Flags::new();
     let axes = axes(args, &flags)?;
     let draws = Draws { seed: common.seed, trials: args.trials };
@@ -144,18 +154,21 @@ fn axes(args: &SweepArgs, flags: &Flags<TrainArgs>) -> Result<Vec<Axis>> {
     let mut axes: Vec<Axis> = Vec::new();
     let texts = args.grid.iter().map(|text| ("grid", text));
     for (name, text) in texts.chain(args.random.iter().map(|text| ("random", text))) {
+        let wrong = |detail: String| Error::Settings { detail: format!("--{name} {detail}") };
         let axis = if name == "grid" { Axis::grid(text, flags) } else { Axis::random(text, flags) };
-        let axis = axis.map_err(|detail| Error::setting(name, text, detail))?;
-        if axes.iter().any(|other| other.key == axis.key) {
-            return Err(Error::setting(name, text, "each setting once"));
+        let axis = axis.map_err(wrong)?;
+        let key = &axis.key;
+        if axes.iter().any(|other| other.key == *key) {
+            return Err(wrong(format!("{key}: given twice; expected each setting once")));
         }
-        if args.halving && axis.key == "epochs" {
-            return Err(Error::setting(name, text, "epochs for all trials alike with --halving"));
+        if args.halving && key == "epochs" {
+            return Err(wrong("epochs: cannot be varied with --halving".into()));
         }
         axes.push(axis);
     }
     if axes.is_empty() {
-        return Err(Error::setting("grid", "none", "at least one --grid or --random"));
+        let detail = "nothing to vary: expected at least one --grid or --random".into();
+        return Err(Error::Settings { detail });
     }
     Ok(axes)
 }
@@ -169,7 +182,7 @@ fn trials(
     flags: &Flags<TrainArgs>,
 ) -> Result<Vec<Trial>> {
     let points = space::points(axes, draws, flags);
-    let points = points.map_err(|detail| Error::setting("random", "a draw", detail))?;
+    let points = points.map_err(|detail| Error::Settings { detail })?;
     let width = points.len().to_string().len().max(3);
     let trial = |(number, own): (usize, Settings)| {
         let mut all = flags.merge(&own, given.clone());
