@@ -42,12 +42,21 @@ pub(super) fn print(text: &str) -> Result<()> {
 
 /// Writes an error to standard error, as one line.
 pub(super) fn error(error: impl Display) {
-    eprintln!("error: {}", printable::inline(&error.to_string(), MAX_MESSAGE_CHARS));
+    complain(&format_args!("error: {}", printable::inline(&error.to_string(), MAX_MESSAGE_CHARS)));
+}
+
+/// Writes a line to standard error. Where that is gone, as after a terminal was closed, nobody can be
+/// told, and what there is to finish must be finished all the same.
+pub(super) fn complain(message: &dyn Display) {
+    let _ = writeln!(io::stderr(), "{message}");
 }
 
 /// Writes a warning to standard error, as one line.
 pub(super) fn warn(warning: impl Display) {
-    eprintln!("warning: {}", printable::inline(&warning.to_string(), MAX_MESSAGE_CHARS));
+    complain(&format_args!(
+        "warning: {}",
+        printable::inline(&warning.to_string(), MAX_MESSAGE_CHARS)
+    ));
 }
 
 /// A name or a value from a file as part of a line: of a class, a run, a setting.

@@ -14,6 +14,8 @@ mod predict;
 mod recipe;
 mod report;
 mod run_dir;
+mod run_lock;
+mod shutdown;
 mod sweep;
 mod train;
 
@@ -21,6 +23,7 @@ use std::{ffi::OsString, process::ExitCode};
 
 use clap::{CommandFactory, FromArgMatches, error::ErrorKind};
 
+use console::complain;
 use tilewise::{
     error::{Error, Result},
     printable,
@@ -60,8 +63,8 @@ enum Command {
 }
 
 /// Runs the program with the arguments of the process. An error is one line on standard error;
-/// the exit code is 0, 1 for a run that failed, 2 for wrong usage, 130 for training that a signal
-/// ended.
+/// the exit code is 0, 1 for a run that failed, 2 for wrong usage, 130 for training or a sweep that a
+/// signal ended.
 pub fn main() -> ExitCode {
     let cli = match parse(std::env::args_os()) {
         Ok(cli) => cli,
@@ -72,7 +75,7 @@ pub fn main() -> ExitCode {
         Command::Train(args) => train::run(args),
         Command::Eval(args) => eval::run(args).map(success),
         Command::Predict(args) => predict::run(args).map(success),
-        Command::Sweep(args) => sweep::run(args).map(success),
+        Command::Sweep(args) => sweep::run(args),
         Command::Report(args) => report::run(args).map(success),
         Command::Data(args) => data::run(args).map(success),
         Command::Info(args) => info::run(args).map(success),
@@ -132,12 +135,12 @@ fn usage(error: &clap::Error) -> ExitCode {
             }
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            eprint!("{}", printable::lines(&error.render().to_string()));
+            complain(&printable::lines(error.render().to_string().trim_end()));
             ExitCode::from(WRONG_USAGE)
         }
         _ => {
             let line = one_line(&error.render().to_string());
-            eprintln!("{}; run --help for details", printable::lines(&line));
+            complain(&format_args!("{}; run --help for details", printable::lines(&line)));
             ExitCode::from(WRONG_USAGE)
         }
     }

@@ -5,10 +5,6 @@ use std::{
     ops::ControlFlow,
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
     time::{Duration, Instant},
 };
 
@@ -23,6 +19,8 @@ use crate::{
     options::Dtype,
     recipe::{OptimizerArgs, ScheduleArgs},
     run_dir::{CONFIG, RunDir},
+    run_lock::RunLock,
+    shutdown::{self, Shutdown},
 };
 use tilewise::{
     Element,
@@ -171,10 +169,12 @@ pub(super) struct Job<'a> {
     pub(super) threads: usize,
     /// Epoch to stop after, leaving a checkpoint; the learning rates are those of the whole run.
     pub(super) stop_after: Option<usize>,
-    /// Whether to go on from the checkpoint in the output directory.
+    /// The output directory, if the caller owns it.
+    pub(super) lock: Option<&'a RunLock>,
+    /// Whether to resume from the checkpoint in the output directory, which the caller owns.
     pub(super) resume: bool,
-    /// Set when the run is to stop.
-    pub(super) interrupted: &'a AtomicBool,
+    /// Says when the run is to stop.
+    pub(super) shutdown: &'a Shutdown,
 }
 
 /// What came of a training run.
@@ -206,9 +206,6 @@ enum End {
     Interrupted { epoch: usize },
 }
 
-/// Exit code of a run that a signal ended.
-const INTERRUPTED: u8 = 130;
-
 /// Runs `tilewise train`.
 ///
 /// # Errors
@@ -217,15 +214,20 @@ const INTERRUPTED: u8 = 130;
 pub fn run(given: &Given<TrainArgs>) -> Result<ExitCode> {
     let mut settings = given.settings()?;
     let resumed = settings.get("resume").and_then(toml::Value::as_str).map(PathBuf::from);
+    let mut lock = None;
     if let Some(dir) = &resumed {
+        // What is no run is not locked: a lock leaves a file.
+        let is_run = dir.join(CONFIG).exists();
+        lock = is_run.then(|| RunLock::take(dir)).transpose()?;
         settings = resumed_settings(dir, &settings)?;
     }
     let (args, settings) = parse(&settings)?;
+    // What is not kept needs no ending of its own.
+    let shutdown = if args.out.is_some() { Shutdown::on_signals()? } else { Shutdown::default() };
     let mut console = Console::new(args.quiet);
     let origin = args.dataset.find(&console)?;
     let data = origin.load()?;
-    // What is not kept needs no ending of its own.
-    let interrupted = if args.out.is_some() { on_signals()? } else { Arc::default() };
+    shutdown.begin();
     let job = Job {
         args: &args,
         settings: &settings,
@@ -233,34 +235,21 @@ pub fn run(given: &Given<TrainArgs>) -> Result<ExitCode> {
         data: &data,
         threads: args.threads.unwrap_or_else(cores),
         stop_after: None,
+        lock: lock.as_ref(),
         resume: resumed.is_some(),
-        interrupted: &interrupted,
+        shutdown: &shutdown,
     };
     let outcome = train(job, &mut console)?;
-    print(&outcome.text(args.out.as_deref()))?;
+    let text = outcome.text(args.out.as_deref());
+    if outcome.is_interrupted() {
+        return Ok(shutdown::interrupted(&text));
+    }
+    print(&text)?;
     if args.out.is_none() {
         console
             .line("nothing is kept; --out runs/NAME keeps model, metrics, settings and curves")?;
     }
-    let interrupted = matches!(outcome.end, End::Interrupted { .. });
-    Ok(if interrupted { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
-}
-
-/// A flag that Ctrl-C, or a request to terminate, sets; a second one ends the program at once.
-///
-/// # Errors
-/// [`Error::Io`] if the system refuses.
-fn on_signals() -> Result<Arc<AtomicBool>> {
-    let flag = Arc::new(AtomicBool::new(false));
-    let set = Arc::clone(&flag);
-    let handler = move || {
-        if set.swap(true, Ordering::Relaxed) {
-            std::process::exit(INTERRUPTED.into());
-        }
-    };
-    let refused = |error| Error::io("handle", "signals")(std::io::Error::other(error));
-    ctrlc::set_handler(handler).map_err(refused)?;
-    Ok(flag)
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The settings of the run in `dir`, with what was given beside `--resume`.
@@ -360,25 +349,30 @@ fn train_with<T: Element>(job: Job<'_>, console: &mut Console) -> Result<Outcome
     let training_data =
         TrainingData { images: pictures, split, normalization: normalization.clone() };
     let mut solver = Solver::new(net, training_data, solver_config)?;
-    let mut dir = match &args.out {
-        Some(path) if job.resume => {
-            let dir = RunDir::resume(path, |checkpoint| {
+    let images_per_epoch = images_per_epoch(training, args.batch, args.last_batch);
+    let taken = match (&args.out, job.lock) {
+        (Some(path), None) => Some(RunLock::take(path)?),
+        _ => None,
+    };
+    let mut dir = match job.lock.or(taken.as_ref()) {
+        Some(lock) if job.resume => {
+            let batches = images_per_epoch.div_ceil(args.batch);
+            let dir = RunDir::resume(lock, batches, |checkpoint| {
                 solver.load_checkpoint(checkpoint)?;
-                Ok(solver.history().val_acc_history.len())
+                Ok(solver.history().clone())
             })?;
-            console.line(format_args!("going on after iteration {}", solver.iteration()))?;
+            console.line(format_args!("resuming after iteration {}", solver.iteration()))?;
             Some(dir)
         }
-        Some(path) => {
-            let dir = RunDir::open(path, args.overwrite)?;
+        Some(lock) => {
+            let dir = RunDir::open(lock, args.overwrite)?;
             dir.begin(&run_config)?;
             Some(dir)
         }
         None => None,
     };
 
-    let all = args.epochs * images_per_epoch(training, args.batch, args.last_batch);
-    console.start_bar(all as u64);
+    console.start_bar((args.epochs * images_per_epoch) as u64);
     let begin = Instant::now();
     let mut images = 0;
     let trained = watch(&mut solver, job, console, dir.as_mut(), &mut images);
@@ -406,6 +400,11 @@ fn train_with<T: Element>(job: Job<'_>, console: &mut Console) -> Result<Outcome
 }
 
 impl Outcome {
+    /// Whether a signal ended training before its end.
+    pub(super) fn is_interrupted(&self) -> bool {
+        matches!(self.end, End::Interrupted { .. })
+    }
+
     /// The lines that a run ends with.
     fn text(&self, dir: Option<&Path>) -> String {
         let mut text = String::new();
@@ -413,7 +412,7 @@ impl Outcome {
             (End::Interrupted { epoch }, Some(dir)) => {
                 let dir = dir.display();
                 text += &format!(
-                    "interrupted in epoch {epoch}; tilewise train --resume {dir} goes on\n"
+                    "interrupted in epoch {epoch}; tilewise train --resume {dir} continues\n"
                 );
             }
             (End::Interrupted { epoch }, None) => {
@@ -442,24 +441,30 @@ impl Outcome {
     }
 }
 
-/// Trains, passes on how it goes to the console and the directory, and saves checkpoints. Counts
-/// the pictures in `seen`.
+/// Trains, shows and records the progress, and saves checkpoints. Counts the images in `seen`.
 fn watch<T: Element>(
     solver: &mut Solver<'_, T>,
     job: Job<'_>,
     console: &Console,
-    mut dir: Option<&mut RunDir>,
+    mut dir: Option<&mut RunDir<'_>>,
     seen: &mut u64,
 ) -> Result<End> {
-    let Job { args, interrupted, stop_after, .. } = job;
+    let Job { args, shutdown, stop_after, .. } = job;
     let epochs = args.epochs;
+    let is_paused = |done: usize| stop_after.is_some_and(|last| last <= done && done < epochs);
+    // A sweep was killed between this checkpoint and its record of the trial.
+    if is_paused(solver.history().val_acc_history.len()) {
+        return Ok(End::Paused);
+    }
     // What an earlier part of the run has seen.
     let before = (solver.iteration() * args.batch) as u64;
     while !solver.is_done() {
-        // What to do after the batch or the epoch at which training paused.
+        // What to do after the batch or the epoch at which training paused: nothing, or save a
+        // checkpoint and perhaps end.
         let mut pause = Ok(None);
+        let mut shown = Ok(());
         solver.train_with(&mut |progress| {
-            let stop = interrupted.load(Ordering::Relaxed);
+            let stop = shutdown.is_requested();
             pause = match progress {
                 Progress::Step { epoch, loss, images, .. } => {
                     *seen += images as u64;
@@ -470,13 +475,17 @@ fn watch<T: Element>(
                 Progress::Epoch(record) => {
                     let EpochRecord { epoch, .. } = *record;
                     let recorded = dir.as_mut().map_or(Ok(()), |dir| dir.epoch(record));
-                    let recorded = recorded.and_then(|()| console.line(epoch_line(record, epochs)));
+                    if recorded.is_ok() {
+                        shown = console.line(epoch_line(record, epochs));
+                    }
                     let due =
                         args.checkpoint_every.is_some_and(|every| epoch.is_multiple_of(every));
-                    recorded.map(|()| match stop_after {
+                    recorded.map(|()| match epoch {
                         _ if stop => Some(Some(End::Interrupted { epoch })),
-                        Some(last) if last <= epoch && epoch < epochs => Some(Some(End::Paused)),
-                        _ => due.then_some(None),
+                        _ if is_paused(epoch) => Some(Some(End::Paused)),
+                        // A closed terminal or a full disk behind standard output ends the run, and
+                        // must not lose it.
+                        _ => (due || shown.is_err()).then_some(None),
                     })
                 }
             };
@@ -490,8 +499,11 @@ fn watch<T: Element>(
         if let (Some(_), Some(dir)) = (pause, &dir) {
             dir.checkpoint(|path| solver.save_checkpoint(path))?;
         }
-        if let Some(Some(end)) = pause {
-            return Ok(end);
+        match pause {
+            // The signal came after the last step: nothing is left to be interrupted.
+            Some(Some(End::Interrupted { .. })) if solver.is_done() => {}
+            Some(Some(end)) => return Ok(end),
+            _ => shown?,
         }
     }
     let done = solver.history().val_acc_history.len();

@@ -18,9 +18,11 @@ fn train(dir: &TempDir, flags: &[&str]) -> Output {
     run(dir, &[&SMALL, flags].concat())
 }
 
+/// The files in a directory, except the one by which a process owns it.
 fn names(dir: &Path) -> BTreeSet<String> {
     let entries = fs::read_dir(dir).unwrap();
-    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name != ".lock").collect()
 }
 
 fn set(names: &[&str]) -> BTreeSet<String> {

@@ -1,5 +1,5 @@
-//! `tilewise sweep`: trains with many settings, side by side or one after the other, drops those
-//! that fall behind, and goes on after a kill with what is left to do.
+//! `tilewise sweep`: trains with many settings, at the same time or one after the other, drops those
+//! that fall behind, and resumes after a kill or a signal with what is left to do.
 
 mod plot;
 mod results;
@@ -8,7 +8,8 @@ mod space;
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::{Mutex, atomic::AtomicBool},
+    process::ExitCode,
+    sync::Mutex,
 };
 
 use crate::{
@@ -17,7 +18,9 @@ use crate::{
     cores,
     dataset::Origin,
     options,
-    run_dir::{RunDir, RunFiles},
+    run_dir::{RunDir, RunFiles, remove},
+    run_lock::{RunLock, SWEEP, TRIAL},
+    shutdown::{self, Shutdown},
     train::{self, Job, TrainArgs},
 };
 use tilewise::{
@@ -30,14 +33,10 @@ use tilewise::{
 use results::{Record, Results};
 use space::{Axis, Draws};
 
-/// Says which sweep a directory holds.
-const SWEEP: &str = "sweep.toml";
-/// Largest such file that is read.
+/// Largest file of settings that is read.
 const MAX_SETTINGS_BYTES: u64 = 1 << 20;
 const TABLE: &str = "sweep.csv";
 const PICTURE: &str = "sweep.svg";
-/// What directories of trials begin with.
-const TRIAL: &str = "trial-";
 
 /// Arguments of `tilewise sweep`: what to try, and the flags of `train` for all trials. `--seed`
 /// also chooses the random settings, `--out` is needed.
@@ -82,20 +81,22 @@ struct Trial {
 
 /// What all trials share.
 struct Sweep<'a> {
-    dir: &'a Path,
+    lock: &'a RunLock,
     trials: Vec<Trial>,
     origin: Origin,
     data: Cifar10,
     jobs: usize,
     threads: usize,
+    shutdown: Shutdown,
 }
 
-/// Runs `tilewise sweep`.
+/// Runs `tilewise sweep`. A signal ends it after the running trials have saved their checkpoints.
 ///
 /// # Errors
 /// [`Error::Settings`] if what is to be tried makes no sense, [`Error::File`] if the directory
-/// holds another sweep; as [`train::run`], except that a trial that diverges is a result.
-pub fn run(args: &SweepArgs) -> Result<()> {
+/// holds another sweep or another process trains in it; as [`train::run`], except that a trial
+/// that diverges is a result.
+pub fn run(args: &SweepArgs) -> Result<ExitCode> {
     let given = args.train.settings()?;
     if given.contains_key("resume") {
         let detail = "--resume cannot be used with a sweep: run the same command again to \
@@ -113,12 +114,16 @@ pub fn run(args: &SweepArgs) -> Result<()> {
     let trials = trials(dir, &axes, draws, &given, &flags)?;
     let rungs = rungs(trials.len(), common.epochs, args.halving);
 
+    let shutdown = Shutdown::on_signals()?;
     let mut console = Console::new(common.quiet);
-    let mut results = open(dir, args, &given, common.overwrite)?;
+    let lock = RunLock::take(dir)?;
+    let wanted = identity(args, &given);
+    let mut results = open(dir, &wanted, &trials, &rungs, common.overwrite)?;
     let origin = common.dataset.find(&console)?;
     let data = origin.load()?;
     let threads = common.threads.unwrap_or_else(|| if args.jobs == 1 { cores() } else { 1 });
-    let sweep = Sweep { dir, trials, origin, data, jobs: args.jobs, threads };
+    shutdown.begin();
+    let sweep = Sweep { lock: &lock, trials, origin, data, jobs: args.jobs, threads, shutdown };
     let names: Vec<&str> = axes.iter().map(|axis| axis.key.as_str()).collect();
     console.line(format_args!(
         "{} trials of {}; {} at a time; {} of them trained before",
@@ -133,6 +138,15 @@ pub fn run(args: &SweepArgs) -> Result<()> {
             console.line(format_args!("{} trials to epoch {epochs}", left.len()))?;
         }
         results = sweep.train(&left, epochs, results, &mut console)?;
+        let missing = |trial: &&&Trial| results.get(trial.number, epochs).is_none();
+        let missing = left.iter().filter(missing).count();
+        if missing > 0 {
+            return Ok(shutdown::interrupted(&format!(
+                "interrupted with {missing} of {} trials to train to epoch {epochs}; the same \
+                 command resumes\n",
+                left.len(),
+            )));
+        }
         if rung + 1 < rungs.len() {
             left = better_half(left, epochs, &results);
         }
@@ -146,7 +160,8 @@ pub fn run(args: &SweepArgs) -> Result<()> {
     let picture = plot::picture(&axes, &ranking);
     write(PICTURE, &picture.map_err(|error| Error::file(dir.join(PICTURE), error.to_string()))?)?;
     print(&results::table(&names, &ranking))?;
-    print(&format!("written to {}: {TABLE}, {PICTURE}, {TRIAL}*\n", dir.display()))
+    print(&format!("written to {}: {TABLE}, {PICTURE}, {TRIAL}*\n", dir.display()))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// What is varied: the grid's settings, then the random ones.
@@ -188,7 +203,7 @@ fn trials(
         let mut all = flags.merge(&own, given.clone());
         let out = dir.join(format!("{TRIAL}{number:0width$}")).to_string_lossy().into_owned();
         all.insert("out".into(), out.into());
-        // Of a trial that was broken off.
+        // Of a trial that was killed.
         all.insert("overwrite".into(), true.into());
         train::parse(&all)?;
         Ok(Trial { number, own, all })
@@ -218,14 +233,50 @@ fn better_half<'t>(trials: Vec<&'t Trial>, epochs: usize, results: &Results) -> 
     ranked.into_iter().map(|(_, trial)| trial).collect()
 }
 
-/// The results in a directory: none in a new one, those so far of the same sweep.
-fn open(dir: &Path, args: &SweepArgs, given: &Settings, overwrite: bool) -> Result<Results> {
-    fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
+/// The results in a directory: none in a new one, those so far of the same sweep. `rungs` are the
+/// epochs after which its trials are recorded.
+fn open(
+    dir: &Path,
+    wanted: &str,
+    trials: &[Trial],
+    rungs: &[usize],
+    overwrite: bool,
+) -> Result<Results> {
+    if let Some(name) = RunDir::file_in(dir)? {
+        let detail = format!("holds {name} of a training run; choose another --out");
+        return Err(Error::file(dir, detail));
+    }
     atomic_file::check_writable(dir)?;
     let path = dir.join(SWEEP);
-    let mut wanted = given.clone();
+    let is_there = path.try_exists().map_err(Error::io("read", &path))?;
+    if is_there && !overwrite {
+        let found = input_file::read_text(&path, MAX_SETTINGS_BYTES)?;
+        if found == wanted {
+            return Results::read(dir, trials, rungs);
+        }
+        let detail = "holds another sweep; --overwrite replaces it, another --out keeps it";
+        return Err(Error::file(dir, detail));
+    }
+    // First no results, then no trials, then another sweep: a kill in between leaves the earlier
+    // sweep with less done, and never results of trials that are not there.
+    let results = Results::new(dir)?;
+    if is_there {
+        for trial in trial_dirs(dir)? {
+            fs::remove_dir_all(&trial).map_err(Error::io("remove", &trial))?;
+        }
+        for name in [TABLE, PICTURE] {
+            remove(dir.join(name))?;
+        }
+    }
+    atomic_file::write(&path, |file| file.write_all(wanted.as_bytes()))?;
+    Ok(results)
+}
+
+/// What [`SWEEP`] says: all that the results depend on.
+fn identity(args: &SweepArgs, given: &Settings) -> String {
+    let mut identity = given.clone();
     // None of these changes a result.
-    wanted.retain(|key, _| {
+    identity.retain(|key, _| {
         !["out", "overwrite", "quiet", "threads", "checkpoint-every"].contains(&key)
     });
     let list = |texts: &[String]| toml::Value::from(texts.to_vec());
@@ -235,25 +286,9 @@ fn open(dir: &Path, args: &SweepArgs, given: &Settings, overwrite: bool) -> Resu
         ("trials", (args.trials as i64).into()),
         ("halving", args.halving.into()),
     ] {
-        wanted.insert(key.into(), value);
+        identity.insert(key.into(), value);
     }
-    let wanted = wanted.to_string();
-    let is_there = path.try_exists().map_err(Error::io("read", &path))?;
-    if is_there && !overwrite {
-        let found = input_file::read_text(&path, MAX_SETTINGS_BYTES)?;
-        if found == wanted {
-            return Results::read(dir);
-        }
-        let detail = "holds another sweep; --overwrite replaces it, another --out keeps it";
-        return Err(Error::file(dir, detail));
-    }
-    let earlier = if is_there { trial_dirs(dir)? } else { Vec::new() };
-    for trial in earlier {
-        fs::remove_dir_all(&trial).map_err(Error::io("remove", &trial))?;
-    }
-    let results = Results::new(dir)?;
-    atomic_file::write(&path, |file| file.write_all(wanted.as_bytes()))?;
-    Ok(results)
+    identity.to_string()
 }
 
 /// The directories of trials.
@@ -267,7 +302,7 @@ fn trial_dirs(dir: &Path) -> Result<Vec<PathBuf>> {
 }
 
 impl Sweep<'_> {
-    /// Trains what is not in the results, up to the end of epoch `epochs`.
+    /// Trains what is not in the results, up to the end of epoch `epochs` or to a signal.
     fn train(
         &self,
         trials: &[&Trial],
@@ -282,13 +317,15 @@ impl Sweep<'_> {
         let console = &*console;
         let work = || {
             loop {
-                let next = lock(&queue).next();
+                let next = lock(&queue).next().filter(|_| !self.shutdown.is_requested());
                 let Some(trial) = next.filter(|_| lock(&state).1.is_ok()) else { return };
                 let trained = self.train_one(trial, epochs);
                 let (results, outcome) = &mut *lock(&state);
                 let recorded = trained.and_then(|record| {
-                    console.line(record.line(self.trials.len()))?;
-                    results.add(record)
+                    let Some(record) = record else { return Ok(()) };
+                    let line = record.line(self.trials.len());
+                    results.add(record)?;
+                    console.line(line)
                 });
                 if outcome.is_ok() {
                     *outcome = recorded;
@@ -306,8 +343,14 @@ impl Sweep<'_> {
         outcome.map(|()| results)
     }
 
-    fn train_one(&self, trial: &Trial, epochs: usize) -> Result<Record> {
+    /// Trains up to the end of epoch `epochs`. No record if a signal came first.
+    fn train_one(&self, trial: &Trial, epochs: usize) -> Result<Option<Record>> {
         let (args, settings) = train::parse(&trial.all)?;
+        let dir = args.out.as_deref().unwrap_or(self.lock.path());
+        let lock = self.lock.take_trial(dir)?;
+        // What somebody has trained further by hand, or whose metrics are damaged, is trained anew.
+        let resume = RunDir::has_checkpoint(dir)
+            && RunFiles::read(dir).is_ok_and(|files| files.epochs.len() <= epochs);
         let job = Job {
             args: &args,
             settings: &settings,
@@ -315,16 +358,17 @@ impl Sweep<'_> {
             data: &self.data,
             threads: self.threads,
             stop_after: Some(epochs),
-            resume: args.out.as_deref().is_some_and(RunDir::has_checkpoint),
-            interrupted: &AtomicBool::new(false),
+            lock: Some(&lock),
+            resume,
+            shutdown: &self.shutdown,
         };
         let diverged = match train::train(job, &mut Console::new(true)) {
+            Ok(outcome) if outcome.is_interrupted() => return Ok(None),
             Ok(_) => false,
             Err(Error::Diverged { .. }) => true,
             Err(error) => return Err(error),
         };
-        let dir = args.out.as_deref().unwrap_or(self.dir);
-        Ok(Record::new(trial, epochs, &RunFiles::read(dir)?, diverged, dir))
+        Ok(Some(Record::new(trial, epochs, &RunFiles::read(dir)?, diverged, dir)))
     }
 }
 

@@ -103,19 +103,50 @@ impl Results {
         Ok(results)
     }
 
-    /// Reads the records of a sweep that was begun.
+    /// Reads the records of a sweep that was begun, of these trials after these epochs. A last
+    /// line that was cut is dropped: its trial is trained again.
     ///
     /// # Errors
-    /// [`Error::Io`] if they cannot be read, [`Error::File`] if they are none.
-    pub(super) fn read(dir: &Path) -> Result<Self> {
+    /// [`Error::Io`] if they cannot be read, [`Error::File`] if they are not those of the sweep.
+    pub(super) fn read(dir: &Path, trials: &[Trial], rungs: &[usize]) -> Result<Self> {
         let path = dir.join(TRIALS);
         let text = input_file::read_text(&path, MAX_BYTES)?;
-        let record = |(number, line): (usize, &str)| {
-            serde_json::from_str(line)
-                .map_err(|error| Error::file(&path, format!("line {}: {error}", number + 1)))
+        let mut results = Self { path, records: Vec::new() };
+        for (number, line) in (1..).zip(text.split_inclusive('\n')) {
+            let wrong = match serde_json::from_str(line) {
+                Ok(record) => match results.check(&record, trials, rungs) {
+                    Ok(()) => {
+                        results.records.push(record);
+                        continue;
+                    }
+                    Err(detail) => detail,
+                },
+                Err(_) if !line.ends_with('\n') => continue,
+                Err(error) => error.to_string(),
+            };
+            let detail =
+                format!("line {number}: {wrong}; remove the line to train its trial again");
+            return Err(Error::file(&results.path, detail));
+        }
+        Ok(results)
+    }
+
+    /// Checks that a record is one of the sweep, beside those so far.
+    fn check(&self, record: &Record, trials: &[Trial], rungs: &[usize]) -> Result<(), String> {
+        let Record { trial: number, epochs, settings, .. } = record;
+        let Some(trial) = trials.iter().find(|trial| trial.number == *number) else {
+            return Err(format!("trial {number}, expected one from 1 to {}", trials.len()));
         };
-        let records = text.lines().enumerate().map(record).collect::<Result<_>>()?;
-        Ok(Self { path, records })
+        if trial.own != *settings {
+            return Err(format!("trial {number} has other settings than the sweep gives it"));
+        }
+        if !rungs.contains(epochs) {
+            return Err(format!("trial {number} after {epochs} epochs, expected one of {rungs:?}"));
+        }
+        if self.get(*number, *epochs).is_some() {
+            return Err(format!("a second record of trial {number} after {epochs} epochs"));
+        }
+        Ok(())
     }
 
     /// Adds a record, on disk as well.
