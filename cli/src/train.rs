@@ -1,5 +1,4 @@
-//! `tilewise train`: trains a fully connected network, shows how it goes, and keeps what comes of
-//! it.
+//! `tilewise train`: trains a fully connected network, shows the progress, and writes the results.
 
 use std::{
     ops::ControlFlow,
@@ -45,13 +44,13 @@ pub struct TrainArgs {
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "512",
           value_parser = options::count)]
     hidden: Vec<usize>,
-    /// Passes over the training pictures.
+    /// Passes over the training images.
     #[arg(long, value_name = "N", default_value = "20", value_parser = options::count)]
     pub(super) epochs: usize,
-    /// Pictures in a batch.
+    /// Images in a batch.
     #[arg(long, value_name = "N", default_value = "128", value_parser = options::count)]
     batch: usize,
-    /// What becomes of the pictures that are left over when an epoch is cut into batches.
+    /// Whether the last, smaller batch of an epoch is dropped or kept.
     #[arg(long, value_name = "HOW", default_value = "drop", value_parser = options::last_batch())]
     last_batch: LastBatch,
     #[command(flatten)]
@@ -64,53 +63,53 @@ pub struct TrainArgs {
     /// Probability of dropping a hidden activation in training.
     #[arg(long, value_name = "SHARE", default_value = "0", value_parser = options::share)]
     dropout: f64,
-    /// Mirror every other training picture, on average.
+    /// Flip training images horizontally with probability 1/2.
     #[arg(long)]
     flip: bool,
-    /// Move training pictures by up to so many pixels along either axis.
+    /// Shift training images by up to this many pixels along each axis.
     #[arg(long, value_name = "PIXELS", default_value = "0", value_parser = options::size)]
     shift: usize,
-    /// What stands where a moved picture has no pixels: the picture mirrored, or zeros.
+    /// Padding of shifted images: the image reflected, or zeros.
     #[arg(long, value_name = "WHAT", default_value = "reflect", value_parser = options::border())]
     border: Border,
-    /// Side of a random square of zeros in each training picture.
+    /// Side, in pixels, of a random square of zeros in each training image.
     #[arg(long, value_name = "PIXELS", default_value = "0", value_parser = options::size)]
     cutout: usize,
-    /// Share of every target that is spread over all classes.
+    /// Label smoothing: weight of the uniform distribution in each target.
     #[arg(long, value_name = "SHARE", default_value = "0", value_parser = options::share)]
     label_smoothing: f64,
-    /// Scale gradients down to this norm over all parameters where theirs is larger.
+    /// Gradient clipping: the largest norm over all parameters.
     #[arg(long, value_name = "NORM", value_parser = options::positive)]
     clip_norm: Option<f64>,
-    /// Validate and keep an exponential moving average of the parameters that keeps this share of
-    /// itself in a step.
+    /// EMA decay: validate and save an exponential moving average of the parameters with this decay
+    /// per step.
     #[arg(long, value_name = "SHARE", value_parser = options::share)]
     ema_decay: Option<f64>,
-    /// Stop after so many epochs without a better validation accuracy.
+    /// Stop after this many epochs without a better validation accuracy.
     #[arg(long, value_name = "EPOCHS", value_parser = options::count)]
     patience: Option<usize>,
     /// Standard deviation of the initial weights [default: He et al., by layer]
     #[arg(long, value_name = "STD", value_parser = options::positive)]
     weight_scale: Option<f64>,
-    /// Seed of the initial weights, of the order of the pictures and of dropout.
+    /// Seed of the initial weights, the order of the images and dropout.
     #[arg(long, value_name = "N", default_value = "0", value_parser = options::seed)]
     pub(super) seed: u64,
     /// Threads; the result does not depend on them [default: one for each core]
     #[arg(long, value_name = "N", value_parser = options::threads)]
     pub(super) threads: Option<usize>,
-    /// Training pictures: the first of the set [default: all that do not validate]
+    /// Training images, the first of the set [default: all that are not for validation]
     #[arg(long, value_name = "N", value_parser = options::count)]
     train_size: Option<usize>,
-    /// Validation pictures: the last of the training set [default: 10,000 of CIFAR-10's 50,000]
+    /// Validation images, the last of the training set [default: 10,000 of CIFAR-10's 50,000]
     #[arg(long, value_name = "N", value_parser = options::count)]
     val_size: Option<usize>,
-    /// Training pictures whose accuracy is checked after each epoch.
+    /// Training images on which accuracy is measured after each epoch.
     #[arg(long, value_name = "N", default_value = "1000", value_parser = options::count)]
     acc_samples: usize,
-    /// Validation pictures whose accuracy is checked after each epoch [default: all]
+    /// Validation images on which accuracy is measured after each epoch [default: all]
     #[arg(long, value_name = "N", value_parser = options::count)]
     val_samples: Option<usize>,
-    /// How pixels become inputs: less the mean of their channel, or also over its deviation.
+    /// Normalization: subtract the channel's mean, or also divide by its standard deviation.
     #[arg(long, value_name = "HOW", default_value = "mean",
           value_parser = options::normalize_mode())]
     normalize: NormalizeMode,
@@ -126,10 +125,10 @@ pub struct TrainArgs {
     /// Print the result and nothing else.
     #[arg(long)]
     pub(super) quiet: bool,
-    /// Epochs from one checkpoint in --out to the next; Ctrl-C leaves one in any case.
+    /// Epochs between checkpoints in --out; Ctrl-C, SIGTERM and SIGHUP save one in any case.
     #[arg(long, value_name = "N", value_parser = options::count)]
     checkpoint_every: Option<usize>,
-    /// Go on with the run in DIR from its checkpoint, as if it had not stopped.
+    /// Resume the run in DIR from its checkpoint, to the same result as without the stop.
     #[arg(long, value_name = "DIR", conflicts_with = "out")]
     resume: Option<PathBuf>,
 }
@@ -185,7 +184,7 @@ pub(super) struct Outcome {
     test: Option<Evaluation>,
     /// Wall time of the training, accuracy checks included.
     time: Duration,
-    /// Pictures that were seen in it.
+    /// Images that were seen in it.
     images: u64,
     /// Why training ended.
     end: End,
@@ -562,7 +561,7 @@ fn run_config(
     })
 }
 
-/// Pictures that make up the batches of an epoch.
+/// Images that make up the batches of an epoch.
 fn images_per_epoch(training: usize, batch: usize, last_batch: LastBatch) -> usize {
     match last_batch {
         LastBatch::Drop if training > batch => training - training % batch,
