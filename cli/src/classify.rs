@@ -50,6 +50,7 @@ pub(super) fn top(probabilities: &[f64], count: usize) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::in_pool;
     use tilewise::{data::synthetic, nn::NetConfig, train::evaluate};
 
     #[test]
@@ -58,7 +59,7 @@ mod tests {
         let normalization = Normalization::new(vec![0.01; 3], vec![-1.0; 3]).unwrap();
         let config = NetConfig { hidden: vec![20], ..NetConfig::default() };
         let net = FullyConnectedNet::<f64>::new(&config).unwrap();
-        let all = probabilities(&net, &images, &normalization).unwrap();
+        let all = in_pool(Some(2), || probabilities(&net, &images, &normalization)).unwrap();
         let rows = || all.chunks(10).zip(images.labels());
         let right = rows().filter(|(row, label)| top(row, 1) == [usize::from(**label)]).count();
         let loss = rows().map(|(row, &label)| -row[usize::from(label)].ln()).sum::<f64>() / 300.0;
