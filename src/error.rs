@@ -89,7 +89,7 @@ pub enum Error {
     /// A label names no class.
     Label {
         /// The label.
-        label: u8,
+        label: u32,
         /// Its row in the batch.
         row: usize,
         /// Number of classes.

@@ -22,14 +22,16 @@
 pub mod aligned;
 #[cfg(feature = "model-files")]
 pub mod atomic_file;
-#[cfg(feature = "capi")]
-mod capi;
 #[cfg(feature = "cblas")]
 pub mod cblas;
+pub mod context;
 pub mod data;
 pub mod error;
 pub mod float;
 pub mod gemm;
+pub mod infer;
+#[cfg(feature = "model-files")]
+pub mod io;
 mod kernels;
 pub mod matrix;
 #[cfg(feature = "ndarray")]
@@ -39,6 +41,7 @@ pub mod simd;
 pub mod threads;
 pub mod train;
 
+pub use context::Context;
 pub use error::{Error, Result};
 pub use kernels::Element;
 

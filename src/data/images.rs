@@ -93,7 +93,7 @@ impl ImageSet {
             });
         }
         match labels.iter().position(|&label| usize::from(label) >= classes) {
-            Some(row) => Err(Error::Label { label: labels[row], row, classes }),
+            Some(row) => Err(Error::Label { label: labels[row].into(), row, classes }),
             None => Ok(Self { shape, class_names, pixels, labels }),
         }
     }

@@ -184,6 +184,11 @@ impl<T: Element> Gemm<T> {
         best
     }
 
+    /// Number of tasks that products are divided into.
+    pub(crate) fn tasks(&self) -> usize {
+        self.threads.tasks()
+    }
+
     /// The kernels in use.
     pub(crate) fn kernels(&self) -> &'static KernelSet<T> {
         self.kernels

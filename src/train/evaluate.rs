@@ -1,12 +1,13 @@
 //! Loss and accuracy of a network over a set of pictures, batch by batch.
 
 use crate::{
+    context::Context,
     data::{ImageSet, Normalization},
     error::Result,
-    gemm::Gemm,
+    infer::best_class,
     kernels::Element,
     matrix::MatRef,
-    nn::{FullyConnectedNet, Mode, Passes, Workspace},
+    nn::{CrossEntropy, Mode, Network, Passes, Plan},
     train::feed::Feed,
 };
 
@@ -38,11 +39,11 @@ impl Evaluation {
     /// logits of each batch to `on_batch`. The numbers do not depend on the size of the batches.
     ///
     /// # Errors
-    /// As [`Feed::batch`] and [`FullyConnectedNet::forward`].
+    /// As [`Feed::batch`] and [`Plan::forward`].
     pub(super) fn run<T: Element>(
         &mut self,
-        net: &FullyConnectedNet<T>,
-        workspace: &mut Workspace<T>,
+        network: &Network<T>,
+        plan: &mut Plan<T>,
         feed: &mut Feed<'_, T>,
         indices: &[u32],
         on_batch: &mut dyn FnMut(&[u32], MatRef<'_, T>),
@@ -53,17 +54,17 @@ impl Evaluation {
         let mut total = 0.0;
         for batch in indices.chunks(feed.capacity()) {
             let (x, labels) = feed.batch(batch)?;
-            net.forward(x, workspace, Mode::Evaluation)?;
+            plan.forward(network, x, Mode::Evaluation)?;
             // One chain over all pictures, whatever the batches.
-            for &loss in net.row_losses(workspace, labels)? {
+            for &loss in plan.row_losses(CrossEntropy::default(), labels)? {
                 total += loss.to_f64();
             }
-            let logits = workspace.logits(batch.len())?;
+            let logits = plan.logits(batch.len())?;
             on_batch(batch, logits);
-            let predictions = FullyConnectedNet::predictions(logits);
-            for (prediction, &label) in predictions.zip(labels) {
-                let right = usize::from(prediction == usize::from(label));
-                let class = &mut self.classes[usize::from(label)];
+            for (row, &label) in labels.iter().enumerate() {
+                let prediction = logits.row(row).map_or(0, best_class);
+                let right = usize::from(prediction == label as usize);
+                let class = &mut self.classes[label as usize];
                 *class = (class.0 + right, class.1 + 1);
                 self.correct += right;
             }
@@ -76,7 +77,7 @@ impl Evaluation {
 /// Evaluates networks of one shape on pictures of a set, batch by batch. After construction nothing
 /// is allocated. Construct and run it inside of the rayon pool that it is to use.
 pub struct Evaluator<'a, T: Element> {
-    workspace: Workspace<T>,
+    plan: Plan<T>,
     feed: Feed<'a, T>,
     evaluation: Evaluation,
 }
@@ -89,18 +90,18 @@ impl<'a, T: Element> Evaluator<'a, T> {
     /// [`Error::Setting`](crate::Error::Setting) if `batch_size` is 0,
     /// [`Error::Shape`](crate::Error::Shape) if the network does not fit the pictures.
     pub fn new(
-        net: &FullyConnectedNet<T>,
-        gemm: Gemm<T>,
+        network: &Network<T>,
+        context: Context<T>,
         images: &'a ImageSet,
         normalization: &Normalization,
         batch_size: usize,
     ) -> Result<Self> {
-        net.expect_inputs(images.features())?;
+        network.expect_inputs(images.features())?;
         let capacity = batch_size.min(images.len());
         Ok(Self {
-            workspace: net.workspace_for(gemm, capacity, Passes::Forward)?,
+            plan: Plan::new(network, capacity, Passes::Forward, context)?,
             feed: Feed::new(images, normalization, capacity)?,
-            evaluation: Evaluation::new(images.classes().max(net.classes())),
+            evaluation: Evaluation::new(images.classes().max(network.classes())),
         })
     }
 
@@ -110,8 +111,8 @@ impl<'a, T: Element> Evaluator<'a, T> {
     /// [`Error::Setting`](crate::Error::Setting) if an index names no picture,
     /// [`Error::Label`](crate::Error::Label) if the network knows fewer classes than the pictures,
     /// [`Error::Shape`](crate::Error::Shape) if it has another shape than planned.
-    pub fn run(&mut self, net: &FullyConnectedNet<T>, indices: &[u32]) -> Result<&Evaluation> {
-        self.run_with(net, indices, &mut |_, _| ())
+    pub fn run(&mut self, network: &Network<T>, indices: &[u32]) -> Result<&Evaluation> {
+        self.run_with(network, indices, &mut |_, _| ())
     }
 
     /// As [`run`](Self::run), and shows the indices of each batch and its logits,
@@ -121,12 +122,12 @@ impl<'a, T: Element> Evaluator<'a, T> {
     /// As [`run`](Self::run).
     pub fn run_with(
         &mut self,
-        net: &FullyConnectedNet<T>,
+        network: &Network<T>,
         indices: &[u32],
         on_batch: &mut dyn FnMut(&[u32], MatRef<'_, T>),
     ) -> Result<&Evaluation> {
-        let Self { workspace, feed, evaluation } = self;
-        evaluation.run(net, workspace, feed, indices, on_batch)?;
+        let Self { plan, feed, evaluation } = self;
+        evaluation.run(network, plan, feed, indices, on_batch)?;
         Ok(evaluation)
     }
 }
@@ -136,13 +137,13 @@ impl<'a, T: Element> Evaluator<'a, T> {
 /// # Errors
 /// As [`Evaluator::new`] and [`Evaluator::run`].
 pub fn evaluate<T: Element>(
-    net: &FullyConnectedNet<T>,
-    gemm: Gemm<T>,
+    network: &Network<T>,
+    context: Context<T>,
     images: &ImageSet,
     normalization: &Normalization,
     batch_size: usize,
 ) -> Result<Evaluation> {
     let indices: Vec<u32> = (0..images.len() as u32).collect();
-    let mut evaluator = Evaluator::new(net, gemm, images, normalization, batch_size)?;
-    evaluator.run(net, &indices).cloned()
+    let mut evaluator = Evaluator::new(network, context, images, normalization, batch_size)?;
+    evaluator.run(network, &indices).cloned()
 }

@@ -24,7 +24,7 @@
 
 mod state;
 
-pub use state::{OptimizerState, ParameterKind};
+pub use state::{OptimizerState, StepSettings};
 
 use std::{fmt, str::FromStr};
 
