@@ -3,16 +3,21 @@
 //! `cargo run --release --example train_cifar10 -- DIR`, where DIR holds CIFAR-10 in any of its
 //! usual forms; without DIR it trains on the built-in synthetic pictures.
 
-use std::{ops::ControlFlow, path::Path};
+use std::{error::Error, ops::ControlFlow, path::Path};
 
 use tilewise::{
-    Result,
     data::{Normalization, NormalizeMode, Split, load, synthetic},
     nn::{Init, NetConfig, TwoLayerNet},
+    threads::Threads,
     train::{Curve, Progress, Solver, SolverConfig, TrainingData},
 };
 
-fn main() -> Result<()> {
+fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
+    // The library starts no threads: these are the program's, one for each core.
+    rayon::ThreadPoolBuilder::new().build()?.install(train)
+}
+
+fn train() -> Result<(), Box<dyn Error + Send + Sync>> {
     let images = match std::env::args().nth(1) {
         Some(dir) => load(Path::new(&dir))?.train,
         None => synthetic(12_000, 0)?,
@@ -27,6 +32,7 @@ fn main() -> Result<()> {
         epochs: 15,
         learning_rate: 0.4,
         schedule: Curve::EpochDecay { factor: 0.96 }.into(),
+        threads: Threads::Pool,
         ..SolverConfig::default()
     };
     let data = TrainingData { images: &images, split, normalization };

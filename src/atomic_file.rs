@@ -9,6 +9,11 @@ use std::{
 
 use crate::error::{Error, Result};
 
+/// What the name of a temporary file begins with.
+const PREFIX: &str = ".tilewise-";
+/// Random characters after it: letters and digits.
+const RANDOM: usize = 6;
+
 /// Writes `path` with what `content` writes: under a temporary name in the same directory, which
 /// is synced and then renamed. An existing file is replaced. The file gets the permissions that
 /// the process gives new files.
@@ -23,6 +28,12 @@ pub fn write(path: &Path, content: impl FnOnce(&mut dyn Write) -> io::Result<()>
 fn put(path: &Path, content: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     let dir = directory(path);
     let mut file = temporary(dir)?;
+    if cfg!(unix) {
+        // Says to `remove_left_overs` that this file has a writer. Without locks that is not known,
+        // which matters only if the directory's owner starts at this moment; and elsewhere nobody
+        // could read a locked file.
+        let _ = file.as_file().try_lock();
+    }
     let mut writer = BufWriter::new(file.as_file_mut());
     content(&mut writer)?;
     writer.flush()?;
@@ -40,6 +51,37 @@ pub fn check_writable(dir: &Path) -> Result<()> {
     temporary(dir).map(drop).map_err(Error::io("write to", dir))
 }
 
+/// Removes the temporary files that killed processes left in `dir`: regular files of their names
+/// that no living process is writing. For the owner of the directory: in any other place nobody can
+/// know that such a file is not needed, and it stays.
+///
+/// # Errors
+/// [`Error::Io`] if the directory cannot be read or a file cannot be removed.
+pub fn remove_left_overs(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir).map_err(Error::io("read", dir))? {
+        let entry = entry.map_err(Error::io("read", dir))?;
+        let path = entry.path();
+        let kind = entry.file_type().map_err(Error::io("read", &path))?;
+        if !(kind.is_file() && is_temporary(&entry.file_name())) {
+            continue;
+        }
+        let file = fs::File::options().read(true).write(true).open(&path);
+        let unused = file.is_ok_and(|file| file.try_lock().is_ok());
+        if unused {
+            fs::remove_file(&path).map_err(Error::io("remove", path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a file has a name that [`temporary`] gives.
+fn is_temporary(name: &std::ffi::OsStr) -> bool {
+    let random = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+    random.is_some_and(|random| {
+        random.len() == RANDOM && random.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    })
+}
+
 /// The directory that a file is in.
 fn directory(path: &Path) -> &Path {
     match path.parent() {
@@ -50,7 +92,7 @@ fn directory(path: &Path) -> &Path {
 
 fn temporary(dir: &Path) -> io::Result<tempfile::NamedTempFile> {
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".tilewise-");
+    builder.prefix(PREFIX).rand_bytes(RANDOM);
     // Temporary files are private otherwise; the process's umask still applies.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
@@ -115,6 +157,37 @@ mod tests {
         let gone = dir.path().join("gone");
         let message = check_writable(&gone).unwrap_err().to_string();
         assert!(message.contains(&gone.display().to_string()), "{message}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn left_overs_are_removed_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let kept = [
+            ".tilewise-",
+            ".tilewise-12345",
+            ".tilewise-1234567",
+            ".tilewise-12.456",
+            ".tilewise-x\u{e9}123",
+            "tilewise-123456",
+            "a.tilewise-123456",
+            "model.safetensors",
+        ];
+        for name in [&kept[..], &[".tilewise-aB3dE6", ".tilewise-000000"]].concat() {
+            fs::write(path(name), "left over").unwrap();
+        }
+        fs::create_dir(path(".tilewise-folder")).unwrap();
+        std::os::unix::fs::symlink(path("model.safetensors"), path(".tilewise-linked")).unwrap();
+        // A name that a killed process really leaves, and one that is being written.
+        let (_, left) = temporary(dir.path()).unwrap().keep().unwrap();
+        write(&path("a.txt"), |_| remove_left_overs(dir.path()).map_err(io::Error::other)).unwrap();
+        assert!(!left.exists());
+        let mut names = names(dir.path());
+        let mut expected = [&kept[..], &[".tilewise-folder", ".tilewise-linked", "a.txt"]].concat();
+        names.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(names, expected);
     }
 
     #[cfg(unix)]

@@ -15,9 +15,9 @@
 //! ```
 //!
 //! and with `--crate-type staticlib` for `cc program.c target/release/libtilewise.a -lm`. It
-//! exports these four routines and no other of BLAS, so that what else a program calls goes on to
-//! the BLAS it is linked with. A Rust program with this feature defines them as well, and must not
-//! be linked with another BLAS statically.
+//! exports these four routines and no other of BLAS; all others come from the BLAS that the program
+//! is linked with. A Rust program with this feature defines them as well, and must not be linked
+//! with another BLAS statically.
 //!
 //! # Interface
 //!
@@ -27,35 +27,54 @@
 //! transpose, as the elements are real. Sizes of 0 are fine. With `beta == 0` C is not read, with
 //! `alpha == 0` neither A nor B, and their pointers may be null.
 //!
-//! A call runs on the calling thread, has no state, and allocates its scratch memory; any number
+//! A call runs on the calling thread, keeps no state, and allocates its scratch memory; any number
 //! of threads may call at once. A result has the same bits as that of [`crate::gemm::sgemm`] or
 //! [`crate::gemm::dgemm`], in either layout.
 //!
 //! # Errors
 //!
-//! Arguments are checked in the order of the reference. The first one that is wrong is told to the
-//! error handler by its position, from 1, in the argument list of the routine that was called; C
-//! is untouched.
+//! Arguments are checked in the order of the reference: in row-major order, B's before A's. The
+//! first wrong one is reported to the error handler by its position, from 1, in the argument list
+//! of the routine that was called; C is untouched.
 //!
-//! | routine | handler | if the process has none |
+//! | routine | handler | without one |
 //! |---|---|---|
 //! | `cblas_sgemm` | `cblas_xerbla(position, "cblas_sgemm", format, …)` | `Parameter 9 to routine cblas_sgemm was incorrect` |
 //! | `sgemm_` | `xerbla_("SGEMM ", &position, 6)` | ` ** On entry to SGEMM parameter number  8 had an illegal value` |
 //!
-//! This library refers to the handlers, weakly, and does not define them: a definition in the
-//! program wins, whether the program is linked with the static library, with the shared one, or
-//! with neither and has it preloaded, and so does that of the BLAS it is linked with. (Where the
-//! definition lies in a static library, `-Wl,-u,xerbla_` has the linker take it out; a program that
-//! opens the library by `dlopen` shows its own with `-rdynamic`.) If there is an `xerbla_` and no
-//! `cblas_xerbla`, it serves `cblas_sgemm` too, with the position that the argument has in
-//! `sgemm_`, 0 being the layout. If there is neither, the message above goes to standard error and
-//! the process exits with status 255, as that of the reference's `cblas_xerbla`. (After the
-//! reference's `xerbla_` the status is 0, which hides the error from a shell.) A handler may return,
-//! and the routine returns; it may also jump out by `longjmp` or throw an exception of C++. Handlers
-//! are looked for on ELF systems (Linux, BSD); elsewhere it is always the message.
+//! This library refers to the handlers weakly and does not define them. A definition in the program
+//! wins, then that of the BLAS it is linked with, whether the program is linked with the static
+//! library, with the shared one, or with neither and has it preloaded. (Where the definition lies
+//! in a static library, `-Wl,-u,xerbla_` makes the linker include it; a program that opens the
+//! library by `dlopen` exports its own with `-rdynamic`.) With an `xerbla_` and no `cblas_xerbla`,
+//! `xerbla_` serves `cblas_sgemm` too, with the position that the argument has in `sgemm_`, 0 being
+//! the layout. With neither, the message above goes to standard error and the process exits with
+//! status 255, as after the reference's `cblas_xerbla`. (After the reference's `xerbla_` the status
+//! is 0, which hides the error from a shell.) A handler may return, and the routine returns; it may
+//! also leave by `longjmp` or throw a C++ exception. Handlers are found on ELF systems (Linux,
+//! BSD); elsewhere it is always the message.
 //!
-//! What BLAS has no way to report ends the process by `abort`, with a message: scratch memory that
-//! cannot be had, a `TILEWISE_ISA` that names an unavailable instruction set, a panic. No panic
+//! The reference computes a row-major product as the transposed column-major one and reports the
+//! positions of that call: m and n (4 and 5), lda and ldb (9 and 11) are exchanged. Its
+//! `cblas_xerbla`, and those of programs written for it, such as netlib's testers, exchange them
+//! back if the variable `RowMajorStrg` is set. Wrong numbers, as opposed to a wrong layout or
+//! transpose, it reports to `xerbla_`, which calls `cblas_xerbla` if the variable `CBLAS_CallFromC`
+//! is set. This library follows that protocol where the process has the variables:
+//!
+//! | the process has | `cblas_sgemm` |
+//! |---|---|
+//! | `RowMajorStrg` | sets it during the report, and exchanges the positions of a row-major call |
+//! | `CBLAS_CallFromC` | sets it during the report, and reports wrong numbers to `xerbla_` |
+//! | neither | reports to `cblas_xerbla` the position in the caller's argument list |
+//!
+//! Either way the user reads the position in the list that was written. The variables are written
+//! only while an error is reported, and are 0 afterwards, as with the reference; a handler that does
+//! not return leaves them set. They belong to the process, so that of two errors reported at the
+//! same time, one in each layout, one may get the other's order: that is how the reference's
+//! handlers are.
+//!
+//! What BLAS has no way to report ends the process by `abort`, with a message: a lack of scratch
+//! memory, a `TILEWISE_ISA` that names an unavailable instruction set, a panic. No panic
 //! unwinds into the caller.
 
 use std::{
@@ -63,6 +82,7 @@ use std::{
     io::{self, Write},
     panic::{AssertUnwindSafe, catch_unwind},
     process,
+    sync::atomic::{AtomicI32, Ordering},
 };
 
 use crate::{gemm::blas::product, kernels::Element, threads::Threads};
@@ -155,7 +175,7 @@ impl<T: Element> Arguments<T> {
             Ok(Err(error)) => error.to_string(),
             Err(_) => "a panic, reported above".to_owned(),
         };
-        say(&format!("tilewise: {}: {detail}", routine.to_string_lossy()));
+        say(&format!("tilewise: {}: {detail}", routine.to_string_lossy().trim_end()));
         process::abort();
     }
 }
@@ -176,11 +196,27 @@ fn stop(line: &str) -> ! {
 type CblasXerbla = unsafe extern "C-unwind" fn(c_int, *const c_char, *const c_char, ...);
 type Xerbla = unsafe extern "C-unwind" fn(*const c_char, *const c_int, usize);
 
-/// The error handlers of the process.
+/// The error handlers of the process, and the variables by which those of the reference know where
+/// a report comes from.
 #[repr(C)]
 struct Handlers {
     cblas: Option<CblasXerbla>,
     fortran: Option<Xerbla>,
+    /// `RowMajorStrg`: positions are those of the column-major call that computes a row-major one.
+    row_major: Option<&'static AtomicI32>,
+    /// `CBLAS_CallFromC`: what `xerbla_` is told comes from a `cblas_` routine.
+    call_from_c: Option<&'static AtomicI32>,
+}
+
+impl Handlers {
+    /// Sets those variables of the reference that the process has.
+    fn set_variables(&self, row_major: bool, call_from_c: bool) {
+        for (variable, value) in [(self.row_major, row_major), (self.call_from_c, call_from_c)] {
+            if let Some(variable) = variable {
+                variable.store(value.into(), Ordering::Relaxed);
+            }
+        }
+    }
 }
 
 #[cfg(all(unix, not(target_vendor = "apple")))]
@@ -190,20 +226,26 @@ mod elf {
     std::arch::global_asm!(
         ".weak cblas_xerbla",
         ".weak xerbla_",
+        ".weak RowMajorStrg",
+        ".weak CBLAS_CallFromC",
         ".pushsection .data.rel.ro.tilewise_blas_handlers, \"aw\", %progbits",
         ".balign {size}",
         ".globl TILEWISE_BLAS_HANDLERS",
         ".hidden TILEWISE_BLAS_HANDLERS",
         ".type TILEWISE_BLAS_HANDLERS, %object",
-        ".size TILEWISE_BLAS_HANDLERS, 2 * {size}",
+        ".size TILEWISE_BLAS_HANDLERS, 4 * {size}",
         "TILEWISE_BLAS_HANDLERS:",
         ".{size}byte cblas_xerbla",
         ".{size}byte xerbla_",
+        ".{size}byte RowMajorStrg",
+        ".{size}byte CBLAS_CallFromC",
         ".popsection",
         size = const size_of::<usize>(),
     );
 
-    // SAFETY: the assembly above defines it so, and nothing changes it once it is relocated.
+    // SAFETY: the assembly above defines it so, and nothing changes it once it is relocated. The
+    // variables are an `int` each wherever they are defined, and C code reads them only in the
+    // handlers, after they are written here.
     unsafe extern "C" {
         pub(super) safe static TILEWISE_BLAS_HANDLERS: super::Handlers;
     }
@@ -213,23 +255,39 @@ mod elf {
 use elf::TILEWISE_BLAS_HANDLERS;
 
 #[cfg(not(all(unix, not(target_vendor = "apple"))))]
-static TILEWISE_BLAS_HANDLERS: Handlers = Handlers { cblas: None, fortran: None };
+static TILEWISE_BLAS_HANDLERS: Handlers =
+    Handlers { cblas: None, fortran: None, row_major: None, call_from_c: None };
 
-/// Tells the error handler of C programs of a wrong argument. What `setting` names, with the value
-/// that came, is no setting of CBLAS.
-fn report(routine: Routine, position: c_int, setting: Option<(&'static CStr, c_int)>) {
+/// Reports a wrong argument of a `cblas_` routine, by its position in the caller's list. `setting`
+/// describes a value that is no setting of CBLAS.
+fn report(
+    routine: Routine,
+    row_major: bool,
+    position: c_int,
+    setting: Option<(&'static CStr, c_int)>,
+) {
     // Nothing here has a destructor, so that a handler may jump out.
+    let handlers = &TILEWISE_BLAS_HANDLERS;
     let name = routine.cblas.as_ptr();
-    match (&TILEWISE_BLAS_HANDLERS, setting) {
+    let told = match position {
+        4 | 5 if row_major && handlers.row_major.is_some() => 9 - position,
+        9 | 11 if row_major && handlers.row_major.is_some() => 20 - position,
+        _ => position,
+    };
+    handlers.set_variables(row_major, true);
+    match (handlers, setting) {
+        (Handlers { fortran: Some(handler), call_from_c: Some(_), .. }, None) => {
+            tell(*handler, routine, told - 1);
+        }
         (Handlers { cblas: Some(handler), .. }, Some((format, value))) => {
             // SAFETY: `cblas_xerbla` takes a format and its arguments, here one `int`.
-            unsafe { handler(position, name, format.as_ptr(), value) }
+            unsafe { handler(told, name, format.as_ptr(), value) }
         }
         (Handlers { cblas: Some(handler), .. }, None) => {
-            // SAFETY: as above; the format is empty.
-            unsafe { handler(position, name, c"".as_ptr()) }
+            // SAFETY: `cblas_xerbla` takes a format and its arguments; this one has none.
+            unsafe { handler(told, name, c"".as_ptr()) }
         }
-        (Handlers { fortran: Some(_), .. }, _) => report_fortran(routine, position - 1),
+        (Handlers { fortran: Some(handler), .. }, _) => tell(*handler, routine, told - 1),
         _ => {
             let routine = routine.cblas.to_string_lossy();
             let line = format!("Parameter {position} to routine {routine} was incorrect");
@@ -242,14 +300,14 @@ fn report(routine: Routine, position: c_int, setting: Option<(&'static CStr, c_i
             stop(&(line + &detail.unwrap_or_default()))
         }
     }
+    handlers.set_variables(false, false);
 }
 
-/// Tells the error handler of Fortran programs of a wrong argument.
+/// Reports a wrong argument of a Fortran routine. `CBLAS_CallFromC` is left alone: a `cblas_`
+/// routine of another library may have called.
 fn report_fortran(routine: Routine, position: c_int) {
     if let Some(handler) = TILEWISE_BLAS_HANDLERS.fortran {
-        let name = routine.fortran;
-        // SAFETY: `xerbla_` takes a name of so many letters, and the address of a number.
-        unsafe { handler(name.as_ptr(), &position, name.count_bytes()) }
+        tell(handler, routine, position);
     } else {
         let name = routine.fortran.to_string_lossy();
         stop(&format!(
@@ -257,6 +315,13 @@ fn report_fortran(routine: Routine, position: c_int) {
             name.trim_end()
         ))
     }
+}
+
+/// Calls the error handler of Fortran programs.
+fn tell(handler: Xerbla, routine: Routine, position: c_int) {
+    let name = routine.fortran;
+    // SAFETY: `xerbla_` takes a name of that many letters, and the address of a number.
+    unsafe { handler(name.as_ptr(), &position, name.count_bytes()) }
 }
 
 /// Whether a value of `CBLAS_TRANSPOSE` means the transpose.
@@ -302,17 +367,21 @@ macro_rules! routines {
             c: *mut $t,
             ldc: c_int,
         ) {
-            if ![ROW_MAJOR, COL_MAJOR].contains(&layout) {
-                return report($routine, 1, Some((c"Illegal layout setting, %d\n", layout)));
+            let by_rows = layout == ROW_MAJOR;
+            let illegal = |position, format: &'static CStr, value: c_int| {
+                report($routine, by_rows, position, Some((format, value)));
+            };
+            if !by_rows && layout != COL_MAJOR {
+                return illegal(1, c"Illegal layout setting, %d\n", layout);
             }
             let Some(transposed_a) = cblas_transposed(trans_a) else {
-                return report($routine, 2, Some((c"Illegal TransA setting, %d\n", trans_a)));
+                return illegal(2, c"Illegal TransA setting, %d\n", trans_a);
             };
             let Some(transposed_b) = cblas_transposed(trans_b) else {
-                return report($routine, 3, Some((c"Illegal TransB setting, %d\n", trans_b)));
+                return illegal(3, c"Illegal TransB setting, %d\n", trans_b);
             };
             let arguments = Arguments {
-                by_rows: layout == ROW_MAJOR,
+                by_rows,
                 transposed: (transposed_a, transposed_b),
                 sizes: (m, n, k),
                 alpha,
@@ -322,7 +391,7 @@ macro_rules! routines {
                 c: (c, ldc),
             };
             if let Some(position) = arguments.wrong() {
-                return report($routine, position + 1, None);
+                return report($routine, by_rows, position + 1, None);
             }
             // SAFETY: the caller's promises, and the arguments are right.
             unsafe { arguments.compute($routine.cblas) }

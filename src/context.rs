@@ -5,7 +5,7 @@ use crate::{
     gemm::{Backend, Gemm},
     kernels::{Element, KernelSet},
     simd::InstructionSet,
-    threads::Threads,
+    threads::{Tasks, Threads},
 };
 
 /// The kernels of one instruction set for networks with parameters of type `T`, and the number of
@@ -24,6 +24,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Context<T: Element> {
     gemm: Gemm<T>,
+    /// Its threads, counted when the context was made.
+    threads: usize,
 }
 
 impl<T: Element> Clone for Context<T> {
@@ -34,13 +36,6 @@ impl<T: Element> Clone for Context<T> {
 
 impl<T: Element> Copy for Context<T> {}
 
-impl<T: Element> From<Gemm<T>> for Context<T> {
-    /// Products as `gemm` computes them, on its threads.
-    fn from(gemm: Gemm<T>) -> Self {
-        Self { gemm }
-    }
-}
-
 impl<T: Element> Context<T> {
     /// The best instruction set of this CPU, or the one that `TILEWISE_ISA` names, on the calling
     /// thread alone.
@@ -49,14 +44,24 @@ impl<T: Element> Context<T> {
     /// [`Error::IsaUnavailable`](crate::Error::IsaUnavailable) if `TILEWISE_ISA` names an
     /// instruction set that is not available.
     pub fn new() -> Result<Self> {
-        Ok(Gemm::new()?.into())
+        Self::of(Gemm::new()?)
+    }
+
+    /// Products as `gemm` computes them, on its threads.
+    ///
+    /// # Errors
+    /// [`Error::Setting`](crate::Error::Setting) if the threads are more than the calling one and
+    /// it is in no rayon pool.
+    pub fn of(gemm: Gemm<T>) -> Result<Self> {
+        let threads = gemm.tasks()?.get();
+        Ok(Self { gemm: gemm.resolved()?, threads })
     }
 
     /// As [`new`](Self::new), with work divided among `threads`. Call it inside of the rayon pool
     /// that will run the work: the size of the pool is read here.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// As [`new`](Self::new) and [`of`](Self::of).
     pub fn on(threads: Threads) -> Result<Self> {
         Self::new()?.with_threads(threads)
     }
@@ -64,9 +69,9 @@ impl<T: Element> Context<T> {
     /// The same with work divided among other threads; see [`on`](Self::on).
     ///
     /// # Errors
-    /// As [`on`](Self::on).
+    /// As [`of`](Self::of).
     pub fn with_threads(self, threads: Threads) -> Result<Self> {
-        Ok(self.gemm.threads(Threads::Count(threads.tasks())).into())
+        Self::of(self.gemm.threads(threads))
     }
 
     /// How products are computed.
@@ -76,7 +81,7 @@ impl<T: Element> Context<T> {
 
     /// Number of threads that work is divided among.
     pub fn threads(&self) -> usize {
-        self.gemm.tasks()
+        self.threads
     }
 
     /// The instruction set in use.
@@ -93,8 +98,19 @@ impl<T: Element> Context<T> {
         self.gemm.kernels()
     }
 
+    /// Tasks of the calling thread.
+    ///
+    /// # Errors
+    /// As [`Threads::tasks`].
+    pub(crate) fn tasks(&self) -> Result<Tasks> {
+        self.gemm.tasks()
+    }
+
     /// Tasks for a pass over so many elements.
-    pub(crate) fn tasks_for(&self, elements: usize) -> usize {
+    ///
+    /// # Errors
+    /// As [`Threads::tasks`].
+    pub(crate) fn tasks_for(&self, elements: usize) -> Result<Tasks> {
         self.gemm.tasks_for(elements)
     }
 }

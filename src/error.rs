@@ -3,6 +3,11 @@
 
 use std::{fmt, io, path::PathBuf};
 
+use crate::printable;
+
+/// Longest detail of an [`Error::File`].
+const MAX_DETAIL_CHARS: usize = 2000;
+
 /// `Result` with tilewise's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -72,6 +77,11 @@ pub enum Error {
         /// What would be right.
         expected: String,
     },
+    /// Settings that do not go together, or one that is missing.
+    Settings {
+        /// Which ones, what is wrong with them, and what to do.
+        detail: String,
+    },
     /// An instruction set was asked for that the CPU or the build lacks.
     IsaUnavailable {
         /// The name asked for.
@@ -94,6 +104,15 @@ pub enum Error {
         row: usize,
         /// Number of classes.
         classes: usize,
+    },
+    /// What a network computed for an image is not finite.
+    NotFinite {
+        /// Index of the image in its set.
+        image: usize,
+        /// What is not finite: a logit, or the loss.
+        what: &'static str,
+        /// Its value: NaN or infinite.
+        value: f64,
     },
     /// A file's content is not what it should be.
     File {
@@ -124,7 +143,8 @@ pub enum Error {
         iteration: usize,
         /// Learning rate of that iteration.
         learning_rate: f64,
-        /// The loss: NaN or infinite.
+        /// The loss of that iteration: NaN or infinite, and then nothing was updated; or finite,
+        /// where the update left parameters or logits that are not.
         loss: f64,
     },
     /// A pool of worker threads could not be started.
@@ -163,6 +183,7 @@ impl fmt::Display for Error {
             Self::Setting { name, value, expected } => {
                 write!(f, "{name} = {value}: expected {expected}")
             }
+            Self::Settings { detail } => f.write_str(detail),
             Self::IsaUnavailable { wanted, available } => write!(
                 f,
                 "instruction set {wanted:?} is not available here; available: {available}"
@@ -173,15 +194,34 @@ impl fmt::Display for Error {
             Self::Label { label, row, classes } => {
                 write!(f, "label {label} in row {row}: expected a class from 0 to {}", classes - 1)
             }
+            Self::NotFinite { image, what, value } => write!(
+                f,
+                "image {image}: {what} is {value}, expected finite numbers; the network's weights \
+                 or its inputs are too large: train it with a smaller learning rate, or compute in \
+                 f64"
+            ),
             Self::File { path, detail } => write!(f, "{}: {detail}", path.display()),
             Self::Io { path, action, source } => {
-                write!(f, "cannot {action} {}: {source}", path.display())
+                write!(f, "cannot {action} {}: ", path.display())?;
+                match source.kind() {
+                    io::ErrorKind::NotFound => f.write_str("no such file or directory"),
+                    io::ErrorKind::IsADirectory => f.write_str("is a directory, not a file"),
+                    io::ErrorKind::NotADirectory => f.write_str("not a directory"),
+                    io::ErrorKind::AlreadyExists => f.write_str("a file of that name exists"),
+                    _ => write!(f, "{source}"),
+                }
             }
             Self::Download { url, detail } => write!(f, "cannot fetch {url}: {detail}"),
+            Self::Diverged { iteration, learning_rate, loss } if loss.is_finite() => write!(
+                f,
+                "the update of iteration {iteration}, at learning rate {learning_rate:?}, left \
+                 parameters or logits that are not finite; try a smaller learning rate or weight \
+                 scale"
+            ),
             Self::Diverged { iteration, learning_rate, loss } => write!(
                 f,
                 "the loss became {loss} in iteration {iteration}, at learning rate \
-                 {learning_rate}; try a smaller learning rate or weight scale"
+                 {learning_rate:?}; try a smaller learning rate or weight scale"
             ),
             Self::ThreadPool { threads, detail } => {
                 write!(f, "cannot start {threads} worker threads: {detail}")
@@ -206,13 +246,57 @@ impl Error {
         move |source| Error::Io { path, action, source }
     }
 
-    /// An [`Error::File`] for `path`.
-    pub fn file(path: impl Into<PathBuf>, detail: impl Into<String>) -> Error {
-        Error::File { path: path.into(), detail: detail.into() }
+    /// An [`Error::File`] for `path`. Details may quote the file: they are cut to 2,000 characters,
+    /// and control characters are escaped.
+    pub fn file(path: impl Into<PathBuf>, detail: impl AsRef<str>) -> Error {
+        let detail = printable::inline(detail.as_ref(), MAX_DETAIL_CHARS);
+        Error::File { path: path.into(), detail }
     }
 
-    /// An [`Error::Setting`]: `name = value` is not `expected`.
+    /// An [`Error::Setting`]: `name = value` is not `expected`. Numbers are shown in the shortest
+    /// form that reads back the same.
     pub fn setting(name: &'static str, value: impl ToString, expected: impl Into<String>) -> Error {
-        Error::Setting { name, value: value.to_string(), expected: expected.into() }
+        Error::Setting { name, value: shortest(value.to_string()), expected: expected.into() }
+    }
+}
+
+/// Digits of the largest `u64`; longer decimal numbers are easier to read with an exponent.
+const DIGITS: usize = 20;
+
+/// A number as `Display` writes it, which knows no exponents, in the shortest form that reads back
+/// the same; any other text as it is.
+fn shortest(text: String) -> String {
+    match text.parse::<f64>() {
+        Ok(number) if text.len() > DIGITS => format!("{number:?}"),
+        _ => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_shown_in_their_shortest_form() {
+        for (value, expected) in [
+            (1e300, "1e300"),
+            (-1e-300, "-1e-300"),
+            (0.1 + 0.2, "0.30000000000000004"),
+            (1.0 / 3e5, "3.3333333333333333e-6"),
+            (0.95, "0.95"),
+            (3.0, "3"),
+            (f64::NAN, "NaN"),
+            (f64::NEG_INFINITY, "-inf"),
+        ] {
+            let text = Error::setting("lr", value, "less").to_string();
+            assert_eq!(text, format!("lr = {expected}: expected less"));
+        }
+        let text = |value: &dyn fmt::Display| Error::setting("n", value, "less").to_string();
+        assert_eq!(text(&u64::MAX), format!("n = {}: expected less", u64::MAX));
+        assert_eq!(text(&1e-30f32), "n = 1e-30: expected less");
+        assert_eq!(text(&"not a number, and long"), "n = not a number, and long: expected less");
+        let diverged = Error::Diverged { iteration: 3, learning_rate: 1e-200, loss: f64::INFINITY };
+        let text = diverged.to_string();
+        assert!(text.contains("became inf in iteration 3, at learning rate 1e-200;"), "{text}");
     }
 }

@@ -13,9 +13,9 @@
 //!
 //! Builds with `RUSTFLAGS="--cfg tilewise_portable"` do without `std::arch`, see [`simd`].
 //!
-//! Errors are [`Error`], with the sizes, the path or the setting in it. Nothing starts a thread
-//! pool: operations run on the calling thread or on the caller's rayon pool, see
-//! [`threads::Threads`].
+//! Errors are [`Error`], with the sizes, the path or the setting in it. The library starts
+//! no threads: operations run on the calling thread or, where asked to, on the caller's rayon pool;
+//! see [`threads::Threads`].
 
 #![warn(missing_docs)]
 
@@ -30,6 +30,7 @@ pub mod error;
 pub mod float;
 pub mod gemm;
 pub mod infer;
+pub mod input_file;
 #[cfg(feature = "model-files")]
 pub mod io;
 mod kernels;
@@ -37,6 +38,7 @@ pub mod matrix;
 #[cfg(feature = "ndarray")]
 pub mod ndarray;
 pub mod nn;
+pub mod printable;
 pub mod simd;
 pub mod threads;
 pub mod train;

@@ -1,11 +1,26 @@
-//! How work is divided: a number of tasks on the caller's rayon pool, never a pool of our own.
+//! How work is divided: a number of tasks on the caller's rayon pool. The crate starts no threads,
+//! rayon's global pool included.
 
-use crate::simd::Denormals;
+use crate::{
+    error::{Error, Result},
+    simd::Denormals,
+};
 
 /// How many tasks an operation is divided into. The result's bits do not depend on it.
 ///
-/// Tasks run on the rayon pool of the calling thread (see `rayon::ThreadPool::install`); a call
-/// from outside of any pool runs them on rayon's global one.
+/// Tasks run on the rayon pool that the calling thread belongs to. Outside of a pool,
+/// [`Threads::Pool`] and a [`Threads::Count`] above 1 are errors: wrap the call in
+/// `pool.install(|| ...)`.
+///
+/// ```
+/// use tilewise::threads::Threads;
+///
+/// assert_eq!(Threads::default().tasks()?.get(), 1);
+/// assert!(Threads::Pool.tasks().is_err());
+/// let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build()?;
+/// assert_eq!(pool.install(|| Threads::Pool.tasks())?.get(), 2);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Threads {
     /// The calling thread alone; no pool is touched.
@@ -18,13 +33,50 @@ pub enum Threads {
 }
 
 impl Threads {
-    /// The number of tasks, at least 1.
-    pub fn tasks(self) -> usize {
-        match self {
-            Self::Caller => 1,
-            Self::Pool => rayon::current_num_threads(),
-            Self::Count(count) => count.max(1),
+    /// The tasks that the calling thread divides its work into.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for [`Threads::Pool`], or a [`Threads::Count`] above 1, outside of a
+    /// rayon pool.
+    pub fn tasks(self) -> Result<Tasks> {
+        if let Self::Caller | Self::Count(0 | 1) = self {
+            return Ok(Tasks(1));
         }
+        if rayon::current_thread_index().is_none() {
+            let expected = "a call inside of a rayon pool: wrap it in pool.install(|| ...), or use \
+                            Threads::Caller";
+            return Err(Error::setting("threads", format!("{self:?}"), expected));
+        }
+        Ok(Tasks(match self {
+            Self::Count(count) => count,
+            _ => rayon::current_num_threads(),
+        }))
+    }
+
+    /// The same with the size of the pool counted, for a plan whose memory depends on it.
+    ///
+    /// # Errors
+    /// As [`tasks`](Self::tasks).
+    pub(crate) fn resolved(self) -> Result<Self> {
+        let Tasks(tasks) = self.tasks()?;
+        Ok(if self == Self::Pool { Self::Count(tasks) } else { self })
+    }
+}
+
+/// A number of tasks, at least 1; for more than one, the calling thread was found in a rayon pool.
+/// Only [`Threads::tasks`] makes it, so work cannot be divided without that check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tasks(usize);
+
+impl Tasks {
+    /// The number.
+    pub fn get(self) -> usize {
+        self.0
+    }
+
+    /// The same, but no more than `most`; at least 1.
+    pub(crate) fn at_most(self, most: usize) -> Self {
+        Self(self.0.min(most).max(1))
     }
 }
 
@@ -36,12 +88,13 @@ pub(crate) fn warm_up() {
     }
 }
 
-/// Divides `work` into `parts` and runs them all, in parallel; returns when all are done.
+/// Divides `work` into a part for each task and runs them all, in parallel; returns when all are
+/// done.
 ///
-/// `split(work, left, parts)` cuts off the first `left` of `parts` parts. Nothing is allocated,
-/// as long as the caller is inside of a rayon pool. The parts run with the caller's setting for
-/// denormal numbers; what else a thread does while it waits for them does not.
-pub(crate) fn divide<W, S, R>(work: W, parts: usize, split: &S, run: &R)
+/// `split(work, left, parts)` cuts off the first `left` of `parts` parts. Nothing is allocated. The
+/// parts run with the caller's setting for denormal numbers; what else a thread does while it waits
+/// for them does not.
+pub(crate) fn divide<W, S, R>(work: W, Tasks(parts): Tasks, split: &S, run: &R)
 where
     W: Send,
     S: Fn(W, usize, usize) -> (W, W) + Sync,
@@ -111,31 +164,58 @@ mod tests {
                     (count * left / parts, count - count * left / parts)
                 };
                 let found = std::sync::Mutex::new(Vec::new());
-                divide(64, 64, &halves, &|_| found.lock().unwrap().push(Denormals::current()));
+                let tasks = Threads::Count(64).tasks().unwrap();
+                divide(64, tasks, &halves, &|_| found.lock().unwrap().push(Denormals::current()));
                 assert_eq!(found.into_inner().unwrap(), [setting; 64]);
                 assert_eq!(Denormals::current(), setting);
             }
         });
     }
 
+    fn cover_once(len: usize, step: usize, parts: usize) {
+        let mut items = vec![0u8; len];
+        divide(
+            &mut items[..],
+            Threads::Count(parts).tasks().unwrap(),
+            &|items: &mut [u8], left, parts| {
+                let at = cut(items.len(), step, left, parts);
+                items.split_at_mut(at)
+            },
+            &|items: &mut [u8]| items.iter_mut().for_each(|x| *x += 1),
+        );
+        assert!(items.iter().all(|&x| x == 1), "{len} {step} {parts}");
+    }
+
     #[test]
     fn parts_cover_everything_once() {
-        for len in 0..40 {
-            for step in 1..5 {
-                for parts in 1..6 {
-                    let mut items = vec![0u8; len];
-                    divide(
-                        &mut items[..],
-                        parts,
-                        &|items: &mut [u8], left, parts| {
-                            let at = cut(items.len(), step, left, parts);
-                            items.split_at_mut(at)
-                        },
-                        &|items: &mut [u8]| items.iter_mut().for_each(|x| *x += 1),
-                    );
-                    assert!(items.iter().all(|&x| x == 1), "{len} {step} {parts}");
-                }
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        let all = || {
+            for len in 0..40 {
+                (1..5).for_each(|step| (1..6).for_each(|parts| cover_once(len, step, parts)));
+            }
+        };
+        pool.install(all);
+    }
+
+    #[test]
+    fn tasks_are_counted_in_the_callers_pool_and_refused_outside_of_one() {
+        let settings = [Threads::Caller, Threads::Count(0), Threads::Count(1)];
+        for alone in settings {
+            assert_eq!(alone.tasks().unwrap(), Tasks(1), "{alone:?}");
+            assert_eq!(alone.resolved().unwrap(), alone);
+        }
+        for several in [Threads::Pool, Threads::Count(2), Threads::Count(usize::MAX)] {
+            for error in [several.tasks().unwrap_err(), several.resolved().unwrap_err()] {
+                assert!(error.to_string().contains("pool.install(|| ...)"), "{error}");
+                assert!(error.to_string().contains(&format!("{several:?}")), "{error}");
             }
         }
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        pool.install(|| {
+            assert_eq!(Threads::Pool.tasks().unwrap(), Tasks(3));
+            assert_eq!(Threads::Pool.resolved().unwrap(), Threads::Count(3));
+            assert_eq!(Threads::Count(5).tasks().unwrap(), Tasks(5));
+            assert_eq!(Threads::Caller.tasks().unwrap(), Tasks(1));
+        });
     }
 }

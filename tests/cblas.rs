@@ -48,7 +48,7 @@ impl Program {
                 let mut other = self::cc("other_blas.c", &dir.path().join("libother.so"));
                 let own_handlers = defines.contains(&"-DOWN_HANDLERS");
                 let handlers = if own_handlers { "-DHANDLERS" } else { "-DNO_HANDLERS" };
-                run(other.args(["-shared", handlers]));
+                run(other.args(["-shared", handlers]).args(defines));
                 cc.args([&format!("-L{place}"), "-lother", &format!("-Wl,-rpath,{place}")])
             }
         };
@@ -122,10 +122,20 @@ fn programs_get_the_products_of_this_library() {
 #[test]
 fn wrong_arguments_are_told_to_the_handler_by_their_position() {
     for link in LINKS {
-        let own = "-DOWN_HANDLERS";
-        for handlers in [&[][..], &[own], &[own, "-DONLY_FORTRAN_HANDLER"]] {
+        let (own, only_fortran) = ("-DOWN_HANDLERS", "-DONLY_FORTRAN_HANDLER");
+        let (row_major, call) = ("-DROW_MAJOR_VARIABLE", "-DCALL_VARIABLE");
+        for handlers in [
+            &[][..],
+            &[own],
+            &[own, only_fortran],
+            // netlib's testers.
+            &[own, row_major],
+            // Programs over the reference.
+            &[own, row_major, call],
+            &[own, only_fortran, row_major, call],
+        ] {
             // The other BLAS has both handlers.
-            if link == Link::Preloaded && handlers.len() == 2 {
+            if link == Link::Preloaded && handlers.contains(&only_fortran) {
                 continue;
             }
             let program = Program::new("errors", handlers, link);

@@ -163,6 +163,59 @@ fn a_batch_that_cannot_be_read_is_an_error() {
     assert!(error.contains("data_batch_1.bin"), "{error}");
 }
 
+#[test]
+fn names_of_classes_are_bounded() {
+    let with_names = |name: &str| {
+        let names = format!("a\nb\nc\nd\n{name}\nf\ng\nh\ni\nj\n");
+        directory(&[("data_batch_1.bin", binary(1, 1)), ("batches.meta.txt", names.into_bytes())])
+    };
+    let longest = "ß".repeat(256);
+    let dir = with_names(&longest);
+    assert_eq!(load(dir.path()).unwrap().train.class_names()[4], longest);
+    let words = ["class 4", "257 characters", "at most 256"];
+    assert_fails(&with_names(&"x".repeat(257)), "batches.meta.txt", &words);
+    assert_fails(&with_names(&"x".repeat(65_536)), "batches.meta.txt", &["at most 65536"]);
+}
+
+/// Each is refused before it is opened: opening a FIFO waits, and a device has no end.
+#[cfg(unix)]
+#[test]
+fn only_regular_files_are_read() {
+    use std::os::unix::{fs::symlink, net::UnixListener};
+    for name in ["data_batch_1.bin", "batches.meta.txt", "cifar-10-binary.tar.gz"] {
+        let dir = tempdir().unwrap();
+        let path = dir.path().join(name);
+        if name == "batches.meta.txt" {
+            fs::write(dir.path().join("data_batch_1.bin"), binary(1, 1)).unwrap();
+        }
+        let refused = |words: &[&str]| {
+            if cfg!(feature = "archives") || !name.ends_with("gz") {
+                assert_fails(&dir, name, words);
+            }
+            fs::remove_file(&path).unwrap();
+        };
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        refused(&["FIFO", "regular file"]);
+        drop(UnixListener::bind(&path).unwrap());
+        refused(&["socket"]);
+        symlink("/dev/zero", &path).unwrap();
+        refused(&["device"]);
+    }
+    // Symbolic links to files are as good as files.
+    let dir = directory(&[("kept", binary(1, 1))]);
+    symlink("kept", dir.path().join("data_batch_1.bin")).unwrap();
+    assert_holds(&load(dir.path()).unwrap(), &[(1, 1)], None);
+}
+
+/// The file has no content, so a test that reads it first takes long or fails otherwise.
+#[test]
+fn a_file_that_is_too_large_is_refused_before_it_is_read() {
+    let dir = directory(&[]);
+    let file = fs::File::create(dir.path().join("data_batch_1.bin")).unwrap();
+    file.set_len(3073 << 30).unwrap();
+    assert_fails(&dir, "data_batch_1.bin", &["at most 307300000"]);
+}
+
 #[cfg(not(feature = "archives"))]
 #[test]
 fn other_forms_name_the_feature_that_reads_them() {
@@ -174,7 +227,7 @@ fn other_forms_name_the_feature_that_reads_them() {
 
 #[cfg(feature = "archives")]
 mod archives {
-    use std::io::Write;
+    use std::io::{Read, Write};
 
     use flate2::{Compression, write::GzEncoder};
 
@@ -280,7 +333,7 @@ mod archives {
                     put(b"B");
                     put(&length);
                     put(pixels);
-                    put(b"q\x11tq\x12b");
+                    put(b"q\x13tq\x14b");
                 }
                 put(b"X\x09\0\0\0filenamesq\x19]q\x1a(X\x05\0\0\0a.pngq\x1beu.");
             }
@@ -362,8 +415,11 @@ mod archives {
 
     #[test]
     fn pickles_of_other_arrays_are_refused() {
-        let cases: [(Array, &[&str]); 3] = [
-            (Array { element: b"f4", byte_order: b'<', ..BYTES }, &["data", "uint8"]),
+        let cases: [(Array, &[&str]); 6] = [
+            (Array { element: b"f4", byte_order: b'<', ..BYTES }, &["data", "uint8", "float32"]),
+            (Array { element: b"i1", ..BYTES }, &["data", "uint8", "found int8"]),
+            (Array { element: b"b1", ..BYTES }, &["data", "uint8", "found bool"]),
+            (Array { element: b"S1", ..BYTES }, &["data", "uint8", "found numpy's \"S1\""]),
             (Array { columns: 3071, ..BYTES }, &["data", "[2, 3071]", "(pictures, 3072)"]),
             (Array { fortran: true, ..BYTES }, &["data", "Fortran"]),
         ];
@@ -395,6 +451,62 @@ mod archives {
         assert_fails(&dir, "data_batch_1", &["labels"]);
     }
 
+    /// A good batch with another entry in its dictionary.
+    fn with_entry(value: &[u8]) -> TempDir {
+        let mut pickle = pickled(Writer::Python2, 1, 2);
+        assert_eq!(pickle.split_off(pickle.len() - 2), b"u.");
+        let pickle = [&pickle[..], b"U\x01x", value, b"u."].concat();
+        directory(&[("data_batch_1", pickle)])
+    }
+
+    /// Under and on the bound, on a quarter of the stack that Rust gives a thread; beyond it,
+    /// nesting would exhaust any stack.
+    #[test]
+    fn nesting_is_bounded_by_what_a_small_stack_holds() {
+        let on_small_stack = |test: fn()| {
+            std::thread::Builder::new().stack_size(512 << 10).spawn(test).unwrap().join().unwrap();
+        };
+        on_small_stack(|| {
+            for depth in [1, 30] {
+                let tuples = [&b"N"[..], &[0x85].repeat(depth)].concat();
+                assert_holds(&load(with_entry(&tuples).path()).unwrap(), &[(1, 2)], None);
+                // Each list through the memo, as Python writes lists.
+                let mut lists = b"N".to_vec();
+                for id in 0..depth as u8 {
+                    lists.splice(0..0, [b']', b'q', 100 + id]);
+                    lists.push(b'a');
+                }
+                assert_holds(&load(with_entry(&lists).path()).unwrap(), &[(1, 2)], None);
+            }
+        });
+        on_small_stack(|| {
+            for depth in [31, 10_000, 1_000_000] {
+                let tuples = [&b"N"[..], &[0x85].repeat(depth)].concat();
+                let dir = with_entry(&tuples);
+                assert_fails(&dir, "data_batch_1", &["not a readable pickle", "nested"]);
+                let dicts = [b"}N".repeat(depth), b"N".to_vec(), b"s".repeat(depth)].concat();
+                assert_fails(&with_entry(&dicts), "data_batch_1", &["not a readable pickle"]);
+            }
+        });
+    }
+
+    /// 3^40 values from 300 bytes.
+    #[test]
+    fn references_to_references_are_bounded() {
+        let mut laughs = b"K\x07q\x64".to_vec();
+        for id in 100..140u8 {
+            laughs.extend([b'0', b'h', id, b'h', id, b'h', id, 0x87, b'q', id + 1]);
+        }
+        assert_fails(&with_entry(&laughs), "data_batch_1", &["not a readable pickle", "values"]);
+    }
+
+    /// A few shared values are fine: numpy shares element types, Python strings.
+    #[test]
+    fn values_may_be_shared() {
+        let shared = b"(]q\x64(K\x01K\x02eh\x64U\x03abcq\x65h\x65h\x65t";
+        assert_holds(&load(with_entry(shared).path()).unwrap(), &[(1, 2)], None);
+    }
+
     /// The order of the official archive is no order either.
     #[test]
     fn archives_may_hold_their_files_in_any_order() {
@@ -403,21 +515,163 @@ mod archives {
             ("cifar-10-batches-bin/readme.html", b"<html>".to_vec()),
             ("cifar-10-batches-bin/data_batch_1.bin", binary(1, 35)),
             ("cifar-10-batches-bin/test_batch.bin", binary(0, 2)),
+            ("cifar-10-batches-bin/data_batch_5.bin", binary(5, 3)),
             ("cifar-10-batches-bin/data_batch_4.bin", binary(4, 1)),
             ("cifar-10-batches-bin/data_batch_2.bin", binary(2, 4)),
         ]);
         let dir = directory(&[("cifar-10-binary.tar.gz", bin)]);
         assert_eq!(locate(dir.path()).unwrap().unwrap().form, Form::BinaryArchive);
-        let order = [(1, 35), (2, 4), (3, 2), (4, 1)];
+        let order = [(1, 35), (2, 4), (3, 2), (4, 1), (5, 3)];
         assert_holds(&load(dir.path()).unwrap(), &order, Some(2));
 
-        let python = tar_gz(&[
-            ("cifar-10-batches-py/data_batch_2", pickled(Writer::Python2, 2, 3)),
-            ("cifar-10-batches-py/data_batch_1", pickled(Writer::Python2, 1, 2)),
-        ]);
-        let dir = directory(&[("cifar-10-python.tar.gz", python)]);
+        let names = ["data_batch_4", "data_batch_1", "test_batch", "data_batch_5", "data_batch_3"];
+        let python = ["data_batch_2"].into_iter().chain(names).map(|name| {
+            let batch =
+                name.strip_prefix("data_batch_").map_or(0, |number| number.parse().unwrap());
+            (format!("cifar-10-batches-py/{name}"), pickled(Writer::Python2, batch, 1 + batch))
+        });
+        let python: Vec<(String, Vec<u8>)> = python.collect();
+        let python: Vec<_> = python.iter().map(|(name, b)| (name.as_str(), b.clone())).collect();
+        let dir = directory(&[("cifar-10-python.tar.gz", tar_gz(&python))]);
         assert_eq!(locate(dir.path()).unwrap().unwrap().form, Form::PickledArchive);
-        assert_holds(&load(dir.path()).unwrap(), &[(1, 2), (2, 3)], None);
+        let order = [(1, 2), (2, 3), (3, 4), (4, 5), (5, 6)];
+        assert_holds(&load(dir.path()).unwrap(), &order, Some(1));
+    }
+
+    /// The six batches of a small binary archive, of 1 to 6 images.
+    fn six() -> Vec<(&'static str, Vec<u8>)> {
+        vec![
+            ("cifar-10-batches-bin/data_batch_1.bin", binary(1, 2)),
+            ("cifar-10-batches-bin/data_batch_2.bin", binary(2, 3)),
+            ("cifar-10-batches-bin/data_batch_3.bin", binary(3, 4)),
+            ("cifar-10-batches-bin/data_batch_4.bin", binary(4, 5)),
+            ("cifar-10-batches-bin/data_batch_5.bin", binary(5, 6)),
+            ("cifar-10-batches-bin/test_batch.bin", binary(0, 1)),
+        ]
+    }
+
+    fn assert_archive_fails(archive: Vec<u8>, words: &[&str]) {
+        let dir = directory(&[("cifar-10-binary.tar.gz", archive)]);
+        assert_fails(&dir, "cifar-10-binary.tar.gz", words);
+    }
+
+    #[test]
+    fn an_archive_with_the_name_of_the_original_has_all_batches_or_says_which_are_missing() {
+        for missing in 0..6 {
+            let mut files = six();
+            let (name, _) = files.remove(missing);
+            let name = name.split('/').next_back().unwrap();
+            assert_archive_fails(
+                tar_gz(&files),
+                &[&format!("{name} is missing"), "fetch it again"],
+            );
+            // A damaged name.
+            let mut files = six();
+            files[missing].0 = "cifar-10-batches-bin/data_batch_q.bin";
+            assert_archive_fails(tar_gz(&files), &[&format!("{name} is missing")]);
+        }
+        let words = ["data_batch_4.bin, data_batch_5.bin, test_batch.bin are missing"];
+        assert_archive_fails(tar_gz(&six()[..3]), &words);
+    }
+
+    #[test]
+    fn an_archive_with_fewer_images_than_the_original_says_so() {
+        let mut files = six();
+        files[2].1 = vec![1; 10_000 * (1 + PICTURE_BYTES)];
+        let dir = directory(&[("cifar-10-binary.tar.gz", tar_gz(&files))]);
+        let warnings = load(dir.path()).unwrap().warnings;
+        assert_eq!(warnings.len(), 5, "{warnings:?}");
+        assert_eq!(warnings[0], "data_batch_1.bin has 2 images: the original has 10000");
+        assert_eq!(warnings[4], "test_batch.bin has 1 images: the original has 10000");
+        // Files in a directory are whatever the user has put there.
+        let dir = directory(&six());
+        assert_eq!(load(dir.path()).unwrap().warnings, Vec::<String>::new());
+    }
+
+    /// Cut between two members of the tar, with a whole gzip stream around it, and between two
+    /// members of the gzip: nothing but the missing end tells.
+    #[test]
+    fn an_archive_cut_between_members_is_incomplete() {
+        let gz = |bytes: &[u8]| {
+            let mut gz = GzEncoder::new(Vec::new(), Compression::fast());
+            gz.write_all(bytes).unwrap();
+            gz.finish().unwrap()
+        };
+        let mut files = six();
+        files.push(("cifar-10-batches-bin/readme.html", vec![7; 100]));
+        let mut tar = Vec::new();
+        flate2::read::GzDecoder::new(&tar_gz(&files)[..]).read_to_end(&mut tar).unwrap();
+        let end = tar.len() - 1024;
+        assert_eq!(tar[end..], [0; 1024]);
+        let readme = end - 1024;
+        let whole = [gz(&tar[..readme]), gz(&tar[readme..])].concat();
+        let dir = directory(&[("cifar-10-binary.tar.gz", whole)]);
+        let order = [(1, 2), (2, 3), (3, 4), (4, 5), (5, 6)];
+        assert_holds(&load(dir.path()).unwrap(), &order, Some(1));
+        for cut in [readme, end, end + 512] {
+            let words = ["damaged or incomplete archive", "two blocks of zeros", "fetch it again"];
+            assert_archive_fails(gz(&tar[..cut]), &words);
+        }
+        // More blocks than two are usual.
+        let dir = directory(&[("cifar-10-binary.tar.gz", gz(&[&tar[..], &[0; 8192]].concat()))]);
+        assert_holds(&load(dir.path()).unwrap(), &order, Some(1));
+    }
+
+    /// A member for the header of the next one: its kind, the size that it says it has, its content.
+    fn extension(kind: tar::EntryType, size: u64, content: &[u8]) -> Vec<u8> {
+        let mut header = tar::Header::new_gnu();
+        header.set_path("./extension").unwrap();
+        header.set_entry_type(kind);
+        header.set_size(size);
+        header.set_cksum();
+        let mut bytes = [header.as_bytes(), content].concat();
+        bytes.resize(bytes.len().next_multiple_of(512), 0);
+        bytes
+    }
+
+    /// The small archive behind other members.
+    fn behind(first: &[u8]) -> Vec<u8> {
+        let mut tar = first.to_vec();
+        flate2::read::GzDecoder::new(&tar_gz(&six())[..]).read_to_end(&mut tar).unwrap();
+        let mut gz = GzEncoder::new(Vec::new(), Compression::fast());
+        gz.write_all(&tar).unwrap();
+        gz.finish().unwrap()
+    }
+
+    /// The size that the header says is refused, so that nothing of it need be read.
+    #[test]
+    fn long_names_are_bounded() {
+        for kind in [tar::EntryType::GNULongName, tar::EntryType::XHeader] {
+            let words = ["900000000 bytes", "at most 65536"];
+            assert_archive_fails(behind(&extension(kind, 900_000_000, &[b'x'; 4096])), &words);
+        }
+        // Link names and global headers are skipped, whatever their size.
+        for kind in [tar::EntryType::GNULongLink, tar::EntryType::XGlobalHeader] {
+            let archive = behind(&extension(kind, 5_000_000, &[b'x'; 5_000_000]));
+            load(directory(&[("cifar-10-binary.tar.gz", archive)]).path()).unwrap();
+        }
+    }
+
+    /// A long name replaces that of the next member.
+    #[test]
+    fn long_names_are_names() {
+        let pax = |name: &str| {
+            let record = format!(" path={name}\n");
+            format!("{}{record}", record.len() + 2).into_bytes()
+        };
+        let (gnu, x) = (tar::EntryType::GNULongName, tar::EntryType::XHeader);
+        let name = "cifar-10-batches-bin/data_batch_1.bin";
+        for (kind, content) in [(gnu, [name.as_bytes(), &[0]].concat()), (x, pax(name))] {
+            let archive = behind(&extension(kind, content.len() as u64, &content));
+            load(directory(&[("cifar-10-binary.tar.gz", archive)]).path()).unwrap();
+        }
+        for (kind, content) in [(gnu, b"other\0".to_vec()), (x, pax("a/b"))] {
+            let archive = behind(&extension(kind, content.len() as u64, &content));
+            assert_archive_fails(archive, &["data_batch_1.bin is missing"]);
+        }
+        let size = b"11 size=99\n";
+        let archive = behind(&extension(x, size.len() as u64, size));
+        assert_archive_fails(archive, &["size of its own"]);
     }
 
     #[test]
@@ -425,13 +679,10 @@ mod archives {
         let archive =
             |files: &[(&str, Vec<u8>)]| directory(&[("cifar-10-binary.tar.gz", tar_gz(files))]);
         let dir =
-            archive(&[("data_batch_1.bin", binary(1, 1)), ("data_batch_3.bin", binary(3, 1))]);
-        assert_fails(&dir, "cifar-10-binary.tar.gz", &["data_batch_2.bin is missing"]);
-        let dir =
             archive(&[("data_batch_1.bin", binary(1, 1)), ("data_batch_1.bin", binary(1, 1))]);
         assert_fails(&dir, "cifar-10-binary.tar.gz/data_batch_1.bin", &["twice"]);
         let dir = archive(&[("elsewhere/data_batch_1.bin", binary(1, 1))]);
-        assert_fails(&dir, "cifar-10-binary.tar.gz", &["data_batch_1.bin is missing"]);
+        assert_fails(&dir, "cifar-10-binary.tar.gz", &["data_batch_1.bin, data_batch_2.bin"]);
         let dir = archive(&[("data_batch_1.bin", binary(1, 1)[1..].to_vec())]);
         assert_fails(&dir, "cifar-10-binary.tar.gz/data_batch_1.bin", &["3072 bytes"]);
     }

@@ -330,7 +330,10 @@ fn assert_refused(archive: Vec<u8>, words: &[&str]) {
     for word in words {
         assert!(error.to_string().contains(word), "{word:?} is not in {error}");
     }
+    // Nobody is told to delete what is not there.
     assert!(names(&dir).is_empty(), "{:?}", names(&dir));
+    assert!(error.to_string().ends_with("; it is deleted, download it again"), "{error}");
+    assert!(!error.to_string().contains("delete it"), "{error}");
     assert_eq!(names(parent.path()), ["data"]);
 }
 

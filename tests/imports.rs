@@ -6,8 +6,10 @@ use std::{
 };
 
 /// Modules from the ground up; a module may import from itself and from those before it.
-const ORDER: [&str; 15] = [
+const ORDER: &[&str] = &[
+    "printable",
     "error",
+    "input_file",
     "float",
     "aligned",
     "matrix",

@@ -347,6 +347,87 @@ fn a_workspace_takes_its_batch_and_no_larger_one() {
 }
 
 #[test]
+fn a_workspace_refuses_networks_of_other_shapes() {
+    let net = |hidden: &[usize], classes: usize, seed| {
+        let hidden = hidden.to_vec();
+        let config =
+            NetConfig { input: 8, hidden, classes, l2: 1e-3, seed, ..NetConfig::default() };
+        FullyConnectedNet::<f32>::new(&config).unwrap()
+    };
+    let (own, copy) = (net(&[6, 5], 3, 0), net(&[6, 5], 3, 1));
+    let x = Matrix::from_fn(4, 8, |i, j| (i + j) as f32 / 8.0 - 0.5).unwrap();
+    let (x, labels) = (x.view(), [0, 1, 2, 0]);
+    let mut workspace = own.workspace(Gemm::new().unwrap(), 4).unwrap();
+    own.loss_and_gradient(x, &mut workspace, &labels, Mode::Evaluation).unwrap();
+    let logits: Vec<f32> = elements_of(workspace.logits(4).unwrap());
+    let gradient = workspace.gradient(1).concat();
+
+    // Other widths, of which some have room in the memory, other depths, other classes.
+    let mut others = vec![net(&[5, 6], 3, 0), net(&[6], 3, 0), net(&[6, 5, 3], 3, 0)];
+    others.extend([net(&[], 3, 0), net(&[6, 5], 2, 0), net(&[60, 50], 3, 0), net(&[1, 1], 1, 0)]);
+    // A network whose layers no longer fit each other.
+    let mut broken = own.clone();
+    broken.layers_mut()[1] = Linear::zeros(4, 5).unwrap();
+    others.push(broken);
+    for other in &others {
+        let mode = Mode::Evaluation;
+        let errors = [
+            other.forward(x, &mut workspace, mode).unwrap_err(),
+            other.loss(&mut workspace, &labels).unwrap_err(),
+            other.row_losses(&mut workspace, &labels).map(|_| ()).unwrap_err(),
+            other.loss_and_gradient(x, &mut workspace, &labels, mode).unwrap_err(),
+        ];
+        for error in errors {
+            assert!(matches!(error, Error::Setting { name: "workspace", .. }), "{error}");
+            assert!(error.to_string().contains("[(8, 6), (6, 5), (5, 3)]"), "{error}");
+        }
+    }
+    assert_eq!(elements_of(workspace.logits(4).unwrap()), logits);
+    assert_eq!(workspace.gradient(1).concat(), gradient);
+
+    // Parameters are no part of the plan: a network of the same shape has its own results.
+    copy.loss_and_gradient(x, &mut workspace, &labels, Mode::Evaluation).unwrap();
+    let mut fresh = copy.workspace(Gemm::new().unwrap(), 4).unwrap();
+    copy.loss_and_gradient(x, &mut fresh, &labels, Mode::Evaluation).unwrap();
+    let found = elements_of(workspace.logits(4).unwrap());
+    assert_eq!(found, elements_of(fresh.logits(4).unwrap()));
+    assert_ne!(found, logits);
+    for layer in 0..3 {
+        assert_eq!(workspace.gradient(layer).concat(), fresh.gradient(layer).concat());
+    }
+}
+
+#[test]
+fn results_are_those_of_the_last_forward_pass_or_errors() {
+    let config = NetConfig { input: 8, hidden: vec![4], classes: 3, ..NetConfig::default() };
+    let net = FullyConnectedNet::<f32>::new(&config).unwrap();
+    let mut workspace = net.workspace(Gemm::new().unwrap(), 6).unwrap();
+    let x = Matrix::zeros(6, 8).unwrap();
+    let error = workspace.logits(1).unwrap_err();
+    assert!(error.to_string().contains("at most 0"), "{error}");
+    assert!(net.loss(&mut workspace, &[0]).is_err(), "no forward pass yet");
+    let part = x.view().part(0..4, 0..8).unwrap();
+    net.forward(part, &mut workspace, Mode::Evaluation).unwrap();
+    net.loss(&mut workspace, &[0; 4]).unwrap();
+    assert_eq!(workspace.logits(2).unwrap().shape(), (2, 3));
+    for rows in [0, 3, 5] {
+        let error = net.loss(&mut workspace, &vec![0; rows]).unwrap_err();
+        assert!(matches!(error, Error::Length { expected: 4, .. }), "{rows}: {error}");
+        let error = net.row_losses(&mut workspace, &vec![0; rows]).map(|_| ()).unwrap_err();
+        assert!(matches!(error, Error::Length { expected: 4, .. }), "{rows}: {error}");
+    }
+    assert!(workspace.logits(5).is_err());
+    // A pass that fails leaves no result behind.
+    let narrow = x.view().part(0..4, 0..7).unwrap();
+    assert!(net.forward(narrow, &mut workspace, Mode::Evaluation).is_err());
+    assert!(net.loss(&mut workspace, &[0; 4]).is_err());
+}
+
+fn elements_of(matrix: MatRef<'_, f32>) -> Vec<f32> {
+    (0..matrix.rows()).flat_map(|i| matrix.row(i).unwrap()).copied().collect()
+}
+
+#[test]
 fn a_row_has_the_same_logits_in_any_batch() {
     let config = NetConfig { input: 100, hidden: vec![70], classes: 10, ..NetConfig::default() };
     let net = FullyConnectedNet::<f32>::new(&config).unwrap();

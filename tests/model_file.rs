@@ -394,3 +394,51 @@ fn no_damage_makes_it_panic() {
         }
     }
 }
+
+#[test]
+fn names_of_classes_are_bounded_when_saved_and_when_loaded() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(&dir);
+    let with_name = |length: usize| {
+        let class_names = vec!["a".to_owned(), "ß".repeat(length), "c".to_owned()];
+        ModelInfo { normalization: None, class_names }
+    };
+    save(&path, &net::<f32>(0.0), &with_name(256)).unwrap();
+    assert_eq!(load::<f32>(&path).unwrap().1, with_name(256));
+    let error = save(&path, &net::<f32>(0.0), &with_name(257)).unwrap_err().to_string();
+    assert!(error.contains("class 1") && error.contains("at most 256"), "{error}");
+    let (header, data) = read(&path);
+    let header = header.to_string().replace("ßß", "ßßß");
+    fs::write(&path, compose(&header, &data)).unwrap();
+    let error = load::<f32>(&path).unwrap_err().to_string();
+    assert!(error.contains("class 1 has 384 characters"), "{error}");
+}
+
+/// The files are holes, so a test that reads them takes long; and the second would need 15 GiB.
+#[test]
+fn a_file_of_any_size_is_only_read_behind_a_header() {
+    let dir = tempfile::tempdir().unwrap();
+    let sized = |bytes: u64| fs::File::create(file(&dir)).unwrap().set_len(bytes).unwrap();
+    for (bytes, word) in [(17 << 30, "at most 17179869184"), (15 << 30, "safetensors file")] {
+        sized(bytes);
+        let error = load::<f32>(&file(&dir)).unwrap_err().to_string();
+        assert!(error.contains(word), "{error}");
+    }
+    // A header of 90 MB that is none, in a file of 15 GiB.
+    let mut bytes = 90_000_000u64.to_le_bytes().to_vec();
+    bytes.extend(b"{");
+    fs::write(file(&dir), bytes).unwrap();
+    fs::OpenOptions::new().write(true).open(file(&dir)).unwrap().set_len(15 << 30).unwrap();
+    let error = load::<f32>(&file(&dir)).unwrap_err().to_string();
+    assert!(error.contains("safetensors file"), "{error}");
+}
+
+#[test]
+fn messages_that_quote_a_file_are_bounded_and_escaped() {
+    let dir = tempfile::tempdir().unwrap();
+    let name = "\\u001b[31m\\n\\u202e".to_owned() + &"x".repeat(1_000_000);
+    fs::write(file(&dir), tensors(&[(&name, &[1])])).unwrap();
+    let error = load::<f32>(&file(&dir)).unwrap_err().to_string();
+    assert!(error.len() < 5000 && error.contains("[31m"), "{} bytes", error.len());
+    assert!(!error.contains(['\x1b', '\n', '\u{202e}']), "{:?}", &error[..200]);
+}

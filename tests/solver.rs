@@ -233,6 +233,39 @@ fn divergence_is_an_error_that_keeps_what_there_was() {
 }
 
 #[test]
+fn divergence_in_the_last_step_of_an_epoch_is_not_recorded_as_an_epoch() {
+    let images = synthetic(500, 5).unwrap();
+    // One step for each epoch. The second step's rate is out of all bounds: its own loss is that of
+    // the parameters before it.
+    let schedule = Curve::EpochDecay { factor: 1e32 }.into();
+    for (epochs, learning_rate, recorded) in [(2, 0.05, 1), (3, 0.05, 1), (1, 1e30, 0)] {
+        let config = SolverConfig { epochs, batch_size: 400, learning_rate, schedule, ..config() };
+        let mut solver = solver(&images, config);
+        for _ in 0..2 {
+            let error = solver.train().unwrap_err();
+            assert!(error.to_string().contains("not finite"), "{error}");
+            let Error::Diverged { iteration, learning_rate: rate, loss } = error else {
+                panic!("{error}");
+            };
+            let expected = learning_rate * if recorded == 1 { 1e32 } else { 1.0 };
+            assert_eq!((iteration, rate), (recorded + 1, expected));
+            let history = solver.history();
+            assert_eq!(history.loss_history.last(), Some(&loss));
+            assert_eq!(history.loss_history.len(), iteration);
+            assert!(history.loss_history.iter().all(|loss| loss.is_finite()));
+            assert_eq!(history.val_acc_history.len(), recorded);
+            assert_eq!(history.train_acc_history.len(), recorded);
+            let best = solver.best();
+            assert_eq!(best.map(|best| best.epoch), (recorded == 1).then_some(1));
+            if let Some(best) = best {
+                let finite = bits(best.net).iter().all(|&bits| f32::from_bits(bits).is_finite());
+                assert!(finite, "the best network is not finite");
+            }
+        }
+    }
+}
+
+#[test]
 fn senseless_settings_are_errors() {
     let images = synthetic(50, 6).unwrap();
     for bad in [

@@ -329,3 +329,33 @@ fn a_step_flushes_denormals_and_leaves_the_callers_setting() {
     #[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
     assert_eq!(weight(Denormals::Flush), 0.0);
 }
+
+#[test]
+fn a_network_of_another_shape_in_place_of_the_trainers_is_refused() {
+    let store = Store::new();
+    let (rows, labels) = (indices(0), labels(0));
+    let other =
+        NetConfig { input: FEATURES, hidden: vec![70, 130], classes: 7, ..NetConfig::default() };
+    let other = FullyConnectedNet::<f32>::new(&other).unwrap();
+    for store_gradients in [false, true] {
+        let settings = TrainerConfig { store_gradients, ema_decay: Some(0.5), ..settings() };
+        let mut trainer = Trainer::new(net(0.0, 0.0), Optimizer::adam(), settings).unwrap();
+        trainer.step(store.rows(&rows), &labels).unwrap();
+        let own = trainer.net().clone();
+        if store_gradients {
+            trainer.accumulate(store.rows(&rows), &labels, BATCH).unwrap();
+        }
+        *trainer.net_mut() = other.clone();
+        for error in [
+            trainer.step(store.rows(&rows), &labels).unwrap_err(),
+            trainer.accumulate(store.rows(&rows), &labels, BATCH).unwrap_err(),
+            trainer.apply().unwrap_err(),
+        ] {
+            assert!(matches!(error, Error::Setting { name: "workspace", .. }), "{error}");
+        }
+        assert!(bits(trainer.net()) == bits(&other), "it was changed");
+        assert_eq!((trainer.steps(), trainer.optimizer().steps()), (1, 1));
+        *trainer.net_mut() = own;
+        trainer.step(store.rows(&rows), &labels).unwrap();
+    }
+}

@@ -5,20 +5,25 @@
 use std::{
     any::TypeId,
     collections::HashMap,
-    ffi::{OsStr, OsString},
-    fs,
+    error::Error as _,
+    ffi::OsStr,
     marker::PhantomData,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use clap::{
-    Arg, ArgAction, ArgMatches, FromArgMatches, builder::PossibleValuesParser, error::ErrorKind,
+    Arg, ArgAction, ArgMatches, FromArgMatches,
+    builder::PossibleValuesParser,
+    error::{ContextKind, ContextValue, ErrorKind},
     parser::ValueSource,
 };
 use toml::{Value, de::DeTable};
 
 use crate::{one_line, run_dir::CIRCUMSTANCES};
-use tilewise::error::{Error, Result};
+use tilewise::{
+    error::{Error, Result},
+    input_file,
+};
 
 /// Values by the names of their flags.
 pub(super) type Settings = toml::Table;
@@ -38,13 +43,23 @@ const PRESETS: [(&str, &str); 8] = [
     ("six-layers-sgd", include_str!("../presets/six-layers-sgd.toml")),
     ("six-layers-momentum", include_str!("../presets/six-layers-momentum.toml")),
 ];
+/// The largest file of settings, in bytes; those of a run have about one thousand.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+/// How like each other two names must be, from 0 to 1, for one to be suggested for the other: an
+/// edit in every second character at most.
+const SIMILAR: f64 = 0.5;
+/// What it counts where one name is part of the other: more than a few letters that both have by
+/// chance, less than all letters but one.
+const IS_PART: f64 = 0.75;
+/// Most characters of a file that a message repeats.
+const MAX_QUOTED: usize = 60;
 /// Flags that say where results go and what is shown: not part of what repeats a run.
 const NOT_OF_A_RUN: [&str; 4] = ["out", "overwrite", "quiet", "resume"];
 
 /// The flags of `A` that stand on a command line, and the file and the preset that add to them.
 #[derive(Debug)]
 pub struct Given<A> {
-    config: Option<OsString>,
+    config: Option<PathBuf>,
     preset: Option<String>,
     settings: Settings,
     args: PhantomData<A>,
@@ -53,15 +68,15 @@ pub struct Given<A> {
 impl<A: clap::Args> clap::Args for Given<A> {
     fn augment_args(command: clap::Command) -> clap::Command {
         let config = Arg::new(CONFIG).long(CONFIG).value_name("FILE").help(
-            "TOML file of flags by their names, as a run's config.toml; flags given beside it win",
+            "TOML file of settings named as the flags, like a run's config.toml; flags override it",
         );
         let preset = Arg::new(PRESET)
             .long(PRESET)
             .value_name("NAME")
-            .help("Settings that come with the program; flags and a file given beside it win");
+            .help("Built-in settings of the study; flags and --config override them");
         let names = PossibleValuesParser::new(PRESETS.map(|(name, _)| name));
         let command = command.arg(preset.value_parser(names));
-        A::augment_args(command.arg(config.value_parser(clap::value_parser!(OsString))))
+        A::augment_args(command.arg(config.value_parser(clap::value_parser!(PathBuf))))
     }
 
     fn augment_args_for_update(command: clap::Command) -> clap::Command {
@@ -95,7 +110,7 @@ impl<A: clap::Args> Given<A> {
         let flags = Flags::<A>::new();
         let mut settings = self.settings.clone();
         if let Some(path) = &self.config {
-            settings = flags.merge(&settings, flags.read(path.as_ref())?);
+            settings = flags.merge(&settings, flags.read(path)?);
             // What does not go together does so in the file: the command line has been checked.
             flags.parse(&settings).map_err(|detail| Error::file(path, detail))?;
         }
@@ -106,6 +121,28 @@ impl<A: clap::Args> Given<A> {
         }
         Ok(settings)
     }
+
+    /// The text of an error that came of these settings. A setting that is wrong is named as it
+    /// was spelled: as a key of the file, or as a flag.
+    pub(super) fn message(&self, error: &Error) -> String {
+        let Error::Setting { name, value, expected } = error else { return error.to_string() };
+        let flags = Flags::<A>::new();
+        if !self.settings.contains_key(*name)
+            && let Some(path) = &self.config
+            && flags.read(path).is_ok_and(|settings| settings.contains_key(*name))
+        {
+            format!("{}: {error}", path.display())
+        } else if flags.get(name).is_some() {
+            format!("--{name} {value}: expected {expected}")
+        } else {
+            error.to_string()
+        }
+    }
+}
+
+/// Whether a flag takes numbers, which may be below 0 by mistake.
+pub(super) fn takes_numbers(arg: &Arg) -> bool {
+    matches!(Kind::of(arg), Kind::Integer | Kind::Float)
 }
 
 /// The flags of `A`.
@@ -192,12 +229,24 @@ impl<A: clap::Args> Flags<A> {
         self.all().find(|&(name, _)| name == key).map(|(_, arg)| arg)
     }
 
-    /// The known key that looks most like `key`.
-    fn nearest(&self, key: &str) -> &str {
-        let likeness =
-            |name: &str| strsim::normalized_damerau_levenshtein(name, &key.replace('_', "-"));
-        let names = self.all().map(|(name, _)| name);
-        names.max_by(|a, b| likeness(a).total_cmp(&likeness(b))).unwrap_or_default()
+    /// What to say of a key that is none: the known one that is most like it, if there is any.
+    fn unknown(&self, key: &str) -> String {
+        let spelled = key.replace('_', "-").to_lowercase();
+        let words = || spelled.split('-');
+        let initials: String = words().filter_map(|word| word.chars().next()).collect();
+        let likeness = |name: &str| {
+            // `learning_rate` for `lr`, `batch_size` for `batch`.
+            let is_part = initials == name || words().any(|word| word == name);
+            let near = strsim::normalized_damerau_levenshtein(name, &spelled);
+            if is_part { near.max(IS_PART) } else { near }
+        };
+        let names = self.all().map(|(name, _)| (likeness(name), name));
+        let best = names.filter(|&(likeness, _)| likeness >= SIMILAR);
+        let advice = match best.max_by(|a, b| a.0.total_cmp(&b.0)) {
+            Some((_, name)) => format!("did you mean {name:?}?"),
+            None => "settings are named as the flags of `tilewise train --help`".into(),
+        };
+        format!("{}: unknown setting; {advice}", shown_key(key))
     }
 
     /// What was said, as far as it comes from a `source` that is wanted.
@@ -236,22 +285,24 @@ impl<A: clap::Args> Flags<A> {
 
     /// The flag that sets `key`, once for each element of a list.
     fn arguments(&self, key: &str, value: &Value) -> Result<Vec<String>, String> {
-        let Some(arg) = self.get(key) else {
-            return Err(format!("unknown key; the nearest known one is {:?}", self.nearest(key)));
-        };
+        let arg = self.get(key).ok_or_else(|| self.unknown(key))?;
         let kind = Kind::of(arg);
+        let list = if is_list(arg) { " or a list of at least one" } else { "" };
+        let wrong = || {
+            let (shown, found) = (shown(&value.to_string()), value.type_str());
+            format!("{key} = {shown}: expected {}{list}, not a value of type {found}", kind.name())
+        };
         if kind == Kind::Switch {
-            let on = value.as_bool().ok_or_else(|| wrong_type(kind.name(), value))?;
+            let on = value.as_bool().ok_or_else(wrong)?;
             return Ok(on.then(|| format!("--{key}")).into_iter().collect());
         }
         let elements = match value {
             Value::Array(elements) if is_list(arg) && !elements.is_empty() => &elements[..],
             other => std::slice::from_ref(other),
         };
-        let list = if is_list(arg) { ", or a list of such with at least one" } else { "" };
         let text = |element| kind.to_text(element).map(|text| format!("--{key}={text}"));
         let texts: Option<Vec<String>> = elements.iter().map(text).collect();
-        texts.ok_or_else(|| wrong_type(&format!("{}{list}", kind.name()), value))
+        texts.ok_or_else(wrong)
     }
 
     /// Checks that there is such a setting and that it takes the value.
@@ -261,7 +312,8 @@ impl<A: clap::Args> Flags<A> {
     fn check(&self, key: &str, value: &Value) -> Result<(), String> {
         let arguments = self.arguments(key, value)?;
         let matches = self.command.clone().try_get_matches_from(arguments);
-        matches.map(drop).map_err(|error| complaint(&error))
+        let wrong = |error| format!("{key} = {}: {}", shown(&value.to_string()), reason(&error));
+        matches.map(drop).map_err(wrong)
     }
 
     /// A value of the setting `key` as a flag would take it; elements of a list are joined by
@@ -270,19 +322,20 @@ impl<A: clap::Args> Flags<A> {
     /// # Errors
     /// What is wrong.
     pub(super) fn value(&self, key: &str, text: &str) -> Result<Value, String> {
-        let Some(arg) = self.get(key).filter(|_| !NOT_OF_A_RUN.contains(&key)) else {
-            return Err(format!("no such setting; the nearest known one is {}", self.nearest(key)));
-        };
+        let arg = self.get(key).ok_or_else(|| self.unknown(key))?;
         let kind = Kind::of(arg);
-        let value = match kind {
-            Kind::Switch => Value::Boolean(text.parse().map_err(|_| kind.name())?),
-            _ if is_list(arg) => {
-                Value::Array(text.split('-').map(|part| kind.to_value(part)).collect())
-            }
-            _ => kind.to_value(text),
-        };
-        self.check(key, &value)?;
-        Ok(value)
+        let wrong = |reason: &str| format!("{key}={}: {reason}", shown(text));
+        if kind == Kind::Switch {
+            let on = text.parse().map_err(|_| wrong("expected true or false"))?;
+            return Ok(Value::Boolean(on));
+        }
+        let parts: Vec<&str> = if is_list(arg) { text.split('-').collect() } else { vec![text] };
+        let arguments = parts.iter().map(|part| format!("--{key}={part}"));
+        let matches = self.command.clone().try_get_matches_from(arguments);
+        matches.map_err(|error| wrong(&reason(&error)))?;
+        let mut values = parts.into_iter().map(|part| kind.to_value(part));
+        let value = if is_list(arg) { Some(Value::Array(values.collect())) } else { values.next() };
+        value.ok_or_else(|| wrong("expected a value"))
     }
 
     /// Whether a setting is a number, and a whole one.
@@ -312,7 +365,7 @@ impl<A: clap::Args> Flags<A> {
     /// # Errors
     /// As [`Given::settings`].
     pub(super) fn read(&self, path: &Path) -> Result<Settings> {
-        let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
+        let text = input_file::read_text(path, MAX_FILE_BYTES)?;
         self.read_text(path, &text)
     }
 
@@ -321,24 +374,24 @@ impl<A: clap::Args> Flags<A> {
     /// # Errors
     /// As [`Given::settings`].
     fn read_text(&self, path: &Path, text: &str) -> Result<Settings> {
-        let line = |at: usize| text[..at].matches('\n').count() + 1;
-        let wrong = |line: usize, detail: &str| Error::file(path, format!("line {line}: {detail}"));
+        let wrong = |at: usize, detail: &str| {
+            let line = text[..at].matches('\n').count() + 1;
+            Error::file(path, format!("line {line}: {detail}"))
+        };
         let no_toml = |error: toml::de::Error| {
-            wrong(line(error.span().map_or(0, |span| span.start)), error.message())
+            wrong(error.span().map_or(0, |span| span.start), error.message())
         };
         let spans = DeTable::parse(text).map_err(no_toml)?;
         let keys = spans.get_ref().keys();
-        let lines: HashMap<&str, usize> =
-            keys.map(|key| (&**key.get_ref(), line(key.span().start))).collect();
+        let starts: HashMap<&str, usize> =
+            keys.map(|key| (&**key.get_ref(), key.span().start)).collect();
         let mut settings: Settings = text.parse().map_err(no_toml)?;
         if settings.get(CIRCUMSTANCES).is_some_and(Value::is_table) {
             settings.remove(CIRCUMSTANCES);
         }
         for (key, value) in &settings {
-            self.check(key, value).map_err(|detail| {
-                let line = lines.get(key.as_str()).copied().unwrap_or_default();
-                wrong(line, &format!("{key}: {detail}"))
-            })?;
+            let start = starts.get(key.as_str()).copied().unwrap_or_default();
+            self.check(key, value).map_err(|detail| wrong(start, &detail))?;
         }
         Ok(settings)
     }
@@ -351,13 +404,12 @@ impl<A: clap::Args> Flags<A> {
     pub(super) fn parse(&self, settings: &Settings) -> Result<(A, Settings), String> {
         let mut arguments = Vec::new();
         for (key, value) in settings {
-            let flags = self.arguments(key, value);
-            arguments.extend(flags.map_err(|detail| format!("{key}: {detail}"))?);
+            arguments.extend(self.arguments(key, value)?);
         }
         let parsed = self.command.clone().try_get_matches_from(arguments).and_then(|matches| {
             Ok((A::from_arg_matches(&matches)?, self.values(&matches, |_| true)?))
         });
-        let (args, mut all) = parsed.map_err(|error| complaint(&error))?;
+        let (args, mut all) = parsed.map_err(|error| reason(&error))?;
         all.retain(|key, _| !NOT_OF_A_RUN.contains(&key));
         Ok((args, all))
     }
@@ -367,23 +419,72 @@ impl<A: clap::Args> Flags<A> {
 pub(super) fn word(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
+        // TOML writes 1e300 with all its zeros.
+        Value::Float(number) => format!("{number:?}"),
         Value::Array(elements) => elements.iter().map(word).collect::<Vec<_>>().join("-"),
         other => other.to_string(),
     }
 }
 
-fn wrong_type(expected: &str, found: &Value) -> String {
-    format!("expected {expected}, found {} {found}", found.type_str())
+/// A key as it stands in a file, in quotes where it is not a bare one.
+fn shown_key(key: &str) -> String {
+    let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    if !key.is_empty() && key.bytes().all(is_bare) {
+        shown(key)
+    } else {
+        shown(&format!("{key:?}"))
+    }
 }
 
-/// What clap says, without its prefix.
-fn complaint(error: &clap::Error) -> String {
-    let line = one_line(&error.render().to_string());
-    line.strip_prefix("error: ").map(str::to_owned).unwrap_or(line)
+/// A text, cut where it is long and without characters that a terminal would obey.
+fn shown(text: &str) -> String {
+    let mut characters = text.chars();
+    let mut shown = String::new();
+    for character in characters.by_ref().take(MAX_QUOTED) {
+        if character.is_control() {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    if characters.next().is_some() { shown + "..." } else { shown }
+}
+
+/// What clap finds wrong, without the names of flags where there is one to blame: who calls names
+/// it as the user has spelled it.
+fn reason(error: &clap::Error) -> String {
+    let names = |kind| match error.get(kind) {
+        Some(ContextValue::String(name)) => vec![name.as_str()],
+        Some(ContextValue::Strings(names)) => names.iter().map(String::as_str).collect(),
+        _ => Vec::new(),
+    };
+    // `--data <DIR>` is the setting `data`.
+    let key = |name: &str| {
+        let name = name.split(' ').next().unwrap_or_default();
+        name.trim_start_matches('-').to_owned()
+    };
+    match (error.kind(), error.source()) {
+        (ErrorKind::ValueValidation, Some(source)) => source.to_string(),
+        (ErrorKind::InvalidValue, _) => match &names(ContextKind::ValidValue)[..] {
+            [] => "expected a value".into(),
+            values => format!("expected one of {}", values.join(", ")),
+        },
+        (ErrorKind::ArgumentConflict, _) => {
+            let [first, second] = [ContextKind::InvalidArg, ContextKind::PriorArg]
+                .map(|kind| names(kind).into_iter().map(key).collect::<Vec<_>>().join(", "));
+            format!("{first} cannot be used with {second}")
+        }
+        _ => {
+            let line = one_line(&error.render().to_string());
+            line.strip_prefix("error: ").map(str::to_owned).unwrap_or(line)
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::train::TrainArgs;
 

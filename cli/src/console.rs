@@ -4,28 +4,69 @@
 use std::{
     fmt::Display,
     io::{self, IsTerminal, Write},
+    path::Path,
     time::Duration,
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use tilewise::error::{Error, Result};
+use tilewise::{
+    error::{Error, Result},
+    printable,
+};
 
 /// How often a bar is redrawn at most.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Writes to standard output; a reader that closed it early is no error.
+/// Longest error or warning that is shown, in characters.
+const MAX_MESSAGE_CHARS: usize = 8000;
+/// Longest name or value from a file that is shown.
+const MAX_NAME_CHARS: usize = 256;
+/// Longest path that is shown; Linux has none that is longer.
+const MAX_PATH_CHARS: usize = 4096;
+
+/// Writes lines to standard output; a reader that closed it early is no error. Control characters
+/// that a file or a file name brought along are escaped, as JSON does.
 ///
 /// # Errors
 /// [`Error::Io`] if standard output cannot be written.
 pub(super) fn print(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout.write_all(printable::lines(text).as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Error::io("write to", "standard output")(error))
         }
         _ => Ok(()),
     }
+}
+
+/// Writes an error to standard error, as one line.
+pub(super) fn error(error: impl Display) {
+    complain(&format_args!("error: {}", printable::inline(&error.to_string(), MAX_MESSAGE_CHARS)));
+}
+
+/// Writes a line to standard error. Where that is gone, as after a terminal was closed, nobody can be
+/// told, and what there is to finish must be finished all the same.
+pub(super) fn complain(message: &dyn Display) {
+    let _ = writeln!(io::stderr(), "{message}");
+}
+
+/// Writes a warning to standard error, as one line.
+pub(super) fn warn(warning: impl Display) {
+    complain(&format_args!(
+        "warning: {}",
+        printable::inline(&warning.to_string(), MAX_MESSAGE_CHARS)
+    ));
+}
+
+/// A name or a value from a file as part of a line: of a class, a run, a setting.
+pub(super) fn name(text: &str) -> String {
+    printable::inline(text, MAX_NAME_CHARS)
+}
+
+/// A path as part of a line.
+pub(super) fn path(path: &Path) -> String {
+    printable::inline(&path.to_string_lossy(), MAX_PATH_CHARS)
 }
 
 /// Lines about a long piece of work, and a bar that counts its items.
@@ -89,6 +130,15 @@ impl Console {
     }
 }
 
+/// A number with so many decimal places, or with an exponent where it is large.
+pub(super) fn decimal(number: f64, places: usize) -> String {
+    if number.is_finite() && number.abs() >= 1e6 {
+        format!("{number:.3e}")
+    } else {
+        format!("{number:.places$}")
+    }
+}
+
 /// A whole number with commas between the thousands: 12,345.
 pub(super) fn thousands(number: f64) -> String {
     let digits = format!("{number:.0}");
@@ -105,6 +155,14 @@ pub(super) fn thousands(number: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn large_numbers_have_exponents() {
+        let cases = [(0.12345, "0.1235"), (-999_999.5, "-999999.5000"), (1e6, "1.000e6")];
+        for (number, text) in cases.into_iter().chain([(-1e300, "-1.000e300"), (f64::NAN, "NaN")]) {
+            assert_eq!(decimal(number, 4), text);
+        }
+    }
 
     #[test]
     fn thousands_have_commas() {

@@ -10,15 +10,22 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use crate::console::print;
+use crate::{
+    console::{name, print},
+    dataset::{self, DEFAULT_DIR, dir_of_environment},
+    options,
+};
 use tilewise::{
     data::{
         ChannelStatistics, Cifar10, DownloadOptions, DownloadProgress, Form, ImageSet, Source,
         download, find,
     },
     error::Result,
+    printable,
 };
 
+/// Longest reason for another attempt, in characters.
+const MAX_REASON_CHARS: usize = 500;
 /// Labels that `info` lists.
 const FIRST_LABELS: usize = 100;
 /// Labels in a line.
@@ -53,18 +60,24 @@ struct DownloadArgs {
     #[command(flatten)]
     dir: DirArgs,
     /// Fetch the binary archive from this address instead of the official one.
-    #[arg(long)]
+    #[arg(long, value_parser = options::url)]
     url: Option<String>,
     /// Expect this MD5 sum of the archive instead of the official one's.
-    #[arg(long)]
+    #[arg(long, value_parser = options::md5)]
     md5: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
 struct DirArgs {
-    /// Directory of the data set.
-    #[arg(default_value = "data/", env = "TILEWISE_DATA")]
-    dir: PathBuf,
+    /// Directory of CIFAR-10 [default: the environment variable TILEWISE_DATA, else data/]
+    dir: Option<PathBuf>,
+}
+
+impl DirArgs {
+    fn path(&self) -> PathBuf {
+        let dir = self.dir.clone().or_else(dir_of_environment);
+        dir.unwrap_or_else(|| DEFAULT_DIR.into())
+    }
 }
 
 /// Runs `tilewise data`.
@@ -79,8 +92,8 @@ pub fn run(args: &DataArgs) -> Result<()> {
 }
 
 fn info(args: &InfoArgs) -> Result<()> {
-    let source = find(&args.dir.dir)?;
-    let cifar = source.load()?;
+    let source = find(&args.dir.path())?;
+    let cifar = dataset::load(&source)?;
     let statistics = cifar.train.channel_statistics(0..cifar.train.len())?;
     print(&if args.json {
         as_json(&source, &cifar, &statistics)
@@ -132,13 +145,14 @@ fn as_text(source: &Source, cifar: &Cifar10, statistics: &ChannelStatistics) -> 
     );
     let (train_histogram, test_histogram) =
         (train.label_histogram(), test.map(ImageSet::label_histogram));
-    let width = train.class_names().iter().map(|name| name.chars().count()).max().unwrap_or(0);
+    let names: Vec<String> = train.class_names().iter().map(|text| name(text)).collect();
+    let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
     let mut line = |line: std::fmt::Arguments| {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{line}");
     };
     line(format_args!("label  {:width$}  training    test", "class"));
-    for (label, name) in train.class_names().iter().enumerate() {
+    for (label, name) in names.iter().enumerate() {
         let test = test_histogram.as_ref().map_or("-".into(), |counts| counts[label].to_string());
         line(format_args!("{label:5}  {name:width$}  {:8}  {test:>6}", train_histogram[label]));
     }
@@ -156,7 +170,7 @@ fn as_text(source: &Source, cifar: &Cifar10, statistics: &ChannelStatistics) -> 
 }
 
 fn fetch(args: &DownloadArgs) -> Result<()> {
-    let official = DownloadOptions::new(&args.dir.dir);
+    let official = DownloadOptions::new(args.dir.path());
     let options = DownloadOptions {
         url: args.url.clone().unwrap_or(official.url),
         md5: args.md5.clone().unwrap_or(official.md5),
@@ -209,7 +223,9 @@ impl Report {
                 }
             }
             (bar, DownloadProgress::Retrying { attempt, reason }) => {
-                let line = format!("{reason}; attempt {attempt} follows");
+                // The reason may quote the server.
+                let line = printable::inline(&reason, MAX_REASON_CHARS);
+                let line = format!("{line}; attempt {attempt} follows");
                 match bar {
                     Some(bar) => bar.println(line),
                     None => eprintln!("{line}"),

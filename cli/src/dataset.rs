@@ -5,16 +5,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::console::Console;
+use crate::console::{Console, warn};
 use tilewise::{
     data::{Cifar10, Source, find, locate, synthetic},
     error::Result,
 };
 
 /// Where to look if nothing else is said.
-const DEFAULT_DIR: &str = "data/";
+pub(super) const DEFAULT_DIR: &str = "data/";
 /// Name of the environment variable that says where to look.
 const DIR_VARIABLE: &str = "TILEWISE_DATA";
+
+/// The directory that the environment names. As usual, an empty variable is one that is not set.
+pub(super) fn dir_of_environment() -> Option<PathBuf> {
+    env::var_os(DIR_VARIABLE).filter(|dir| !dir.is_empty()).map(PathBuf::from)
+}
 
 /// Synthetic pictures for training and validation.
 const SYNTHETIC_TRAINING: usize = 12_000;
@@ -78,7 +83,7 @@ impl DatasetArgs {
             return Ok(Origin::Synthetic);
         }
         let named = self.data.clone();
-        let named = named.or_else(|| env::var_os(DIR_VARIABLE).map(PathBuf::from));
+        let named = named.or_else(dir_of_environment);
         if let Some(dir) = named {
             let source = find(&dir)?;
             return Ok(Origin::Cifar10 { dir, source });
@@ -111,17 +116,31 @@ impl Origin {
         }
     }
 
-    /// All pictures.
+    /// All images. Standard error gets a line for each batch that is not as large as the original's
+    /// in an archive with the original's name.
     ///
     /// # Errors
     /// `Error::File` or `Error::Io` if a file is damaged or cannot be read.
     pub(super) fn load(&self) -> Result<Cifar10> {
         match self {
-            Self::Cifar10 { source, .. } => source.load(),
+            Self::Cifar10 { source, .. } => load(source),
             Self::Synthetic => Ok(Cifar10 {
                 train: synthetic(SYNTHETIC_TRAINING, SYNTHETIC_SEEDS[0])?,
                 test: Some(synthetic(SYNTHETIC_TEST, SYNTHETIC_SEEDS[1])?),
+                warnings: Vec::new(),
             }),
         }
     }
+}
+
+/// Loads CIFAR-10 and shows its warnings on standard error.
+///
+/// # Errors
+/// Those of [`Source::load`].
+pub(super) fn load(source: &Source) -> Result<Cifar10> {
+    let cifar = source.load()?;
+    for warning in &cifar.warnings {
+        warn(format_args!("{}: {warning}", source.path.display()));
+    }
+    Ok(cifar)
 }

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, path::PathBuf};
 use serde_json::json;
 
 use crate::{
-    console::{Console, print},
+    console::{Console, decimal, name, print},
     dataset::{DatasetArgs, Origin},
     in_pool, options,
     options::Dtype,
@@ -28,7 +28,7 @@ pub struct EvalArgs {
     model: PathBuf,
     #[command(flatten)]
     dataset: DatasetArgs,
-    /// Pictures in a batch; changes the speed, not the result.
+    /// Images in a batch; changes the speed, not the result.
     #[arg(long, value_name = "N", default_value = "512", value_parser = options::count)]
     batch: usize,
     /// Precision to compute with.
@@ -60,14 +60,17 @@ fn run_with<T: Element>(args: &EvalArgs) -> Result<()> {
     let data = origin.load()?;
     let test = data.test.ok_or_else(|| {
         let dir = origin.dir().unwrap_or(&args.model);
-        Error::file(dir, "has no test batch: add test_batch.bin, or download the set again")
+        Error::file(
+            dir,
+            "has no test_batch.bin: add it, or download CIFAR-10 into another directory",
+        )
     })?;
     check(args, &net, &info.class_names, &test)?;
     let normalization = match info.normalization {
         Some(normalization) => normalization,
         None => {
             console
-                .line("the model says nothing of normalisation: subtracting the training mean")?;
+                .line("the model has no normalization: using the mean of the training images")?;
             let train = Split::new(data.train.len(), None, origin.validation_size())?.train;
             let statistics = data.train.channel_statistics(train)?;
             Normalization::from_statistics(&statistics, NormalizeMode::Mean)?
@@ -76,12 +79,16 @@ fn run_with<T: Element>(args: &EvalArgs) -> Result<()> {
     let channels = test.shape().channels;
     if normalization.scale().len() != channels {
         let found = normalization.scale().len();
-        let detail = format!("normalises {found} channels, but the pictures have {channels}");
+        let detail = format!("normalizes {found} channels, but the images have {channels}");
         return Err(Error::file(&args.model, detail));
     }
     let evaluation = in_pool(args.threads, || {
         let gemm = Gemm::new()?.threads(Threads::Pool);
         evaluate(&net, gemm, &test, &normalization, args.batch)
+    });
+    let evaluation = evaluation.map_err(|error| match error {
+        Error::NotFinite { .. } => Error::file(&args.model, format!("test set, {error}")),
+        other => other,
     })?;
     print(&if args.json {
         as_json(&origin, &test, &evaluation)
@@ -90,7 +97,7 @@ fn run_with<T: Element>(args: &EvalArgs) -> Result<()> {
     })
 }
 
-/// Checks that the network was made for such pictures and classes.
+/// Checks that the network was made for such images and classes.
 fn check<T: Element>(
     args: &EvalArgs,
     net: &FullyConnectedNet<T>,
@@ -100,15 +107,15 @@ fn check<T: Element>(
     let (expected, found) = ((test.features(), test.classes()), (net.input(), net.classes()));
     if expected != found {
         let detail = format!(
-            "takes {} inputs to {} classes, but the test pictures have {} to {}",
+            "has {} inputs and {} classes, but the test images have {} values and {} classes",
             found.0, found.1, expected.0, expected.1
         );
         return Err(Error::file(&args.model, detail));
     }
     if !class_names.is_empty() && class_names != test.class_names() {
         let detail = format!(
-            "was trained on the classes {}, but the test pictures are of {}; --data or \
-             --synthetic chooses others",
+            "was trained on the classes {}, but the test images have {}; choose others with --data \
+             or --synthetic",
             class_names.join(", "),
             test.class_names().join(", ")
         );
@@ -117,7 +124,7 @@ fn check<T: Element>(
     Ok(())
 }
 
-/// The share of right predictions; none for a class without pictures.
+/// The fraction of right predictions; none for a class without images.
 fn accuracy((correct, all): (usize, usize)) -> Option<f64> {
     (all > 0).then(|| correct as f64 / all as f64)
 }
@@ -146,24 +153,24 @@ fn as_json(origin: &Origin, test: &ImageSet, evaluation: &Evaluation) -> String 
 
 fn as_text(origin: &Origin, test: &ImageSet, evaluation: &Evaluation) -> String {
     let mut text = format!(
-        "test set  {} pictures of {origin}\n\
-         loss      {:.4}\n\
+        "test set  {} images of {origin}\n\
+         loss      {}\n\
          accuracy  {:.4}\n\n",
         evaluation.images,
-        evaluation.loss,
+        decimal(evaluation.loss, 4),
         evaluation.accuracy()
     );
-    let names = test.class_names();
+    let names: Vec<String> = test.class_names().iter().map(|text| name(text)).collect();
     let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
     let mut line = |line: std::fmt::Arguments| {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{line}");
     };
-    line(format_args!("{:width$}  pictures  correct  accuracy", "class"));
+    line(format_args!("{:width$}  images  correct  accuracy", "class"));
     for (name, &counts) in names.iter().zip(&evaluation.classes) {
         let (correct, images) = counts;
-        let accuracy = accuracy(counts).map_or("-".into(), |share| format!("{share:.4}"));
-        line(format_args!("{name:width$}  {images:8}  {correct:7}  {accuracy:>8}"));
+        let accuracy = accuracy(counts).map_or("-".into(), |fraction| format!("{fraction:.4}"));
+        line(format_args!("{name:width$}  {images:6}  {correct:7}  {accuracy:>8}"));
     }
     text
 }

@@ -14,21 +14,27 @@ mod predict;
 mod recipe;
 mod report;
 mod run_dir;
+mod run_lock;
+mod shutdown;
 mod sweep;
 mod train;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
-use clap::{Parser, error::ErrorKind};
+use clap::{CommandFactory, FromArgMatches, error::ErrorKind};
 
-use tilewise::error::{Error, Result};
+use console::complain;
+use tilewise::{
+    error::{Error, Result},
+    printable,
+};
 
 /// Exit code of a run that failed.
 const FAILED: u8 = 1;
 /// Exit code of a command line that makes no sense.
 const WRONG_USAGE: u8 = 2;
 
-/// Trains neural networks on a CPU, and tells how well they do.
+/// Trains and evaluates neural networks on a CPU.
 #[derive(Debug, clap::Parser)]
 #[command(name = "tilewise", version)]
 pub struct Cli {
@@ -38,29 +44,29 @@ pub struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Train a fully connected network on CIFAR-10 or on synthetic pictures.
+    /// Train a fully connected network on CIFAR-10 or on synthetic images.
     Train(Box<config::Given<train::TrainArgs>>),
     /// Measure a trained network on the test set.
     Eval(eval::EvalArgs),
-    /// Say what a trained network sees in pictures.
+    /// Classify images with a trained network.
     Predict(predict::PredictArgs),
     /// Train with many settings and see which are best.
     Sweep(Box<sweep::SweepArgs>),
-    /// Put training runs side by side in an HTML page.
+    /// Compare training runs in an HTML page.
     Report(report::ReportArgs),
-    /// Look at the data set, or fetch it.
+    /// Show or download the data set.
     Data(data::DataArgs),
-    /// Show what this machine offers and what tilewise makes of it.
+    /// Show the machine's instruction sets and the kernels in use.
     Info(info::InfoArgs),
     /// Measure how fast this machine computes.
     Bench(bench::BenchArgs),
 }
 
 /// Runs the program with the arguments of the process. An error is one line on standard error;
-/// the exit code is 0, 1 for a run that failed, 2 for wrong usage, 130 for training that a signal
-/// ended.
+/// the exit code is 0, 1 for a run that failed, 2 for wrong usage, 130 for training or a sweep that a
+/// signal ended.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
@@ -69,7 +75,7 @@ pub fn main() -> ExitCode {
         Command::Train(args) => train::run(args),
         Command::Eval(args) => eval::run(args).map(success),
         Command::Predict(args) => predict::run(args).map(success),
-        Command::Sweep(args) => sweep::run(args).map(success),
+        Command::Sweep(args) => sweep::run(args),
         Command::Report(args) => report::run(args).map(success),
         Command::Data(args) => data::run(args).map(success),
         Command::Info(args) => info::run(args).map(success),
@@ -78,13 +84,45 @@ pub fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error}");
+            console::error(cli.command.message(&error));
             ExitCode::from(match error {
-                Error::Setting { .. } | Error::IsaUnavailable { .. } => WRONG_USAGE,
+                Error::Setting { .. } | Error::Settings { .. } | Error::IsaUnavailable { .. } => {
+                    WRONG_USAGE
+                }
                 _ => FAILED,
             })
         }
     }
+}
+
+impl Command {
+    /// The text of an error, with settings named as they were given.
+    fn message(&self, error: &Error) -> String {
+        match self {
+            Self::Train(given) => given.message(error),
+            Self::Sweep(args) => args.message(error),
+            _ => error.to_string(),
+        }
+    }
+}
+
+/// Reads a command line.
+///
+/// # Errors
+/// A request for help, or what is wrong.
+fn parse(line: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Cli, clap::Error> {
+    let command = with_negative_numbers(Cli::command());
+    Cli::from_arg_matches(&command.try_get_matches_from(line)?)
+}
+
+/// Lets flags that take numbers take those below 0, which clap takes for the names of flags
+/// otherwise: the flag can say what is wrong with them.
+fn with_negative_numbers(command: clap::Command) -> clap::Command {
+    let numbers = |arg: clap::Arg| {
+        let takes_numbers = config::takes_numbers(&arg);
+        arg.allow_negative_numbers(takes_numbers)
+    };
+    command.mut_args(numbers).mut_subcommands(with_negative_numbers)
 }
 
 /// Answers a command line that asks for help or cannot be understood.
@@ -97,11 +135,12 @@ fn usage(error: &clap::Error) -> ExitCode {
             }
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            eprint!("{}", error.render());
+            complain(&printable::lines(error.render().to_string().trim_end()));
             ExitCode::from(WRONG_USAGE)
         }
         _ => {
-            eprintln!("{}; --help tells more", one_line(&error.render().to_string()));
+            let line = one_line(&error.render().to_string());
+            complain(&format_args!("{}; run --help for details", printable::lines(&line)));
             ExitCode::from(WRONG_USAGE)
         }
     }
@@ -116,7 +155,7 @@ fn one_line(message: &str) -> String {
     let mut text = String::new();
     for line in lines {
         if !text.is_empty() {
-            text.push_str(if text.ends_with(':') { " " } else { "; " });
+            text.push_str(if text.ends_with(':') || line.starts_with('[') { " " } else { "; " });
         }
         text.push_str(line);
     }
@@ -147,13 +186,13 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        <Cli as clap::CommandFactory>::command().debug_assert();
+        with_negative_numbers(Cli::command()).debug_assert();
     }
 
     #[test]
     fn complaints_are_one_line() {
         let complaint = |line: &str| {
-            let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
+            let error = parse(line.split(' ')).unwrap_err();
             one_line(&error.render().to_string())
         };
         assert_eq!(

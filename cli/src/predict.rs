@@ -1,20 +1,38 @@
-//! `tilewise predict`: what a saved network sees in PNG and JPEG files.
+//! `tilewise predict`: classifies PNG and JPEG images with a saved network.
 
 use std::{
     fmt::Write as _,
+    io::Cursor,
     path::{Path, PathBuf},
 };
 
-use image::{DynamicImage, ImageDecoder, ImageReader, imageops::FilterType};
+use image::{
+    DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, imageops::FilterType,
+};
 use serde_json::json;
 
-use crate::{classify, console::print, in_pool, options};
+use crate::{
+    classify,
+    console::{self, print},
+    in_pool, options,
+};
 use tilewise::{
     data::{ImageSet, ImageShape, Normalization},
     error::{Error, Result},
+    input_file,
     nn::FullyConnectedNet,
     train::model_file,
 };
+
+/// Largest width and height in pixels. The largest sensors of phones, 200 megapixels, have 16,320.
+const MAX_SIDE: u32 = 16_384;
+/// Most bytes of a decoded image: room for those 200 megapixels in RGB of 8 bits. The largest that
+/// are accepted take 650 MiB of memory, or 1.9 GiB if they are progressive JPEGs.
+const MAX_DECODED_BYTES: u64 = 640 << 20;
+/// Largest file.
+const MAX_FILE_BYTES: u64 = 512 << 20;
+/// A whole JPEG has at least a bit for each block of 8 x 8 pixels, a byte for 512 pixels.
+const MAX_JPEG_PIXELS_PER_BYTE: u64 = 512;
 
 /// Arguments of `tilewise predict`.
 #[derive(Debug, clap::Args)]
@@ -22,7 +40,7 @@ pub struct PredictArgs {
     /// The network, a safetensors file of `tilewise train`.
     #[arg(long, value_name = "FILE")]
     model: PathBuf,
-    /// Pictures, PNG or JPEG of any size; they are scaled to the size that the network takes.
+    /// Images, PNG or JPEG, up to 16,384 pixels wide and high; they are scaled to the network's size
     #[arg(value_name = "IMAGE", required = true)]
     images: Vec<PathBuf>,
     /// Classes to show for each picture, the likeliest first.
@@ -54,23 +72,30 @@ pub fn run(args: &PredictArgs) -> Result<()> {
         pixels.extend(planes(&read(path)?, shape));
     }
     let set = ImageSet::new(shape, class_names, pixels, vec![0; args.images.len()])?;
-    let all = in_pool(None, || classify::probabilities(&net, &set, &normalization))?;
+    let all = in_pool(None, || classify::probabilities(&net, &set, &normalization));
+    let all = all.map_err(|error| match error {
+        Error::NotFinite { image, .. } => {
+            let path = args.images[image].display();
+            Error::file(&args.model, format!("{path}: {error}"))
+        }
+        other => other,
+    })?;
 
     let mut text = String::new();
-    let names = set.class_names();
+    let names: Vec<String> = set.class_names().iter().map(|text| console::name(text)).collect();
     let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
     for (path, row) in args.images.iter().zip(all.chunks(net.classes())) {
         let top = classify::top(row, args.top);
         // Writing to a string cannot fail.
         if args.json {
             let classes = top.iter().map(
-                |&class| json!({ "class": names[class], "label": class, "probability": row[class] }),
+                |&class| json!({ "class": set.class_names()[class], "label": class, "probability": row[class] }),
             );
             let classes: Vec<_> = classes.collect();
             let object = json!({ "image": path.to_string_lossy(), "classes": classes });
             let _ = writeln!(text, "{object}");
         } else {
-            let _ = writeln!(text, "{}", path.display());
+            let _ = writeln!(text, "{}", console::path(path));
             for class in top {
                 let _ = writeln!(text, "  {:width$}  {:.4}", names[class], row[class]);
             }
@@ -98,19 +123,54 @@ fn shape(
     Ok(ImageShape { channels, height: side, width: side })
 }
 
-/// Reads a picture, upright.
+/// Reads an image, upright. Its size is checked before it is decoded.
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be read, [`Error::File`] if it is no whole PNG or JPEG file.
+/// [`Error::Io`] if the file cannot be read, [`Error::File`] if it is no whole PNG or JPEG file, or
+/// too large.
 fn read(path: &Path) -> Result<DynamicImage> {
-    let reader = ImageReader::open(path).and_then(ImageReader::with_guessed_format);
-    let reader = reader.map_err(Error::io("read", path))?;
-    let wrong = |error| Error::file(path, format!("not a whole PNG or JPEG picture ({error})"));
+    let wrong = |error: ImageError| match error {
+        ImageError::Limits(_) => too_large(path, "it is larger".into()),
+        error => Error::file(path, format!("not a whole PNG or JPEG image ({error})")),
+    };
+    let bytes = input_file::read(path, MAX_FILE_BYTES)?;
+    let file_bytes = bytes.len() as u64;
+    let reader = ImageReader::new(Cursor::new(bytes));
+    let mut reader = reader.with_guessed_format().map_err(Error::io("read", path))?;
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(MAX_SIDE);
+    limits.max_image_height = Some(MAX_SIDE);
+    limits.max_alloc = Some(MAX_DECODED_BYTES);
+    reader.limits(limits);
+    let format = reader.format();
     let mut decoder = reader.into_decoder().map_err(wrong)?;
+    let (width, height) = decoder.dimensions();
+    let decoded = decoder.total_bytes();
+    if decoded > MAX_DECODED_BYTES {
+        let found = format!("its {width} x {height} pixels take {decoded} bytes");
+        return Err(too_large(path, found));
+    }
+    let pixels = u64::from(width) * u64::from(height);
+    if format == Some(ImageFormat::Jpeg) && pixels / MAX_JPEG_PIXELS_PER_BYTE > file_bytes {
+        let detail = format!(
+            "not a whole PNG or JPEG image ({file_bytes} bytes cannot hold {width} x {height} \
+             pixels)"
+        );
+        return Err(Error::file(path, detail));
+    }
     let orientation = decoder.orientation().map_err(wrong)?;
-    let mut picture = DynamicImage::from_decoder(decoder).map_err(wrong)?;
-    picture.apply_orientation(orientation);
-    Ok(picture)
+    let mut image = DynamicImage::from_decoder(decoder).map_err(wrong)?;
+    image.apply_orientation(orientation);
+    Ok(image)
+}
+
+fn too_large(path: &Path, found: String) -> Error {
+    let detail = format!(
+        "expected at most {MAX_SIDE} x {MAX_SIDE} pixels and {} MiB decoded, but {found}; scale it \
+         down",
+        MAX_DECODED_BYTES >> 20
+    );
+    Error::file(path, detail)
 }
 
 /// A picture in the given shape, plane by plane.

@@ -1,4 +1,4 @@
-//! Flags for the update rule and the learning rate, which `config.toml` repeats with what each
+//! Flags for the optimizer and the learning rate, which `config.toml` repeats with what each
 //! rule and curve takes where a flag is left out.
 
 use clap::builder::PossibleValuesParser;
@@ -10,37 +10,31 @@ use tilewise::{
     train::{Curve, Optimizer, Schedule, UpdateRule, WarmUp},
 };
 
-/// Flags for the update rule.
+/// Flags for the optimizer.
 #[derive(Clone, Debug, clap::Args, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct OptimizerArgs {
-    /// How parameters follow their gradients.
+    /// Optimizer.
     #[arg(long, value_name = "NAME", default_value = "sgd",
           value_parser = PossibleValuesParser::new(Optimizer::NAMES))]
     optimizer: String,
-    /// Share of the velocity that momentum, nesterov and rmsprop keep [default: 0.9, rmsprop 0]
-    #[arg(long, value_name = "SHARE", allow_negative_numbers = true,
-          value_parser = options::share)]
+    /// Momentum coefficient of momentum, nesterov and rmsprop [default: 0.9, rmsprop 0]
+    #[arg(long, value_name = "SHARE", value_parser = options::share)]
     momentum: Option<f64>,
-    /// Share of the mean gradient that adam and adamw keep [default: 0.9]
-    #[arg(long, value_name = "SHARE", allow_negative_numbers = true,
-          value_parser = options::share)]
+    /// Decay of the mean gradient in adam and adamw [default: 0.9]
+    #[arg(long, value_name = "SHARE", value_parser = options::share)]
     beta1: Option<f64>,
-    /// Share of the mean square that adam and adamw keep [default: 0.999]
-    #[arg(long, value_name = "SHARE", allow_negative_numbers = true,
-          value_parser = options::share)]
+    /// Decay of the mean squared gradient in adam and adamw [default: 0.999]
+    #[arg(long, value_name = "SHARE", value_parser = options::share)]
     beta2: Option<f64>,
-    /// Share of the mean square that rmsprop keeps [default: 0.99]
-    #[arg(long, value_name = "SHARE", allow_negative_numbers = true,
-          value_parser = options::share)]
+    /// Decay of the mean squared gradient in rmsprop, PyTorch's alpha [default: 0.99]
+    #[arg(long, value_name = "SHARE", value_parser = options::share)]
     rms_decay: Option<f64>,
-    /// What adagrad, rmsprop, adam and adamw add to the root [default: 1e-8, adagrad 1e-10]
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true,
-          value_parser = options::positive)]
+    /// Added to the denominator in adagrad, rmsprop, adam and adamw [default: 1e-8, adagrad 1e-10]
+    #[arg(long, value_name = "NUMBER", value_parser = options::positive)]
     epsilon: Option<f64>,
     /// Weight decay, of weights and not of biases [default: 0, adamw 0.01]
-    #[arg(long, value_name = "FACTOR", allow_negative_numbers = true,
-          value_parser = options::not_negative)]
+    #[arg(long, value_name = "FACTOR", value_parser = options::not_negative)]
     weight_decay: Option<f64>,
 }
 
@@ -83,39 +77,32 @@ impl OptimizerArgs {
 #[serde(rename_all = "kebab-case")]
 pub(super) struct ScheduleArgs {
     /// Learning rate that the schedule starts from; the highest of a one-cycle.
-    #[arg(long, value_name = "RATE", default_value = "0.1", allow_negative_numbers = true,
-          value_parser = options::positive)]
+    #[arg(long, value_name = "RATE", default_value = "0.1", value_parser = options::positive)]
     pub(super) lr: f64,
-    /// How the learning rate changes over the run.
+    /// Learning-rate schedule.
     #[arg(long, value_name = "NAME", default_value = "epoch-decay",
           value_parser = PossibleValuesParser::new(Curve::NAMES))]
     schedule: String,
     /// Factor of the learning rate after each epoch, or at each step [default: 0.95, step 0.1]
-    #[arg(long, value_name = "FACTOR", allow_negative_numbers = true,
-          value_parser = options::positive)]
+    #[arg(long, value_name = "FACTOR", value_parser = options::positive)]
     lr_decay: Option<f64>,
     /// Epochs from one step of the learning rate to the next [default: 10]
     #[arg(long, value_name = "N", value_parser = options::count)]
     lr_step_epochs: Option<usize>,
-    /// Where a cosine ends [default: 0]
-    #[arg(long, value_name = "RATE", allow_negative_numbers = true,
-          value_parser = options::not_negative)]
+    /// Learning rate at the end of a cosine [default: 0]
+    #[arg(long, value_name = "RATE", value_parser = options::not_negative)]
     lr_min: Option<f64>,
-    /// Share of the steps in which a one-cycle rises [default: 0.3]
-    #[arg(long, value_name = "SHARE", allow_negative_numbers = true,
-          value_parser = options::share)]
+    /// Fraction of the steps in which a one-cycle rises [default: 0.3]
+    #[arg(long, value_name = "SHARE", value_parser = options::share)]
     one_cycle_share: Option<f64>,
     /// A one-cycle begins at the learning rate over this [default: 25]
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true,
-          value_parser = options::positive)]
+    #[arg(long, value_name = "NUMBER", value_parser = options::positive)]
     one_cycle_initial_divisor: Option<f64>,
     /// A one-cycle ends at its first rate over this [default: 10000]
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true,
-          value_parser = options::positive)]
+    #[arg(long, value_name = "NUMBER", value_parser = options::positive)]
     one_cycle_final_divisor: Option<f64>,
-    /// Epochs, or parts of one, in which the learning rate first rises from 0.
-    #[arg(long, value_name = "NUMBER", default_value = "0", allow_negative_numbers = true,
-          value_parser = options::not_negative)]
+    /// Epochs, or a fraction of one, in which the learning rate first rises from 0.
+    #[arg(long, value_name = "NUMBER", default_value = "0", value_parser = options::not_negative)]
     warm_up_epochs: f64,
 }
 
@@ -159,7 +146,11 @@ fn settle<V: Copy + ToString>(
         (Some(value), Some(place)) => *place = *value,
         (flag, Some(place)) => *flag = Some(*place),
         (Some(value), None) => {
-            return Err(Error::setting(name, *value, format!("not given: {of} has no use for it")));
+            return Err(Error::setting(
+                name,
+                *value,
+                format!("to be left out: {of} does not use it"),
+            ));
         }
         (None, None) => {}
     }

@@ -8,10 +8,14 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::plots;
+use crate::{
+    plots,
+    run_lock::{RunLock, SWEEP},
+};
 use tilewise::{
     Element, atomic_file,
     error::{Error, Result},
+    input_file,
     nn::FullyConnectedNet,
     train::{
         EpochRecord, History,
@@ -25,15 +29,17 @@ const METRICS: &str = "metrics.jsonl";
 const MODEL: &str = "model.safetensors";
 const CURVES: &str = "curves.svg";
 const CHECKPOINT: &str = "checkpoint.safetensors";
+/// Largest file of settings or metrics that is read: some 300,000 epochs.
+const MAX_TEXT_BYTES: u64 = 64 << 20;
 /// A table in the settings that tells what the run met. It sets nothing.
 pub(super) const CIRCUMSTANCES: &str = "run";
 /// All files of a run, in the order in which they are written.
 const FILES: [&str; 5] = [CONFIG, METRICS, CHECKPOINT, MODEL, CURVES];
 
-/// Where a training run leaves its files.
+/// Where a training run leaves its files, in a directory that it owns.
 #[derive(Debug)]
-pub(super) struct RunDir {
-    path: PathBuf,
+pub(super) struct RunDir<'l> {
+    lock: &'l RunLock,
     /// The lines of `metrics.jsonl` so far.
     metrics: String,
 }
@@ -72,7 +78,7 @@ impl RunFiles {
     pub(super) fn read(dir: &Path) -> Result<Self> {
         let read = |name: &str| {
             let path = dir.join(name);
-            let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+            let text = input_file::read_text(&path, MAX_TEXT_BYTES)?;
             Ok((path, text))
         };
         let (path, text) = read(CONFIG)?;
@@ -84,11 +90,11 @@ impl RunFiles {
             _ => toml::Table::new(),
         };
         let (path, text) = read(METRICS)?;
-        let epoch = |(number, line): (usize, &str)| {
-            serde_json::from_str(line)
-                .map_err(|error| Error::file(&path, format!("line {}: {error}", number + 1)))
-        };
-        let epochs = text.lines().enumerate().map(epoch).collect::<Result<_>>()?;
+        let epochs = Epochs::parse(&text);
+        if let Some(error) = epochs.error {
+            return Err(Error::file(path, error));
+        }
+        let epochs = epochs.records.into_iter().map(|(record, _)| record).collect();
         let model = Some(dir.join(MODEL)).filter(|path| path.exists());
         Ok(Self { settings, circumstances, epochs, model })
     }
@@ -100,40 +106,120 @@ impl RunFiles {
 
     /// Wall time of the training, without the accuracy checks.
     pub(super) fn seconds(&self) -> f64 {
-        self.epochs.iter().map(|epoch| epoch.seconds).sum()
+        // An empty sum is -0.
+        self.epochs.iter().map(|epoch| epoch.seconds).sum::<f64>() + 0.0
     }
 }
 
-impl RunDir {
-    /// Makes the directory where it is missing and checks that files can be written there. An
-    /// earlier run in it stays as it is until [`begin`](Self::begin).
-    ///
-    /// # Errors
-    /// [`Error::Io`] if the directory cannot be made or written, [`Error::File`] if it holds
-    /// files of an earlier run and `overwrite` is not set.
-    pub(super) fn open(path: &Path, overwrite: bool) -> Result<Self> {
-        fs::create_dir_all(path).map_err(Error::io("create", path))?;
-        for name in FILES {
-            let file = path.join(name);
-            if !overwrite && file.try_exists().map_err(Error::io("read", &file))? {
-                let detail = format!(
-                    "holds {name} of an earlier run; --overwrite replaces that run, another --out \
-                     keeps it"
-                );
-                return Err(Error::file(path, detail));
+/// The lines of `metrics.jsonl`.
+struct Epochs<'a> {
+    /// The whole ones, as records and as they are written, up to the first that is none.
+    records: Vec<(Metrics, &'a str)>,
+    /// What is wrong with the line after them, with its number; nothing at the end of the file.
+    error: Option<String>,
+    /// Whether that line is the last and was cut: it does not end.
+    is_cut: bool,
+}
+
+impl<'a> Epochs<'a> {
+    /// Reads lines up to the first that is not the record of its epoch. A whole last record needs
+    /// no end of line.
+    fn parse(text: &'a str) -> Self {
+        let mut epochs = Self { records: Vec::new(), error: None, is_cut: false };
+        for (number, line) in (1..).zip(text.split_inclusive('\n')) {
+            let record = serde_json::from_str(line).map_err(|error| error.to_string());
+            let record = record.and_then(|record: Metrics| match record.epoch {
+                epoch if epoch == number => Ok(record),
+                epoch => Err(format!("epoch {epoch}, expected epoch {number}")),
+            });
+            match record {
+                Ok(record) => epochs.records.push((record, line.trim_end())),
+                Err(error) => {
+                    epochs.error = Some(format!("line {number}: {error}"));
+                    epochs.is_cut = !line.ends_with('\n');
+                    break;
+                }
             }
         }
+        epochs
+    }
+}
+
+impl Metrics {
+    /// Checks a record against the history of a run with `batches` iterations in an epoch.
+    ///
+    /// # Errors
+    /// What differs.
+    fn check(&self, history: &History, batches: usize) -> Result<(), String> {
+        let (before, end) = ((self.epoch - 1) * batches, self.epoch * batches);
+        let losses = history.loss_history.get(before..end).unwrap_or(&[]);
+        let loss = losses.iter().fold(0.0, |sum, loss| sum + loss) / batches as f64;
+        let accuracy = |all: &[f64]| all.get(self.epoch - 1).copied().unwrap_or(f64::NAN);
+        for (name, here, there) in [
+            ("iteration", self.iteration as f64, end as f64),
+            ("loss", self.loss, loss),
+            ("train_acc", self.train_acc, accuracy(&history.train_acc_history)),
+            ("val_acc", self.val_acc, accuracy(&history.val_acc_history)),
+        ] {
+            if here != there {
+                return Err(format!("{name} is {here}, in the checkpoint {there}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<'l> RunDir<'l> {
+    /// A new run in the directory. An earlier run in it stays as it is until
+    /// [`begin`](Self::begin).
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the directory cannot be written, [`Error::File`] if it holds files of an
+    /// earlier run and `overwrite` is not set, or a sweep.
+    pub(super) fn open(lock: &'l RunLock, overwrite: bool) -> Result<Self> {
+        let path = lock.path();
+        let sweep = path.join(SWEEP);
+        if sweep.try_exists().map_err(Error::io("read", sweep))? {
+            return Err(Error::file(path, "holds a sweep; choose another --out"));
+        }
+        if let Some(name) = Self::file_in(path)?.filter(|_| !overwrite) {
+            let detail = format!(
+                "holds {name} of an earlier run; --overwrite replaces that run, another --out \
+                 keeps it"
+            );
+            return Err(Error::file(path, detail));
+        }
         atomic_file::check_writable(path)?;
-        Ok(Self { path: path.to_owned(), metrics: String::new() })
+        Ok(Self { lock, metrics: String::new() })
     }
 
-    /// The directory of a run that goes on from its checkpoint, which `load` reads: it returns how
-    /// many epochs were done then. The metrics of later ones are taken back.
+    /// The name of a file of a run in a directory, if there is one.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the directory cannot be read.
+    pub(super) fn file_in(path: &Path) -> Result<Option<&'static str>> {
+        for name in FILES {
+            let file = path.join(name);
+            if file.try_exists().map_err(Error::io("read", file))? {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The directory of a run that continues from its checkpoint, which `load` reads: it returns
+    /// the history up to then, of which an epoch has `batches` iterations. The metrics must be those
+    /// of that history. Those of later epochs are removed, whole or cut.
     ///
     /// # Errors
     /// [`Error::Io`] if a file cannot be read or written, [`Error::File`] if there is no
-    /// checkpoint or the metrics have fewer epochs; what `load` returns.
-    pub(super) fn resume(path: &Path, load: impl FnOnce(&Path) -> Result<usize>) -> Result<Self> {
+    /// checkpoint or the metrics are not those of its epochs; what `load` returns.
+    pub(super) fn resume(
+        lock: &'l RunLock,
+        batches: usize,
+        load: impl FnOnce(&Path) -> Result<History>,
+    ) -> Result<Self> {
+        let path = lock.path();
         let checkpoint = path.join(CHECKPOINT);
         if !checkpoint.try_exists().map_err(Error::io("read", &checkpoint))? {
             let detail = format!(
@@ -142,15 +228,44 @@ impl RunDir {
             );
             return Err(Error::file(path, detail));
         }
-        let epochs = load(&checkpoint)?;
+        let history = load(&checkpoint)?;
+        let done = history.val_acc_history.len();
         let file = path.join(METRICS);
-        let text = fs::read_to_string(&file).map_err(Error::io("read", &file))?;
-        let lines: Vec<&str> = text.split_inclusive('\n').take(epochs).collect();
-        if lines.len() < epochs {
-            let detail = format!("has {} epochs, the checkpoint {epochs}", lines.len());
-            return Err(Error::file(file, detail));
+        let text = input_file::read(&file, MAX_TEXT_BYTES)?;
+        let refused = |detail: &dyn Display| {
+            let detail = format!(
+                "{detail}; put back the file that belongs to {CHECKPOINT}, or start again with \
+                 --overwrite"
+            );
+            Error::file(&file, detail)
+        };
+        let text = str::from_utf8(&text).map_err(|error| {
+            let before = &text[..error.valid_up_to()];
+            let number = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
+            refused(&format_args!("line {number}: not UTF-8"))
+        })?;
+        let epochs = Epochs::parse(text);
+        let records = epochs.records.get(..done);
+        if let Some(error) = &epochs.error
+            && !(epochs.is_cut && records.is_some())
+        {
+            return Err(refused(error));
         }
-        let dir = Self { path: path.to_owned(), metrics: lines.concat() };
+        let Some(records) = records else {
+            let found = epochs.records.len();
+            return Err(refused(&format_args!(
+                "line {}: missing, the checkpoint has {done} epochs",
+                found + 1
+            )));
+        };
+        let mut metrics = String::new();
+        for (record, line) in records {
+            let checked = record.check(&history, batches);
+            checked.map_err(|error| refused(&format_args!("line {}: {error}", record.epoch)))?;
+            metrics.push_str(line);
+            metrics.push('\n');
+        }
+        let dir = Self { lock, metrics };
         dir.write_metrics()?;
         Ok(dir)
     }
@@ -161,9 +276,9 @@ impl RunDir {
     /// [`Error::Io`] if a file cannot be removed or written.
     pub(super) fn begin(&self, config: &impl Serialize) -> Result<()> {
         for name in FILES {
-            remove(self.path.join(name))?;
+            remove(self.lock.path().join(name))?;
         }
-        let path = self.path.join(CONFIG);
+        let path = self.lock.path().join(CONFIG);
         let config = toml::to_string(config).map_err(|error| unwritable(&path, &error))?;
         atomic_file::write(&path, |file| file.write_all(config.as_bytes()))?;
         self.write_metrics()
@@ -185,14 +300,14 @@ impl RunDir {
             images_per_s: record.images_per_second,
         };
         let line = serde_json::to_string(&line)
-            .map_err(|error| unwritable(&self.path.join(METRICS), &error))?;
+            .map_err(|error| unwritable(&self.lock.path().join(METRICS), &error))?;
         self.metrics.push_str(&line);
         self.metrics.push('\n');
         self.write_metrics()
     }
 
     fn write_metrics(&self) -> Result<()> {
-        let path = self.path.join(METRICS);
+        let path = self.lock.path().join(METRICS);
         atomic_file::write(&path, |file| file.write_all(self.metrics.as_bytes()))
     }
 
@@ -205,7 +320,7 @@ impl RunDir {
         net: &FullyConnectedNet<T>,
         info: &ModelInfo,
     ) -> Result<()> {
-        model_file::save(&self.path.join(MODEL), net, info)
+        model_file::save(&self.lock.path().join(MODEL), net, info)
     }
 
     /// Writes a checkpoint with `save`, which is given its path.
@@ -213,7 +328,7 @@ impl RunDir {
     /// # Errors
     /// What `save` returns.
     pub(super) fn checkpoint(&self, save: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-        save(&self.path.join(CHECKPOINT))
+        save(&self.lock.path().join(CHECKPOINT))
     }
 
     /// Removes the checkpoint of a run that is over, if there is one.
@@ -221,10 +336,10 @@ impl RunDir {
     /// # Errors
     /// [`Error::Io`] if it cannot be removed.
     pub(super) fn remove_checkpoint(&self) -> Result<()> {
-        remove(self.path.join(CHECKPOINT))
+        remove(self.lock.path().join(CHECKPOINT))
     }
 
-    /// Whether there is a checkpoint to go on from.
+    /// Whether there is a checkpoint to resume from.
     pub(super) fn has_checkpoint(path: &Path) -> bool {
         path.join(CHECKPOINT).exists()
     }
@@ -232,21 +347,24 @@ impl RunDir {
     /// Draws the history.
     ///
     /// # Errors
-    /// [`Error::Io`] if the picture cannot be written, [`Error::File`] if it cannot be drawn.
+    /// [`Error::Io`] if the image cannot be written, [`Error::File`] if it cannot be drawn.
     pub(super) fn curves(&self, history: &History) -> Result<()> {
-        let path = self.path.join(CURVES);
-        let picture = plots::curves(history).map_err(|error| unwritable(&path, &error))?;
-        atomic_file::write(&path, |file| file.write_all(picture.as_bytes()))
+        let path = self.lock.path().join(CURVES);
+        let image = plots::curves(history).map_err(|error| unwritable(&path, &error))?;
+        atomic_file::write(&path, |file| file.write_all(image.as_bytes()))
     }
 
     /// Names of the run's files that are there.
     pub(super) fn files(&self) -> Vec<&'static str> {
-        FILES.into_iter().filter(|name| self.path.join(name).exists()).collect()
+        FILES.into_iter().filter(|name| self.lock.path().join(name).exists()).collect()
     }
 }
 
 /// Removes a file if it is there.
-fn remove(file: PathBuf) -> Result<()> {
+///
+/// # Errors
+/// [`Error::Io`] if it cannot be removed.
+pub(super) fn remove(file: PathBuf) -> Result<()> {
     match fs::remove_file(&file) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(Error::io("remove", file)(error))

@@ -1,14 +1,9 @@
-//! `tilewise train`: trains a fully connected network, shows how it goes, and keeps what comes of
-//! it.
+//! `tilewise train`: trains a fully connected network, shows the progress, and writes the results.
 
 use std::{
     ops::ControlFlow,
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
     time::{Duration, Instant},
 };
 
@@ -16,13 +11,15 @@ use serde::Serialize;
 
 use crate::{
     config::{Flags, Given, Settings},
-    console::{Console, print, thousands},
+    console::{Console, decimal, print, thousands},
     cores,
     dataset::{DatasetArgs, Origin},
     in_pool, options,
     options::Dtype,
     recipe::{OptimizerArgs, ScheduleArgs},
     run_dir::{CONFIG, RunDir},
+    run_lock::RunLock,
+    shutdown::{self, Shutdown},
 };
 use tilewise::{
     Element,
@@ -47,13 +44,13 @@ pub struct TrainArgs {
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "512",
           value_parser = options::count)]
     hidden: Vec<usize>,
-    /// Passes over the training pictures.
+    /// Passes over the training images.
     #[arg(long, value_name = "N", default_value = "20", value_parser = options::count)]
     pub(super) epochs: usize,
-    /// Pictures in a batch.
+    /// Images in a batch.
     #[arg(long, value_name = "N", default_value = "128", value_parser = options::count)]
     batch: usize,
-    /// What becomes of the pictures that are left over when an epoch is cut into batches.
+    /// Whether the last, smaller batch of an epoch is dropped or kept.
     #[arg(long, value_name = "HOW", default_value = "drop", value_parser = options::last_batch())]
     last_batch: LastBatch,
     #[command(flatten)]
@@ -61,65 +58,58 @@ pub struct TrainArgs {
     #[command(flatten)]
     schedule: ScheduleArgs,
     /// L2 regularisation: the loss has this much of the sum of all squared weights.
-    #[arg(long, value_name = "FACTOR", default_value = "0", allow_negative_numbers = true,
-          value_parser = options::not_negative)]
+    #[arg(long, value_name = "FACTOR", default_value = "0", value_parser = options::not_negative)]
     reg: f64,
     /// Probability of dropping a hidden activation in training.
-    #[arg(long, value_name = "SHARE", default_value = "0", allow_negative_numbers = true,
-          value_parser = options::share)]
+    #[arg(long, value_name = "SHARE", default_value = "0", value_parser = options::share)]
     dropout: f64,
-    /// Mirror every other training picture, on average.
+    /// Flip training images horizontally with probability 1/2.
     #[arg(long)]
     flip: bool,
-    /// Move training pictures by up to so many pixels along either axis.
-    #[arg(long, value_name = "PIXELS", default_value = "0")]
+    /// Shift training images by up to this many pixels along each axis.
+    #[arg(long, value_name = "PIXELS", default_value = "0", value_parser = options::size)]
     shift: usize,
-    /// What stands where a moved picture has no pixels: the picture mirrored, or zeros.
+    /// Padding of shifted images: the image reflected, or zeros.
     #[arg(long, value_name = "WHAT", default_value = "reflect", value_parser = options::border())]
     border: Border,
-    /// Side of a random square of zeros in each training picture.
-    #[arg(long, value_name = "PIXELS", default_value = "0")]
+    /// Side, in pixels, of a random square of zeros in each training image.
+    #[arg(long, value_name = "PIXELS", default_value = "0", value_parser = options::size)]
     cutout: usize,
-    /// Share of every target that is spread over all classes.
-    #[arg(long, value_name = "SHARE", default_value = "0", allow_negative_numbers = true,
-          value_parser = options::share)]
+    /// Label smoothing: weight of the uniform distribution in each target.
+    #[arg(long, value_name = "SHARE", default_value = "0", value_parser = options::share)]
     label_smoothing: f64,
-    /// Scale gradients down to this norm over all parameters where theirs is larger.
-    #[arg(long, value_name = "NORM", allow_negative_numbers = true,
-          value_parser = options::positive)]
+    /// Gradient clipping: the largest norm over all parameters.
+    #[arg(long, value_name = "NORM", value_parser = options::positive)]
     clip_norm: Option<f64>,
-    /// Validate and keep an exponential moving average of the parameters that keeps this share of
-    /// itself in a step.
-    #[arg(long, value_name = "SHARE", allow_negative_numbers = true,
-          value_parser = options::share)]
+    /// EMA decay: validate and save an exponential moving average of the parameters with this decay
+    /// per step.
+    #[arg(long, value_name = "SHARE", value_parser = options::share)]
     ema_decay: Option<f64>,
-    /// Stop after so many epochs without a better validation accuracy.
+    /// Stop after this many epochs without a better validation accuracy.
     #[arg(long, value_name = "EPOCHS", value_parser = options::count)]
     patience: Option<usize>,
     /// Standard deviation of the initial weights [default: He et al., by layer]
-    #[arg(long, value_name = "STD", allow_negative_numbers = true,
-          value_parser = options::positive)]
+    #[arg(long, value_name = "STD", value_parser = options::positive)]
     weight_scale: Option<f64>,
-    /// Seed of the initial weights, of the order of the pictures and of dropout.
-    #[arg(long, value_name = "N", default_value = "0",
-          value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
+    /// Seed of the initial weights, the order of the images and dropout.
+    #[arg(long, value_name = "N", default_value = "0", value_parser = options::seed)]
     pub(super) seed: u64,
     /// Threads; the result does not depend on them [default: one for each core]
     #[arg(long, value_name = "N", value_parser = options::threads)]
     pub(super) threads: Option<usize>,
-    /// Training pictures: the first of the set [default: all that do not validate]
+    /// Training images, the first of the set [default: all that are not for validation]
     #[arg(long, value_name = "N", value_parser = options::count)]
     train_size: Option<usize>,
-    /// Validation pictures: the last of the training set [default: 10,000 of CIFAR-10's 50,000]
+    /// Validation images, the last of the training set [default: 10,000 of CIFAR-10's 50,000]
     #[arg(long, value_name = "N", value_parser = options::count)]
     val_size: Option<usize>,
-    /// Training pictures whose accuracy is checked after each epoch.
+    /// Training images on which accuracy is measured after each epoch.
     #[arg(long, value_name = "N", default_value = "1000", value_parser = options::count)]
     acc_samples: usize,
-    /// Validation pictures whose accuracy is checked after each epoch [default: all]
+    /// Validation images on which accuracy is measured after each epoch [default: all]
     #[arg(long, value_name = "N", value_parser = options::count)]
     val_samples: Option<usize>,
-    /// How pixels become inputs: less the mean of their channel, or also over its deviation.
+    /// Normalization: subtract the channel's mean, or also divide by its standard deviation.
     #[arg(long, value_name = "HOW", default_value = "mean",
           value_parser = options::normalize_mode())]
     normalize: NormalizeMode,
@@ -135,10 +125,10 @@ pub struct TrainArgs {
     /// Print the result and nothing else.
     #[arg(long)]
     pub(super) quiet: bool,
-    /// Epochs from one checkpoint in --out to the next; Ctrl-C leaves one in any case.
+    /// Epochs between checkpoints in --out; Ctrl-C, SIGTERM and SIGHUP save one in any case.
     #[arg(long, value_name = "N", value_parser = options::count)]
     checkpoint_every: Option<usize>,
-    /// Go on with the run in DIR from its checkpoint, as if it had not stopped.
+    /// Resume the run in DIR from its checkpoint, to the same result as without the stop.
     #[arg(long, value_name = "DIR", conflicts_with = "out")]
     resume: Option<PathBuf>,
 }
@@ -178,10 +168,12 @@ pub(super) struct Job<'a> {
     pub(super) threads: usize,
     /// Epoch to stop after, leaving a checkpoint; the learning rates are those of the whole run.
     pub(super) stop_after: Option<usize>,
-    /// Whether to go on from the checkpoint in the output directory.
+    /// The output directory, if the caller owns it.
+    pub(super) lock: Option<&'a RunLock>,
+    /// Whether to resume from the checkpoint in the output directory, which the caller owns.
     pub(super) resume: bool,
-    /// Set when the run is to stop.
-    pub(super) interrupted: &'a AtomicBool,
+    /// Says when the run is to stop.
+    pub(super) shutdown: &'a Shutdown,
 }
 
 /// What came of a training run.
@@ -192,7 +184,7 @@ pub(super) struct Outcome {
     test: Option<Evaluation>,
     /// Wall time of the training, accuracy checks included.
     time: Duration,
-    /// Pictures that were seen in it.
+    /// Images that were seen in it.
     images: u64,
     /// Why training ended.
     end: End,
@@ -213,9 +205,6 @@ enum End {
     Interrupted { epoch: usize },
 }
 
-/// Exit code of a run that a signal ended.
-const INTERRUPTED: u8 = 130;
-
 /// Runs `tilewise train`.
 ///
 /// # Errors
@@ -224,15 +213,20 @@ const INTERRUPTED: u8 = 130;
 pub fn run(given: &Given<TrainArgs>) -> Result<ExitCode> {
     let mut settings = given.settings()?;
     let resumed = settings.get("resume").and_then(toml::Value::as_str).map(PathBuf::from);
+    let mut lock = None;
     if let Some(dir) = &resumed {
+        // What is no run is not locked: a lock leaves a file.
+        let is_run = dir.join(CONFIG).exists();
+        lock = is_run.then(|| RunLock::take(dir)).transpose()?;
         settings = resumed_settings(dir, &settings)?;
     }
     let (args, settings) = parse(&settings)?;
+    // What is not kept needs no ending of its own.
+    let shutdown = if args.out.is_some() { Shutdown::on_signals()? } else { Shutdown::default() };
     let mut console = Console::new(args.quiet);
     let origin = args.dataset.find(&console)?;
     let data = origin.load()?;
-    // What is not kept needs no ending of its own.
-    let interrupted = if args.out.is_some() { on_signals()? } else { Arc::default() };
+    shutdown.begin();
     let job = Job {
         args: &args,
         settings: &settings,
@@ -240,48 +234,36 @@ pub fn run(given: &Given<TrainArgs>) -> Result<ExitCode> {
         data: &data,
         threads: args.threads.unwrap_or_else(cores),
         stop_after: None,
+        lock: lock.as_ref(),
         resume: resumed.is_some(),
-        interrupted: &interrupted,
+        shutdown: &shutdown,
     };
     let outcome = train(job, &mut console)?;
-    print(&outcome.text(args.out.as_deref()))?;
+    let text = outcome.text(args.out.as_deref());
+    if outcome.is_interrupted() {
+        return Ok(shutdown::interrupted(&text));
+    }
+    print(&text)?;
     if args.out.is_none() {
         console
             .line("nothing is kept; --out runs/NAME keeps model, metrics, settings and curves")?;
     }
-    let interrupted = matches!(outcome.end, End::Interrupted { .. });
-    Ok(if interrupted { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
-}
-
-/// A flag that Ctrl-C, or a request to terminate, sets; a second one ends the program at once.
-///
-/// # Errors
-/// [`Error::Io`] if the system refuses.
-fn on_signals() -> Result<Arc<AtomicBool>> {
-    let flag = Arc::new(AtomicBool::new(false));
-    let set = Arc::clone(&flag);
-    let handler = move || {
-        if set.swap(true, Ordering::Relaxed) {
-            std::process::exit(INTERRUPTED.into());
-        }
-    };
-    let refused = |error| Error::io("handle", "signals")(std::io::Error::other(error));
-    ctrlc::set_handler(handler).map_err(refused)?;
-    Ok(flag)
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The settings of the run in `dir`, with what was given beside `--resume`.
 ///
 /// # Errors
-/// [`Error::Io`] or [`Error::File`] if they cannot be read, [`Error::Setting`] if a flag was given
+/// [`Error::Io`] or [`Error::File`] if they cannot be read, [`Error::Settings`] if a flag was given
 /// that would change the run.
 fn resumed_settings(dir: &Path, given: &Settings) -> Result<Settings> {
     if let Some(other) = given.keys().find(|key| !BESIDE_RESUME.contains(&key.as_str())) {
-        let expected = format!(
-            "no other setting than --{}: the run goes on with those in its {CONFIG}",
+        let detail = format!(
+            "--resume cannot be used with --{other}: the run continues with the settings in its \
+             {CONFIG}, beside which only --{} can be given",
             BESIDE_RESUME[1..].join(", --"),
         );
-        return Err(Error::setting("resume", format!("with {other}"), expected));
+        return Err(Error::Settings { detail });
     }
     let flags = Flags::<TrainArgs>::new();
     let mut settings = flags.merge(given, flags.read(&dir.join(CONFIG))?);
@@ -293,10 +275,9 @@ fn resumed_settings(dir: &Path, given: &Settings) -> Result<Settings> {
 /// The arguments with these settings, and all settings that repeat the run.
 ///
 /// # Errors
-/// [`Error::Setting`] if they do not go together.
+/// [`Error::Settings`] if they do not go together.
 pub(super) fn parse(settings: &Settings) -> Result<(TrainArgs, Settings)> {
-    let wrong = |detail: String| Error::setting("flags", "as given", detail);
-    Flags::new().parse(settings).map_err(wrong)
+    Flags::new().parse(settings).map_err(|detail| Error::Settings { detail })
 }
 
 /// Trains, in a pool of the job's own.
@@ -334,7 +315,7 @@ fn train_with<T: Element>(job: Job<'_>, console: &mut Console) -> Result<Outcome
     let training = split.train.len();
     if args.batch > training {
         console.line(format_args!(
-            "--batch {} exceeds the {training} training pictures: each epoch is one batch of all",
+            "--batch {} exceeds the {training} training images: each epoch is one batch of all",
             args.batch
         ))?;
     }
@@ -367,25 +348,30 @@ fn train_with<T: Element>(job: Job<'_>, console: &mut Console) -> Result<Outcome
     let training_data =
         TrainingData { images: pictures, split, normalization: normalization.clone() };
     let mut solver = Solver::new(net, training_data, solver_config)?;
-    let mut dir = match &args.out {
-        Some(path) if job.resume => {
-            let dir = RunDir::resume(path, |checkpoint| {
+    let images_per_epoch = images_per_epoch(training, args.batch, args.last_batch);
+    let taken = match (&args.out, job.lock) {
+        (Some(path), None) => Some(RunLock::take(path)?),
+        _ => None,
+    };
+    let mut dir = match job.lock.or(taken.as_ref()) {
+        Some(lock) if job.resume => {
+            let batches = images_per_epoch.div_ceil(args.batch);
+            let dir = RunDir::resume(lock, batches, |checkpoint| {
                 solver.load_checkpoint(checkpoint)?;
-                Ok(solver.history().val_acc_history.len())
+                Ok(solver.history().clone())
             })?;
-            console.line(format_args!("going on after iteration {}", solver.iteration()))?;
+            console.line(format_args!("resuming after iteration {}", solver.iteration()))?;
             Some(dir)
         }
-        Some(path) => {
-            let dir = RunDir::open(path, args.overwrite)?;
+        Some(lock) => {
+            let dir = RunDir::open(lock, args.overwrite)?;
             dir.begin(&run_config)?;
             Some(dir)
         }
         None => None,
     };
 
-    let all = args.epochs * images_per_epoch(training, args.batch, args.last_batch);
-    console.start_bar(all as u64);
+    console.start_bar((args.epochs * images_per_epoch) as u64);
     let begin = Instant::now();
     let mut images = 0;
     let trained = watch(&mut solver, job, console, dir.as_mut(), &mut images);
@@ -393,7 +379,7 @@ fn train_with<T: Element>(job: Job<'_>, console: &mut Console) -> Result<Outcome
     console.finish_bar();
     let kept = dir.as_ref().map_or(Ok(()), |dir| keep(&solver, dir, &info));
     if let (Err(_), Err(second)) = (&trained, &kept) {
-        eprintln!("error: {second}");
+        crate::console::error(second);
     }
     let end = trained?;
     kept?;
@@ -413,6 +399,11 @@ fn train_with<T: Element>(job: Job<'_>, console: &mut Console) -> Result<Outcome
 }
 
 impl Outcome {
+    /// Whether a signal ended training before its end.
+    pub(super) fn is_interrupted(&self) -> bool {
+        matches!(self.end, End::Interrupted { .. })
+    }
+
     /// The lines that a run ends with.
     fn text(&self, dir: Option<&Path>) -> String {
         let mut text = String::new();
@@ -420,7 +411,7 @@ impl Outcome {
             (End::Interrupted { epoch }, Some(dir)) => {
                 let dir = dir.display();
                 text += &format!(
-                    "interrupted in epoch {epoch}; tilewise train --resume {dir} goes on\n"
+                    "interrupted in epoch {epoch}; tilewise train --resume {dir} continues\n"
                 );
             }
             (End::Interrupted { epoch }, None) => {
@@ -449,41 +440,51 @@ impl Outcome {
     }
 }
 
-/// Trains, passes on how it goes to the console and the directory, and saves checkpoints. Counts
-/// the pictures in `seen`.
+/// Trains, shows and records the progress, and saves checkpoints. Counts the images in `seen`.
 fn watch<T: Element>(
     solver: &mut Solver<'_, T>,
     job: Job<'_>,
     console: &Console,
-    mut dir: Option<&mut RunDir>,
+    mut dir: Option<&mut RunDir<'_>>,
     seen: &mut u64,
 ) -> Result<End> {
-    let Job { args, interrupted, stop_after, .. } = job;
+    let Job { args, shutdown, stop_after, .. } = job;
     let epochs = args.epochs;
+    let is_paused = |done: usize| stop_after.is_some_and(|last| last <= done && done < epochs);
+    // A sweep was killed between this checkpoint and its record of the trial.
+    if is_paused(solver.history().val_acc_history.len()) {
+        return Ok(End::Paused);
+    }
     // What an earlier part of the run has seen.
     let before = (solver.iteration() * args.batch) as u64;
     while !solver.is_done() {
-        // What to do after the batch or the epoch at which training paused.
+        // What to do after the batch or the epoch at which training paused: nothing, or save a
+        // checkpoint and perhaps end.
         let mut pause = Ok(None);
+        let mut shown = Ok(());
         solver.train_with(&mut |progress| {
-            let stop = interrupted.load(Ordering::Relaxed);
+            let stop = shutdown.is_requested();
             pause = match progress {
                 Progress::Step { epoch, loss, images, .. } => {
                     *seen += images as u64;
-                    let bar = || format!("epoch {epoch}/{epochs}  loss {loss:.4}");
+                    let bar = || format!("epoch {epoch}/{epochs}  loss {}", decimal(loss, 4));
                     console.progress(before + *seen, bar);
                     Ok(stop.then_some(Some(End::Interrupted { epoch })))
                 }
                 Progress::Epoch(record) => {
                     let EpochRecord { epoch, .. } = *record;
                     let recorded = dir.as_mut().map_or(Ok(()), |dir| dir.epoch(record));
-                    let recorded = recorded.and_then(|()| console.line(epoch_line(record, epochs)));
+                    if recorded.is_ok() {
+                        shown = console.line(epoch_line(record, epochs));
+                    }
                     let due =
                         args.checkpoint_every.is_some_and(|every| epoch.is_multiple_of(every));
-                    recorded.map(|()| match stop_after {
+                    recorded.map(|()| match epoch {
                         _ if stop => Some(Some(End::Interrupted { epoch })),
-                        Some(last) if last <= epoch && epoch < epochs => Some(Some(End::Paused)),
-                        _ => due.then_some(None),
+                        _ if is_paused(epoch) => Some(Some(End::Paused)),
+                        // A closed terminal or a full disk behind standard output ends the run, and
+                        // must not lose it.
+                        _ => (due || shown.is_err()).then_some(None),
                     })
                 }
             };
@@ -497,8 +498,11 @@ fn watch<T: Element>(
         if let (Some(_), Some(dir)) = (pause, &dir) {
             dir.checkpoint(|path| solver.save_checkpoint(path))?;
         }
-        if let Some(Some(end)) = pause {
-            return Ok(end);
+        match pause {
+            // The signal came after the last step: nothing is left to be interrupted.
+            Some(Some(End::Interrupted { .. })) if solver.is_done() => {}
+            Some(Some(end)) => return Ok(end),
+            _ => shown?,
         }
     }
     let done = solver.history().val_acc_history.len();
@@ -557,7 +561,7 @@ fn run_config(
     })
 }
 
-/// Pictures that make up the batches of an epoch.
+/// Images that make up the batches of an epoch.
 fn images_per_epoch(training: usize, batch: usize, last_batch: LastBatch) -> usize {
     match last_batch {
         LastBatch::Drop if training > batch => training - training % batch,
@@ -588,12 +592,12 @@ fn introduction<T: Element>(
 fn epoch_line(record: &EpochRecord, epochs: usize) -> String {
     let width = epochs.to_string().len();
     format!(
-        "epoch {:width$}/{epochs}  loss {:.4}  train {:.4}  val {:.4}  lr {:.5}  {:.2} s  {} images/s",
+        "epoch {:width$}/{epochs}  loss {}  train {:.4}  val {:.4}  lr {}  {:.2} s  {} images/s",
         record.epoch,
-        record.loss,
+        decimal(record.loss, 4),
         record.train_accuracy,
         record.val_accuracy,
-        record.learning_rate,
+        decimal(record.learning_rate, 5),
         record.seconds,
         thousands(record.images_per_second),
     )

@@ -115,7 +115,7 @@ fn bad_input_gets_one_line_and_exit_code_2() {
         (&["--shapes", ""], "three whole numbers"),
         (&["--shapes", "8x0x8"], "sizes above 0"),
         (&["--shapes", "9999999999x9999999999x1"], "63 bits"),
-        (&["--shapes", "3000000000x1x3000000000"], "--shapes = 3000000000x1x3000000000"),
+        (&["--shapes", "3000000000x1x3000000000"], "--shapes 3000000000x1x3000000000: "),
         (&["--transpose", "xy"], "nn, tn, nt, tt"),
         (&["--isa", "sse9"], "instruction set \"sse9\" is not available here"),
         (&["--backends", "tilewise,blas"], "tilewise, matrixmultiply, naive"),

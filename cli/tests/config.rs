@@ -43,7 +43,7 @@ fn flags_put_aside_what_contradicts_them_in_the_file() {
 
     write(&dir, &format!("{SMALL}synthetic = true\n"));
     run(&dir, &["train", "--config", "c.toml"])
-        .expect_error(1, &["c.toml", "--data", "--synthetic"]);
+        .expect_error(1, &["c.toml: data cannot be used with synthetic"]);
 }
 
 #[test]
@@ -75,30 +75,68 @@ fn what_a_run_writes_repeats_it() {
 fn mistakes_are_named_with_file_line_and_key() {
     let dir = with_data();
     let cases: &[(&str, &[&str])] = &[
-        ("epocs = 3", &["line 6", "epocs", "unknown key", "\"epochs\""]),
+        ("epocs = 3", &["line 6: epocs: unknown setting; did you mean \"epochs\"?"]),
         ("weight_scale = 0.1", &["line 6", "\"weight-scale\""]),
-        ("config = 'd.toml'", &["line 6", "config", "unknown key"]),
-        ("\nseed = 'one'", &["line 7", "seed", "a whole number", "string"]),
+        ("learning_rate = 0.1", &["learning_rate: unknown setting; did you mean \"lr\"?"]),
+        ("batch_size = 10", &["did you mean \"batch\"?"]),
+        ("zzzz = 1", &["zzzz: unknown setting; settings are named as the flags"]),
+        ("config = 'd.toml'", &["line 6", "config", "unknown setting"]),
+        (
+            "\nseed = 'one'",
+            &["line 7: seed = \"one\": expected a whole number, not a value of type string"],
+        ),
         ("seed = 1.5", &["line 6", "seed", "a whole number", "float"]),
         ("reg = true", &["line 6", "reg", "a number", "boolean"]),
         ("quiet = 1", &["line 6", "quiet", "true or false"]),
         ("normalize = 1", &["line 6", "normalize", "a string"]),
         ("normalize = 'max'", &["line 6", "normalize", "mean-std"]),
-        ("dropout = 1.5", &["line 6", "dropout", "0 to below 1"]),
+        ("dropout = 1.5", &["line 6: dropout = 1.5: expected a number from 0 to below 1"]),
+        ("weight-scale = inf", &["weight-scale = inf: expected a finite number above 0"]),
+        ("seed = -1", &["seed = -1: expected a whole number from 0 to 9223372036854775807"]),
+        ("\"\\u001b[31m\" = 1", &["line 6: \"\\u{1b}[31m\": unknown setting"]),
         ("seed = [1, 2]", &["line 6", "seed", "a whole number", "array"]),
         ("out = { a = 1 }", &["line 6", "out", "a string", "table"]),
         ("seed = 1\nseed = 2", &["line 7", "duplicate key"]),
         ("seed =", &["line 6"]),
-        ("[run]\nversion = 1\n[other]\na = 1", &["line 8", "other", "unknown key"]),
+        ("[run]\nversion = 1\n[other]\na = 1", &["line 8", "other", "unknown setting"]),
     ];
     for (text, expected) in cases {
         write(&dir, &format!("{SMALL}{text}\n"));
         let result = run(&dir, &["train", "--config", "c.toml"]);
         result.expect_error(1, &[expected, &["c.toml"][..]].concat());
+        assert!(result.stderr.matches("expected").count() < 2, "{}", result.stderr);
+        assert!(!result.stderr.contains("--seed") && !result.stderr.contains('\u{1b}'));
     }
     write(&dir, "hidden = []");
     run(&dir, &["train", "--config", "c.toml"]).expect_error(1, &["hidden", "at least one"]);
     run(&dir, &["train", "--config", "gone.toml"]).expect_error(1, &["gone.toml"]);
+}
+
+#[test]
+fn a_large_file_is_refused_and_its_lines_are_counted_once() {
+    let dir = with_data();
+    let keys = |count: usize| (0..count).map(|i| format!("k{i:07} = 1\n")).collect::<String>();
+    // Quadratic work on so many keys would take most of a minute.
+    write(&dir, &(SMALL.to_owned() + &keys(80_000)));
+    run(&dir, &["train", "--config", "c.toml"])
+        .expect_error(1, &["c.toml: line 6: k0000000: unknown setting"]);
+    write(&dir, &keys(700_000));
+    run(&dir, &["train", "--config", "c.toml"])
+        .expect_error(1, &["c.toml: more than 1048576 bytes: not a file of settings"]);
+    write(&dir, &format!("lr = '{}'", "x".repeat(900_000)));
+    let result = run(&dir, &["train", "--config", "c.toml"]);
+    result.expect_error(1, &["line 1: lr = \"xxx", "xxx...: expected a number"]);
+    assert!(result.stderr.len() < 200, "{}", result.stderr.len());
+}
+
+#[test]
+fn a_setting_is_named_as_it_was_spelled() {
+    let dir = with_data();
+    write(&dir, &format!("{SMALL}momentum = 1e-300\n"));
+    let base = ["train", "--config", "c.toml"];
+    run(&dir, &base).expect_error(2, &["c.toml: momentum = 1e-300: expected to be left out: sgd"]);
+    run(&dir, &[&base[..], &["--momentum", "0.5"]].concat())
+        .expect_error(2, &["error: --momentum 0.5: expected to be left out: sgd"]);
 }
 
 #[cfg(unix)]

@@ -18,9 +18,11 @@ fn train(dir: &TempDir, flags: &[&str]) -> Output {
     run(dir, &[&SMALL, flags].concat())
 }
 
+/// The files in a directory, except the one by which a process owns it.
 fn names(dir: &Path) -> BTreeSet<String> {
     let entries = fs::read_dir(dir).unwrap();
-    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name != ".lock").collect()
 }
 
 fn set(names: &[&str]) -> BTreeSet<String> {
@@ -112,7 +114,7 @@ fn eval_finds_the_test_accuracy_that_training_printed() {
     for name in lines.map(|class| class["class"].as_str().unwrap()) {
         assert!(text.contains(name), "{name} in {text}");
     }
-    // Pictures in other batches are the same pictures.
+    // Images in other batches are the same images.
     let other =
         run(&dir, &[&arguments[..], &["--json", "--batch", "7", "--threads", "2"]].concat());
     assert_eq!(serde_json::from_str::<Value>(&other.stdout).unwrap(), json);
@@ -200,7 +202,7 @@ fn a_batch_larger_than_the_set_is_one_batch_and_a_note() {
     let base = ["train", "--data", "set", "--hidden", "8", "--epochs", "2", "--out", "a"];
     let result = run(&dir, &[&base[..], &["--batch", "1000"]].concat());
     let stdout = &result.expect_success().stdout;
-    assert!(stdout.contains("--batch 1000 exceeds the 240 training pictures"), "{stdout}");
+    assert!(stdout.contains("--batch 1000 exceeds the 240 training images"), "{stdout}");
     let iterations: Vec<Value> =
         metrics(&dir.path().join("a")).iter().map(|line| line["iteration"].clone()).collect();
     assert_eq!(iterations, [1, 2]);
@@ -334,13 +336,13 @@ fn wrong_usage_has_its_own_exit_code() {
         (&["--lr", "inf"], "--lr"),
         (&["--lr-decay", "0"], "--lr-decay"),
         (&["--optimizer", "adamax"], "nesterov"),
-        (&["--optimizer", "adam", "--momentum", "0.9"], "adam has no use for it"),
-        (&["--beta1", "0.9"], "beta1 = 0.9"),
+        (&["--optimizer", "adam", "--momentum", "0.9"], "adam does not use it"),
+        (&["--beta1", "0.9"], "--beta1 0.9: "),
         (&["--optimizer", "adam", "--beta2", "1"], "--beta2"),
         (&["--optimizer", "adam", "--epsilon", "1e-60"], "above 0 in f32"),
         (&["--schedule", "triangle"], "one-cycle"),
-        (&["--schedule", "cosine", "--lr-decay", "0.9"], "lr-decay = 0.9"),
-        (&["--schedule", "cosine", "--lr-min", "1"], "lr-min = 1"),
+        (&["--schedule", "cosine", "--lr-decay", "0.9"], "--lr-decay 0.9: "),
+        (&["--schedule", "cosine", "--lr-min", "1"], "--lr-min 1: "),
         (&["--warm-up-epochs", "-1"], "--warm-up-epochs"),
         (&["--reg", "-1"], "--reg"),
         (&["--reg", "NaN"], "--reg"),
@@ -348,8 +350,8 @@ fn wrong_usage_has_its_own_exit_code() {
         (&["--threads", "0"], "--threads"),
         (&["--seed", "-1"], "-1"),
         (&["--train-size", "0"], "--train-size"),
-        (&["--train-size", "1000"], "train-size = 1000"),
-        (&["--val-size", "300"], "val-size = 300"),
+        (&["--train-size", "1000"], "--train-size 1000: "),
+        (&["--val-size", "300"], "--val-size 300: "),
         (&["--normalize", "max"], "--normalize"),
         (&["--dtype", "f16"], "--dtype"),
         (&["--synthetic"], "--synthetic"),
@@ -370,6 +372,164 @@ fn wrong_usage_has_its_own_exit_code() {
     run(&dir, &huge).expect_error(1, &["use smaller sizes"]);
     let help = run(&dir, &["train", "--help"]);
     assert!(help.expect_success().stdout.contains("--weight-scale"), "{}", help.stdout);
+}
+
+/// What no message may say: a word twice, a number by its zeros, the library's or the system's words
+/// for what is wrong, or nothing where a name should be.
+const FORBIDDEN: [&str; 12] = [
+    "expected expected",
+    "expected invalid",
+    "expected no such",
+    "as given",
+    "0000000000",
+    "invalid digit",
+    "target type",
+    "unexpected argument '-1",
+    "(os error",
+    "picture",
+    "error: :",
+    "cannot read :",
+];
+
+#[test]
+fn messages_say_what_is_wrong_in_the_words_of_the_user() {
+    let dir = with_data();
+    fs::write(dir.path().join("file"), "text").unwrap();
+    fs::create_dir(dir.path().join("dir")).unwrap();
+    let train = "train --data set --hidden 8 --epochs 1";
+    let sweep = "sweep --data set --out s";
+    let whole = "expected a whole number above 0";
+    let large = "expected a whole number of at most 9223372036854775807";
+    let seed = "expected a whole number from 0 to 9223372036854775807";
+    let cases: &[(&str, &str, i32, &[&str])] = &[
+        (train, "--seed -1", 2, &["'-1' for '--seed <N>'", seed]),
+        (train, "--seed one", 2, &["'one' for '--seed <N>'", seed]),
+        (train, "--seed 18446744073709551615", 2, &["--seed", large]),
+        (train, "--seed 99999999999999999999999", 2, &["--seed", large]),
+        (train, "--batch -4", 2, &["'-4' for '--batch <N>'", whole]),
+        (train, "--batch 18446744073709551615", 2, &["--batch", large]),
+        (train, "--patience 1.5", 2, &["'1.5' for '--patience", whole]),
+        (train, "--threads -1", 2, &["'-1' for '--threads <N>'", "from 1 to 4096"]),
+        (train, "--shift -1", 2, &["'-1' for '--shift", "expected a whole number, 0 or above"]),
+        (train, "--cutout x", 2, &["'x' for '--cutout", "expected a whole number, 0 or above"]),
+        (train, "--shift 32", 2, &["--shift 32: expected below 32 for images of 32 pixels"]),
+        (train, "--lr -1", 2, &["'-1' for '--lr <RATE>'", "a finite number above 0"]),
+        (train, "--momentum 0.9", 2, &["--momentum 0.9: expected to be left out: sgd"]),
+        (train, "--optimizer adam --momentum 1e-300", 2, &["--momentum 1e-300: "]),
+        (train, "--optimizer adam --epsilon 1e-300", 2, &["--epsilon 1e-300: expected above 0"]),
+        (train, "--schedule cosine --lr-min 1e300", 2, &["--lr-min 1e300: expected a number from"]),
+        (train, "--train-size 1000", 2, &["--train-size 1000: expected 1 to 240: 60 of 300"]),
+        (train, "--dtype f16", 2, &["'f16' for '--dtype", "[possible values: f32, f64]"]),
+        (train, "--learning_rate 1", 2, &["'--learning_rate'", "'--lr'", "run --help for details"]),
+        (train, "--config dir", 1, &["cannot read dir: is a directory, not a file"]),
+        (train, "--config gone.toml", 1, &["cannot read gone.toml: no such file"]),
+        (train, "--config=", 2, &["a value is required for '--config <FILE>'"]),
+        (train, "--out file", 1, &["cannot create file: a file of that name exists"]),
+        ("train", "--hidden 99999999999", 1, &["weights: 3072 x 99999999999 elements exceed"]),
+        ("train", "--data file", 1, &["cannot list file: not a directory"]),
+        ("train", "--data gone", 1, &["gone: no CIFAR-10", "`tilewise data download gone`"]),
+        ("train", "--data=", 2, &["a value is required for '--data <DIR>'"]),
+        ("train", "--resume dir --lr 1", 2, &["--resume cannot be used with --lr: ", "--threads"]),
+        ("eval", "--model dir", 1, &["cannot read dir: is a directory, not a file"]),
+        ("eval", "--model gone", 1, &["cannot read gone: no such file"]),
+        ("data", "info file", 1, &["cannot list file: not a directory"]),
+        ("data", "download dir --url nonsense", 2, &["'nonsense' for '--url", "https://"]),
+        ("data", "download dir --md5 zz", 2, &["'zz' for '--md5", "32 hexadecimal digits"]),
+        ("sweep", "--data set --grid lr=1", 2, &["--out DIR is missing"]),
+        (sweep, "", 2, &["at least one --grid or --random"]),
+        (sweep, "--grid lr", 2, &["--grid \"lr\": expected FLAG=VALUES, as in lr=0.1,0.2"]),
+        (sweep, "--grid lr=x", 2, &["--grid lr=x: expected a finite number above 0"]),
+        (sweep, "--grid lr=0", 2, &["--grid lr=0: expected a finite number above 0"]),
+        (sweep, "--grid batch=1.5", 2, &["--grid batch=1.5: expected a whole number above 0"]),
+        (sweep, "--grid seed=-1", 2, &["--grid seed=-1: expected a whole number from 0"]),
+        (sweep, "--grid out=a,b", 2, &["--grid out: cannot be varied"]),
+        (
+            sweep,
+            "--grid learning_rate=1",
+            2,
+            &["learning_rate: unknown setting; did you mean \"lr\""],
+        ),
+        (sweep, "--grid zzzz=1", 2, &["zzzz: unknown setting; settings are named as"]),
+        (sweep, "--grid lr=1 --random lr=1..2", 2, &["--random lr: given twice"]),
+        (
+            sweep,
+            "--random lr=1..0.1",
+            2,
+            &["--random lr=1..0.1: expected the smaller number first"],
+        ),
+        (sweep, "--random lr=0.1..", 2, &["--random lr=: expected a finite number above 0"]),
+        (sweep, "--random lr=log:3", 2, &["--random lr=log:3: expected lr=log:LOW..HIGH"]),
+        (sweep, "--random optimizer=a..b", 2, &["--random optimizer=a..b: expected a list"]),
+        (sweep, "--random lr=1..2 --trials 1000000000", 2, &["1000000000 trials", "10000 in a"]),
+        ("bench", "train --dims 5", 2, &["--dims: a single size; expected at least two"]),
+        ("bench", "train --optimizer foo", 2, &["'foo' for '--optimizer", "sgd, momentum"]),
+        ("bench", "gemm --shapes 9999999x9999999x9", 2, &["--shapes 9999999x9999999x9: the matri"]),
+    ];
+    for (base, flags, code, expected) in cases {
+        let line: Vec<&str> = base.split_whitespace().chain(flags.split_whitespace()).collect();
+        let result = run(&dir, &line);
+        eprintln!("{}\n  {}", line.join(" "), result.stderr.trim_end());
+        result.expect_error(*code, expected);
+        // The number of trials is a long one, and its user's.
+        let said = result.stderr.replace("1000000000", "");
+        let found = FORBIDDEN.iter().find(|text| said.contains(*text));
+        assert_eq!(found, None, "{}: {}", line.join(" "), result.stderr);
+        let twice = result.stderr.matches("expected").count();
+        assert!(twice < 2, "{}: {}", line.join(" "), result.stderr);
+    }
+    assert_eq!(names(dir.path()), set(&["dir", "file", "set"]));
+}
+
+#[test]
+fn an_empty_variable_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let flags = ["train", "--hidden", "8", "--epochs", "1", "--train-size", "500"];
+    let result = finish(program(&dir, &flags).env("TILEWISE_DATA", ""));
+    assert!(result.expect_success().stdout.contains("no CIFAR-10 in data/"), "{}", result.stdout);
+    let result = finish(program(&dir, &["data", "info"]).env("TILEWISE_DATA", ""));
+    result.expect_error(1, &["error: data/: no CIFAR-10"]);
+}
+
+#[test]
+fn a_network_whose_logits_are_not_finite_has_no_accuracy() {
+    let dir = with_data();
+    train(&dir, &["--out", "a"]).expect_success();
+    let model = dir.path().join("a/model.safetensors");
+    let mut bytes = fs::read(&model).unwrap();
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    // Weights that are finite, but too large for the sums of products.
+    for weight in bytes[header..].chunks_exact_mut(4) {
+        weight.copy_from_slice(&3e38f32.to_le_bytes());
+    }
+    fs::write(&model, bytes).unwrap();
+    for more in [&[][..], &["--json"], &["--batch", "7"]] {
+        let eval = ["eval", "--model", "a/model.safetensors", "--data", "set"];
+        let result = run(&dir, &[&eval[..], more].concat());
+        result.expect_error(1, &["a/model.safetensors: test set, image 0: ", "finite"]);
+        assert!(!result.stdout.contains("accuracy"), "{}", result.stdout);
+    }
+    let eval = ["eval", "--model", "a/model.safetensors", "--data", "set", "--dtype", "f64"];
+    run(&dir, &eval).expect_success();
+    image::RgbImage::from_pixel(32, 32, image::Rgb([255; 3]))
+        .save(dir.path().join("w.png"))
+        .unwrap();
+    let result = run(&dir, &["predict", "--model", "a/model.safetensors", "w.png"]);
+    result.expect_error(1, &["a/model.safetensors: w.png: image 0: ", "finite"]);
+    assert_eq!(result.stdout, "");
+}
+
+#[test]
+fn a_run_that_diverges_in_its_last_step_has_no_network() {
+    let dir = with_data();
+    // One step, whose own loss is still finite.
+    let flags = ["train", "--data", "set", "--hidden", "8", "--epochs", "1", "--batch", "240"];
+    for lr in ["1e30", "1e300"] {
+        let result = run(&dir, &[&flags[..], &["--lr", lr, "--out", lr]].concat());
+        result.expect_error(1, &["iteration 1, at learning rate 1e30", "not finite"]);
+        let files = ["config.toml", "curves.svg", "metrics.jsonl"];
+        assert_eq!(names(&dir.path().join(lr)), set(&files));
+        assert_eq!(metrics(&dir.path().join(lr)).len(), 0);
+    }
 }
 
 /// Puts `entry` in the place of a model's metadata, or takes that away.
@@ -396,7 +556,7 @@ fn eval_normalises_as_training_would_where_the_model_does_not_say() {
     set_metadata(&model, None);
     let without = run(&dir, &eval);
     let (note, result) = without.expect_success().stdout.split_once('\n').unwrap();
-    assert!(note.contains("nothing of normalisation"), "{note}");
+    assert!(note.contains("has no normalization"), "{note}");
     assert_eq!(result, with.expect_success().stdout);
 
     let one_channel = json!({ "normalization": { "scale": [1.0], "shift": [0.0] } });

@@ -93,6 +93,21 @@ fn text_is_escaped() {
 }
 
 #[test]
+fn control_characters_are_escaped_and_long_values_cut() {
+    let dir = with_data();
+    train(&dir, "a", &[]);
+    let config = dir.path().join("a/config.toml");
+    let settings = fs::read_to_string(&config).unwrap();
+    let long = "x".repeat(100_000);
+    let settings = format!("\"\\u001bk\\u202e\" = \"\\u009b2J\\n{long}\"\n{settings}");
+    fs::write(&config, settings).unwrap();
+    let (page, _) = report(&dir, &["a"]);
+    assert!(page.chars().all(|c| c == '\n' || !(c.is_control() || c == '\u{202e}')));
+    assert!(page.contains(r"\u001bk\u202e") && page.contains(r"\u009b2J\u000axxx"));
+    assert!(!page.contains(&long[..300]) && page.contains("more characters)"));
+}
+
+#[test]
 fn runs_without_pictures_or_epochs_still_have_a_page() {
     let dir = with_data();
     train(&dir, "a", &[]);

@@ -1,12 +1,12 @@
-//! `tilewise sweep`: its trials are those of `train`, its tables agree with their files, and after
-//! a kill it goes on with what is missing.
+//! `tilewise sweep`: its trials are those of `train`, its tables agree with their files, after a
+//! kill or a signal it resumes with what is missing, and one process owns its directory.
 
 mod support;
 
 use std::{collections::BTreeMap, fs, path::Path};
 
 use serde_json::Value;
-use support::{Output, metrics, run, with_data};
+use support::{Output, metrics, metrics_without_times, run, with_data};
 use tempfile::TempDir;
 
 fn sweep(dir: &TempDir, arguments: &[&str]) -> Output {
@@ -76,7 +76,7 @@ fn a_grid_trains_every_combination_as_train_would() {
 }
 
 #[test]
-fn trials_side_by_side_give_the_same_table() {
+fn trials_at_the_same_time_give_the_same_table() {
     let dir = with_data();
     sweep(&dir, &GRID).expect_success();
     let one = without_times(&dir);
@@ -179,11 +179,11 @@ fn what_makes_no_sense_is_refused_before_anything_is_trained() {
     let dir = with_data();
     let cases: &[(&[&str], &str)] = &[
         (&[], "--grid"),
-        (&["--grid", "lt=1"], "nearest known one is lr"),
+        (&["--grid", "lt=1"], "did you mean \"lr\"?"),
         (&["--grid", "lr=-1"], "above 0"),
         (&["--random", "lr=1..0.1"], "smaller number first"),
         (&["--grid", "lr=1", "--random", "lr=0.1..1"], "each setting once"),
-        (&["--grid", "epochs=1,2", "--halving"], "epochs for all trials"),
+        (&["--grid", "epochs=1,2", "--halving"], "with --halving"),
         (&["--grid", "lr=1", "--jobs", "0"], "--jobs"),
         (&["--grid", "lr=1", "--resume", "b"], "--resume"),
     ];
@@ -194,4 +194,230 @@ fn what_makes_no_sense_is_refused_before_anything_is_trained() {
     assert!(!dir.path().join("s").exists());
     fs::write(dir.path().join("c.toml"), "hiden = 3").unwrap();
     sweep(&dir, &["--grid", "lr=1", "--config", "c.toml"]).expect_error(1, &["c.toml", "hidden"]);
+}
+
+/// Checks that the sweep in one directory came to the results of that in another, times aside.
+fn expect_same(a: &TempDir, b: &TempDir) {
+    assert_eq!(without_times(a), without_times(b));
+    let sorted = |dir: &TempDir| {
+        let mut records = records(dir);
+        for record in &mut records {
+            record.as_object_mut().unwrap().remove("seconds").unwrap();
+        }
+        records.sort_by_key(|record| (record["epochs"].as_u64(), record["trial"].as_u64()));
+        records
+    };
+    assert_eq!(sorted(a), sorted(b));
+    for line in table(a) {
+        let [a, b] = [a, b].map(|dir| dir.path().join(&line["dir"]));
+        let model = |dir: &Path| fs::read(dir.join("model.safetensors")).unwrap();
+        assert!(model(&a) == model(&b), "models of {} differ", line["dir"]);
+        assert_eq!(metrics_without_times(&a), metrics_without_times(&b));
+    }
+}
+
+const HALVING: [&str; 9] = [
+    "--random",
+    "lr=log:1e-4..0.3",
+    "--trials",
+    "4",
+    "--epochs",
+    "4",
+    "--halving",
+    "--hidden",
+    "8",
+];
+
+#[test]
+fn trials_that_are_further_than_their_records_come_to_the_same_results() {
+    let (whole, again) = (with_data(), with_data());
+    for dir in [&whole, &again] {
+        sweep(dir, &HALVING).expect_success();
+    }
+    // All records after the first epoch are lost. One trial has its checkpoint where it has to stop
+    // next, as after a kill between checkpoint and record; others have one further on, or none.
+    let kept: Vec<String> = read(&again, "trials.jsonl")
+        .lines()
+        .filter(|line| line.contains("\"epochs\":1,"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    assert_eq!(kept.len(), 4);
+    fs::write(again.path().join("s/trials.jsonl"), kept.concat()).unwrap();
+    sweep(&again, &HALVING).expect_success();
+    expect_same(&whole, &again);
+
+    // Trained further by hand than the sweep had it trained.
+    let last = table(&again).into_iter().find(|line| line["epochs"] == "1").unwrap();
+    run(&again, &["train", "--resume", &last["dir"], "--quiet"]).expect_success();
+    fs::write(again.path().join("s/trials.jsonl"), "").unwrap();
+    sweep(&again, &HALVING).expect_success();
+    expect_same(&whole, &again);
+}
+
+#[test]
+fn records_that_are_not_those_of_the_sweep_are_refused() {
+    let (whole, dir) = (with_data(), with_data());
+    for dir in [&whole, &dir] {
+        sweep(dir, &GRID).expect_success();
+    }
+    let file = dir.path().join("s/trials.jsonl");
+    let text = read(&dir, "trials.jsonl");
+    let first = text.lines().next().unwrap();
+    let cases = [
+        (format!("{text}garbage\n"), "line 5: "),
+        (format!("garbage\n{text}"), "line 1: "),
+        (format!("{text}{first}\n"), "line 5: a second record of trial 1"),
+        (text.replace("\"trial\":4,", "\"trial\":5,"), "line 4: trial 5, expected one from 1 to 4"),
+        (text.replace("\"trial\":4,", "\"trial\":0,"), "line 4: trial 0, expected one from 1 to 4"),
+        (text.replacen("\"epochs\":2,", "\"epochs\":1,", 1), "line 1: trial 1 after 1 epochs"),
+        (text.replacen("\"lr\":0.01", "\"lr\":0.02", 1), "line 1: trial 1 has other settings"),
+    ];
+    for (content, text) in cases {
+        fs::write(&file, content).unwrap();
+        sweep(&dir, &GRID).expect_error(1, &["s/trials.jsonl: ", text, "remove the line"]);
+    }
+    // A last line that was cut, or lacks its end, is certain.
+    for end in [text.len() - 20, text.len() - 1] {
+        fs::write(&file, &text[..end]).unwrap();
+        sweep(&dir, &GRID).expect_success();
+        expect_same(&whole, &dir);
+    }
+}
+
+#[test]
+fn a_sweep_and_a_run_do_not_share_a_directory() {
+    let dir = with_data();
+    let flags = ["train", "--data", "set", "--hidden", "8", "--epochs", "1", "--out"];
+    let train = |out: &str, more: &[&str]| run(&dir, &[&flags[..], &[out], more].concat());
+    sweep(&dir, &GRID).expect_success();
+    train("s", &[]).expect_error(1, &["s: holds a sweep", "another --out"]);
+    train("s", &["--overwrite"]).expect_error(1, &["s: holds a sweep", "another --out"]);
+    train("a", &[]).expect_success();
+    for more in [&[][..], &["--overwrite"]] {
+        let into = [&["sweep", "--data", "set", "--out", "a"][..], &GRID, more].concat();
+        run(&dir, &into).expect_error(1, &["a: holds config.toml of a training run"]);
+    }
+    assert!(!dir.path().join("a/sweep.toml").exists());
+}
+
+#[cfg(unix)]
+mod processes {
+    use std::{
+        thread::sleep,
+        time::{Duration, SystemTime},
+    };
+
+    use super::*;
+    use support::{signal, start, wait_for_lines};
+
+    /// A sweep of a second or two.
+    const LONG: [&str; 15] = [
+        "sweep",
+        "--data",
+        "set",
+        "--batch",
+        "20",
+        "--out",
+        "s",
+        "--grid",
+        "lr=0.01,0.1",
+        "--grid",
+        "hidden=8,16-8",
+        "--epochs",
+        "40",
+        "--threads",
+        "1",
+    ];
+
+    fn whole() -> TempDir {
+        let dir = with_data();
+        run(&dir, &LONG).expect_success();
+        dir
+    }
+
+    #[test]
+    fn a_sweep_that_was_interrupted_or_killed_comes_to_the_same_results() {
+        let (whole, dir) = (whole(), with_data());
+        let mut interrupted = 0;
+        for round in 0..6 {
+            let jobs = if round < 3 { "1" } else { "2" };
+            let begin = SystemTime::now();
+            let mut child = start(&dir, &[&LONG[..], &["--jobs", jobs]].concat());
+            let is_training = || {
+                let times = (1..=4).filter_map(|trial| {
+                    let path = dir.path().join(format!("s/trial-00{trial}/metrics.jsonl"));
+                    fs::metadata(path).ok()?.modified().ok()
+                });
+                times.max() > Some(begin)
+            };
+            while child.try_wait().unwrap().is_none() && !is_training() {
+                sleep(Duration::from_millis(1));
+            }
+            // At different places of a trial.
+            sleep(Duration::from_millis(17 * round));
+            // As GNU timeout does; a kill in between.
+            let signals: &[&str] = if round == 1 { &["KILL"] } else { &["TERM", "TERM", "INT"] };
+            signal(&child, signals);
+            let output = child.wait_with_output().unwrap();
+            let text = String::from_utf8(output.stdout).unwrap();
+            match output.status.code() {
+                Some(130) => {
+                    assert!(text.contains("interrupted with "), "{text}");
+                    assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+                    interrupted += 1;
+                }
+                None => assert_eq!(round, 1, "{text}"),
+                // The last trial had just ended.
+                code => assert_eq!(code, Some(0), "{text}"),
+            }
+        }
+        assert!(interrupted >= 2, "the sweep is too short for this test");
+        run(&dir, &LONG).expect_success();
+        expect_same(&whole, &dir);
+    }
+
+    #[test]
+    fn of_two_sweeps_at_once_one_is_refused() {
+        let whole = whole();
+        let mut refusals = 0;
+        for _ in 0..3 {
+            let dir = with_data();
+            let sweeps = [(); 2].map(|()| start(&dir, &LONG));
+            for output in sweeps.map(|sweep| sweep.wait_with_output().unwrap()) {
+                let text = String::from_utf8(output.stderr).unwrap();
+                if output.status.code() == Some(1) {
+                    assert!(text.contains("s: another process is training"), "{text}");
+                    refusals += 1;
+                } else {
+                    assert!(output.status.success(), "{text}");
+                }
+            }
+            expect_same(&whole, &dir);
+        }
+        // A process may start so late that the other has ended; not every time.
+        assert!(refusals > 0);
+    }
+
+    #[test]
+    fn a_sweep_owns_its_trials() {
+        let (whole, dir) = (whole(), with_data());
+        let mut child = start(&dir, &LONG);
+        wait_for_lines(&dir.path().join("s/trials.jsonl"), 1);
+        let flags = ["train", "--data", "set", "--hidden", "8", "--quiet"];
+        for more in [
+            &["--out", "s/trial-001", "--overwrite"][..],
+            &["--out", "s/trial-009"],
+            &["--out", "s"],
+        ] {
+            let result = run(&dir, &[&flags[..], more].concat());
+            result.expect_error(1, &["s: another process is training"]);
+        }
+        let result = run(&dir, &["train", "--resume", "s/trial-002"]);
+        result.expect_error(1, &["s: another process is training"]);
+        run(&dir, &LONG).expect_error(1, &["s: another process is training"]);
+        assert!(child.try_wait().unwrap().is_none(), "the sweep has ended");
+        assert!(child.wait().unwrap().success());
+        fs::remove_dir(dir.path().join("s/trial-009")).unwrap();
+        expect_same(&whole, &dir);
+    }
 }

@@ -65,11 +65,11 @@ impl From<Error> for Failure {
             | Error::OutOfBounds { .. }
             | Error::Overlap { .. }
             | Error::BatchTooLarge { .. } => Status::Shape,
-            Error::Setting { .. } | Error::Label { .. } => Status::Setting,
+            Error::Setting { .. } | Error::Settings { .. } | Error::Label { .. } => Status::Setting,
             Error::SizeOverflow { .. } => Status::Memory,
             Error::File { .. } => Status::File,
             Error::Io { .. } | Error::Download { .. } => Status::Io,
-            Error::Diverged { .. } => Status::Diverged,
+            Error::Diverged { .. } | Error::NotFinite { .. } => Status::Diverged,
             Error::IsaUnavailable { .. } | Error::ThreadPool { .. } => Status::Unavailable,
         };
         Self::new(status, error.to_string())

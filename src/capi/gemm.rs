@@ -74,7 +74,7 @@ unsafe fn create<T: Element>(
     let (pool, out) = unsafe { (optional("pool", pool)?, room("gemm", gemm)?) };
     let place = Place::new(pool);
     let gemm = gemm::Gemm::new()?.threads(place.threads());
-    let scratch = Exclusive::new(gemm.scratch(m, n, k)?);
+    let scratch = Exclusive::new(place.run(|| Ok(gemm.scratch(m, n, k)?))?);
     give(Gemm { gemm, scratch, place }, out);
     Ok(())
 }

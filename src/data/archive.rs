@@ -2,9 +2,8 @@
 //! to disk.
 
 use std::{
-    fs::File,
     io::{self, BufReader, Read},
-    path::{Component, Path},
+    path::{Component, Path, PathBuf},
 };
 
 use flate2::bufread::MultiGzDecoder;
@@ -13,14 +12,121 @@ use super::{
     batch_files::{Collection, Encoding, Part},
     cifar10::Source,
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    input_file,
+};
 
+/// Three times the official archives; what is larger is something else.
+const MAX_ARCHIVE_BYTES: u64 = 1 << 29;
 /// Six times the unpacked original; what unpacks to more is nonsense.
 const MAX_UNPACKED_BYTES: u64 = 1 << 30;
+/// Longest name or other extension of a header that is read into memory.
+const MAX_EXTENSION_BYTES: u64 = 1 << 16;
+/// Everything in a tar file starts at a multiple of this; two such blocks of zeros end it.
+const BLOCK_BYTES: u64 = 512;
 
-/// An unpacking reader of a `.tar.gz`, bounded in size.
-pub(super) fn open(file: impl Read) -> tar::Archive<impl Read> {
-    tar::Archive::new(MultiGzDecoder::new(BufReader::new(file)).take(MAX_UNPACKED_BYTES))
+/// A member of an archive.
+pub(super) struct Member<'a> {
+    /// Its name, which may lie.
+    pub(super) path: PathBuf,
+    /// Whether it is a file, not a link, a directory or a device.
+    pub(super) is_file: bool,
+    /// Bytes of its content.
+    pub(super) size: u64,
+    /// Its content.
+    pub(super) content: &'a mut dyn Read,
+}
+
+/// Calls `visit` with each member of a `.tar.gz`, which is called `path` in messages. Whatever the
+/// archive holds, little memory is used, and an archive that was cut off anywhere is an error.
+///
+/// # Errors
+/// [`Error::File`] if the archive is damaged or incomplete; what `visit` returns.
+pub(super) fn visit(
+    path: &Path,
+    file: impl Read,
+    visit: &mut dyn FnMut(Member<'_>) -> Result<()>,
+) -> Result<()> {
+    let unpacked = MultiGzDecoder::new(BufReader::new(file)).take(MAX_UNPACKED_BYTES);
+    let mut archive = tar::Archive::new(Counting { reader: unpacked, bytes: 0 });
+    let mut end = 0;
+    let mut long_name = None;
+    // Raw entries: otherwise the crate `tar` reads names of any length into memory.
+    for entry in archive.entries().map_err(damaged(path))?.raw(true) {
+        let mut entry = entry.map_err(damaged(path))?;
+        let size = entry.size();
+        end = entry.raw_file_position().saturating_add(size.next_multiple_of(BLOCK_BYTES));
+        let kind = entry.header().entry_type();
+        if kind.is_gnu_longlink() || kind.is_pax_global_extensions() {
+            continue;
+        }
+        if kind.is_gnu_longname() || kind.is_pax_local_extensions() {
+            if size > MAX_EXTENSION_BYTES {
+                let detail = format!(
+                    "a name or header of {size} bytes: expected at most {MAX_EXTENSION_BYTES}"
+                );
+                return Err(Error::file(path, detail));
+            }
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes).map_err(damaged(path))?;
+            if kind.is_gnu_longname() {
+                bytes.truncate(bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len()));
+                long_name = Some(bytes);
+            } else if let Some(name) = name_of_pax(&bytes).map_err(damaged(path))? {
+                long_name.get_or_insert(name);
+            }
+            continue;
+        }
+        if kind.is_gnu_sparse() {
+            return Err(Error::file(path, "holds a sparse file, which CIFAR-10 has none of"));
+        }
+        let name = long_name.take().unwrap_or_else(|| entry.header().path_bytes().into_owned());
+        let name = PathBuf::from(String::from_utf8_lossy(&name).into_owned());
+        visit(Member { path: name, is_file: kind.is_file(), size, content: &mut entry })?;
+    }
+    let mut rest = archive.into_inner();
+    // The first block of zeros has been read, if there is one, and nothing behind it.
+    let mut second = [0; BLOCK_BYTES as usize];
+    let has_first = rest.bytes == end.saturating_add(BLOCK_BYTES);
+    if !has_first || rest.read_exact(&mut second).is_err() || second.iter().any(|&byte| byte != 0) {
+        let missing = io::Error::other("it ends without the two blocks of zeros that end a tar");
+        return Err(damaged(path)(missing));
+    }
+    // What follows holds the checksum.
+    io::copy(&mut rest, &mut io::sink()).map(drop).map_err(damaged(path))
+}
+
+/// The name in a PAX header.
+///
+/// # Errors
+/// A header that is not one or gives the next member another size, as only members beyond 8 GiB
+/// need.
+fn name_of_pax(header: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    let mut name = None;
+    for extension in tar::PaxExtensions::new(header) {
+        let extension = extension?;
+        match extension.key_bytes() {
+            b"path" => name = Some(extension.value_bytes().to_vec()),
+            b"size" => return Err(io::Error::other("a member with a size of its own")),
+            _ => {}
+        }
+    }
+    Ok(name)
+}
+
+/// Counts what is read.
+struct Counting<R> {
+    reader: R,
+    bytes: u64,
+}
+
+impl<R: Read> Read for Counting<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let bytes = self.reader.read(buffer)?;
+        self.bytes += bytes as u64;
+        Ok(bytes)
+    }
 }
 
 /// The part that an entry of this path holds, if it stands where the originals have it: in their
@@ -36,39 +142,52 @@ pub(super) fn part_of(path: &Path, encoding: Encoding) -> Option<Part> {
     Part::all().find(|part| at_home && file == part.file_name(encoding).as_str())
 }
 
-/// What to say about an archive that cannot be read to its end.
+/// What to say about an archive that cannot be read to its end. What to do about it, the caller
+/// says.
 pub(super) fn damaged(path: &Path) -> impl Fn(io::Error) -> Error {
-    move |source| {
-        let detail =
-            format!("damaged or incomplete archive: {source}; delete it and fetch it again");
-        Error::file(path, detail)
-    }
+    move |source| Error::file(path, format!("damaged or incomplete archive: {source}"))
 }
 
 /// Reads all parts, in whatever order they come.
+///
+/// # Errors
+/// [`Error::File`] if the archive is damaged or lacks a batch, [`Error::Io`] if it cannot be read.
 pub(super) fn read(source: &Source) -> Result<Collection> {
     let path = &source.path;
-    let file = File::open(path).map_err(Error::io("open", path))?;
+    let (file, _) = input_file::open(path, MAX_ARCHIVE_BYTES)?;
     let encoding = source.form.encoding();
     let mut collection = Collection::new(encoding);
-    let mut archive = open(file);
-    for entry in archive.entries().map_err(damaged(path))? {
-        let mut entry = entry.map_err(damaged(path))?;
-        let entry_path = entry.path().map_err(damaged(path))?.into_owned();
-        let Some(part) = part_of(&entry_path, encoding) else { continue };
-        if !entry.header().entry_type().is_file() {
-            let detail = format!("{} is not a file in this archive", entry_path.display());
+    let mut missing: Vec<Part> = Part::batches().collect();
+    let visited = visit(path, file, &mut |member| {
+        let Some(part) = part_of(&member.path, encoding) else { return Ok(()) };
+        if !member.is_file {
+            let detail = format!("{} is not a file in this archive", member.path.display());
             return Err(Error::file(path, detail));
         }
-        let size = entry.size();
-        collection.read(part, &path.join(&entry_path), &mut entry, size).map_err(|error| {
-            match error {
-                Error::Io { source, .. } => damaged(path)(source),
-                error => error,
+        missing.retain(|&other| other != part);
+        let read = collection.read(part, &path.join(&member.path), member.content, member.size);
+        read.map_err(|error| match error {
+            Error::Io { source, .. } => damaged(path)(source),
+            error => error,
+        })
+    });
+    visited.map_err(|error| match error {
+        Error::File { path, detail } => {
+            Error::file(path, format!("{detail}; delete the archive and fetch it again"))
+        }
+        error => error,
+    })?;
+    if !missing.is_empty() {
+        let names: Vec<String> = missing.iter().map(|part| part.file_name(encoding)).collect();
+        let detail = format!(
+            "{} missing in this archive; delete it and fetch it again, or unpack it to use what \
+             it holds",
+            match &names[..] {
+                [name] => format!("{name} is"),
+                names => format!("{} are", names.join(", ")),
             }
-        })?;
+        );
+        return Err(Error::file(path, detail));
     }
-    // What follows the last entry holds the checksum.
-    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(damaged(path))?;
     Ok(collection)
 }

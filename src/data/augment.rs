@@ -70,7 +70,7 @@ impl Augmentation {
         for (name, found, limit) in [("shift", self.shift, side), ("cutout", self.cutout, side + 1)]
         {
             if found >= limit {
-                let expected = format!("below {limit} for pictures of {side} pixels");
+                let expected = format!("below {limit} for images of {side} pixels");
                 return Err(Error::setting(name, found, expected));
             }
         }

@@ -5,7 +5,7 @@ use std::{io::Read, iter, path::Path};
 
 use super::{
     cifar10::{Cifar10, Source},
-    images::{ImageSet, ImageShape},
+    images::{ImageSet, ImageShape, check_class_names},
 };
 use crate::error::{Error, Result};
 
@@ -20,7 +20,9 @@ const CHUNK_RECORDS: usize = 32;
 /// Ten times the largest file of the original; a size beyond it is nonsense.
 pub(super) const MAX_FILE_BYTES: u64 = 10 * 10_000 * RECORD_BYTES as u64;
 /// The list of class names has less than a hundred bytes.
-const MAX_NAMES_BYTES: u64 = 1 << 16;
+pub(super) const MAX_NAMES_BYTES: u64 = 1 << 16;
+/// Images in each batch of the original.
+const ORIGINAL_BATCH: usize = 10_000;
 
 /// How a batch file is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +87,14 @@ struct Pictures {
 
 impl Pictures {
     fn reserve(&mut self, pictures: u64, path: &Path) -> Result<()> {
-        let too_large = || Error::file(path, format!("no memory for {pictures} pictures"));
+        let too_large = || {
+            let bytes = u128::from(pictures) * PICTURE_BYTES as u128;
+            let detail = format!(
+                "not enough memory for {pictures} images, {bytes} bytes; is it a batch of CIFAR-10, \
+                 which has 10000?"
+            );
+            Error::file(path, detail)
+        };
         let pictures = usize::try_from(pictures).map_err(|_| too_large())?;
         let bytes = pictures.checked_mul(PICTURE_BYTES).ok_or_else(too_large)?;
         self.pixels.try_reserve_exact(bytes).map_err(|_| too_large())?;
@@ -213,8 +222,9 @@ impl Collection {
         reader: &mut dyn Read,
         size: u64,
     ) -> Result<()> {
-        if size > MAX_FILE_BYTES {
-            let detail = format!("{size} bytes: more than {MAX_FILE_BYTES}, too large for a batch");
+        let max_bytes = if part == Part::Names { MAX_NAMES_BYTES } else { MAX_FILE_BYTES };
+        if size > max_bytes {
+            let detail = format!("{size} bytes: more than {max_bytes}, too large for such a file");
             return Err(Error::file(path, detail));
         }
         let twice = || Error::file(path, "the same file comes twice");
@@ -241,7 +251,12 @@ impl Collection {
                     return Err(twice());
                 }
             }
-            Part::Names => self.class_names = Some(self.read_names(path, reader)?),
+            Part::Names => {
+                let names = self.read_names(path, reader)?;
+                if self.class_names.replace(names).is_some() {
+                    return Err(twice());
+                }
+            }
         }
         Ok(())
     }
@@ -276,7 +291,20 @@ impl Collection {
             let detail = format!("expected the names of {CLASSES} classes, found {}", names.len());
             return Err(Error::file(path, detail));
         }
+        check_class_names(&names).map_err(|detail| Error::file(path, detail))?;
         Ok(names)
+    }
+
+    /// A sentence for each batch that has not as many images as the original's.
+    fn warnings(&self) -> Vec<String> {
+        let training = self.batches.iter().map(|&(number, images)| (Part::Train(number), images));
+        let test = self.test.iter().map(|test| (Part::Test, test.labels.len()));
+        let others = training.chain(test).filter(|&(_, images)| images != ORIGINAL_BATCH);
+        let warning = |(part, images): (Part, usize)| {
+            let name = part.file_name(self.encoding);
+            format!("{name} has {images} images: the original has {ORIGINAL_BATCH}")
+        };
+        others.map(warning).collect()
     }
 
     /// The sets of pictures, with `default_names` where no file named the classes.
@@ -284,9 +312,10 @@ impl Collection {
         let parts: Vec<Part> =
             self.batches.iter().map(|&(number, _)| Part::Train(number)).collect();
         Self::check_batches(&parts, source)?;
+        let warnings = if source.form.is_archive() { self.warnings() } else { Vec::new() };
         let defaults = || default_names.iter().copied().map(String::from).collect();
         let names = self.class_names.unwrap_or_else(defaults);
         let test = self.test.map(|test| test.into_set(&names)).transpose()?;
-        Ok(Cifar10 { train: self.train.into_set(&names)?, test })
+        Ok(Cifar10 { train: self.train.into_set(&names)?, test, warnings })
     }
 }

@@ -1,17 +1,19 @@
 //! Finds CIFAR-10 in a directory, in any of the forms it is spread in, and loads it.
 
 use std::{
-    fmt,
-    fs::{self, File},
+    fmt, fs,
     io::ErrorKind,
     path::{Path, PathBuf},
 };
 
 use super::{
-    batch_files::{Collection, Encoding, Part, RECORD_BYTES},
+    batch_files::{Collection, Encoding, MAX_FILE_BYTES, MAX_NAMES_BYTES, Part, RECORD_BYTES},
     images::ImageSet,
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    input_file,
+};
 
 /// The ten classes, by label.
 const CLASS_NAMES: [&str; 10] =
@@ -27,8 +29,11 @@ pub fn class_names() -> [&'static str; 10] {
 pub struct Cifar10 {
     /// The training batches, one after another: 50,000 pictures in the original.
     pub train: ImageSet,
-    /// The test batch, where there is one: 10,000 pictures in the original.
+    /// The test batch, where there is one: 10,000 images in the original.
     pub test: Option<ImageSet>,
+    /// In how far an archive, which has the name of the original, is smaller or larger than that:
+    /// a sentence for each batch, to be shown to people.
+    pub warnings: Vec<String>,
 }
 
 /// The form that CIFAR-10 was found in.
@@ -36,8 +41,7 @@ pub struct Cifar10 {
 pub enum Form {
     /// `data_batch_1.bin` and its neighbours.
     BinaryFiles,
-    /// `data_batch_1` and its neighbours, pickled by Python; needs the feature `archives`. A
-    /// pickle made to do harm can exhaust the stack; the binary forms cannot.
+    /// `data_batch_1` and its neighbours, pickled by Python; needs the feature `archives`.
     PickledFiles,
     /// `cifar-10-binary.tar.gz`; needs the feature `archives`.
     BinaryArchive,
@@ -46,7 +50,12 @@ pub enum Form {
 }
 
 impl Form {
-    /// How the pictures are written.
+    /// Whether this is an archive, under the name of the original.
+    pub(super) fn is_archive(self) -> bool {
+        matches!(self, Self::BinaryArchive | Self::PickledArchive)
+    }
+
+    /// How the images are written.
     pub(super) fn encoding(self) -> Encoding {
         match self {
             Self::BinaryFiles | Self::BinaryArchive => Encoding::Binary,
@@ -160,21 +169,25 @@ fn names_in(dir: &Path) -> Result<Option<Vec<String>>> {
 pub fn find(dir: &Path) -> Result<Source> {
     let folders = [Encoding::Binary, Encoding::Pickle].map(Encoding::folder).join(" or ");
     locate(dir)?.ok_or_else(|| {
-        let detail =
-            format!("no CIFAR-10 here: expected {folders}; `tilewise data download` fetches it");
+        let detail = format!(
+            "no CIFAR-10 here: expected {folders}; `tilewise data download {}` fetches it",
+            dir.display()
+        );
         Error::file(dir, detail)
     })
 }
 
 /// Loads the CIFAR-10 that [`locate`] finds in `dir`.
 ///
-/// Training batches must be numbered from 1 without a gap; the test batch may be missing, and a
-/// batch may hold any number of pictures. Beside the result, memory for a batch or two is needed
-/// at most.
+/// In a directory, training batches must be numbered from 1 without a gap, and the test batch may be
+/// missing. An archive, which has the name of the original, must hold all six batches. A batch may
+/// hold any number of images; [`Cifar10::warnings`] says where an archive has not the original's.
+/// Beside the result, memory for a batch or two is needed at most, for three if they are pickled.
 ///
 /// # Errors
 /// [`Error::Io`] for what cannot be read, [`Error::File`] if there is nothing to load, a batch is
-/// missing or a file is damaged; it says which one and where.
+/// missing or a file is damaged, is none (a FIFO, a device) or too large; it says which one and
+/// where.
 pub fn load(dir: &Path) -> Result<Cifar10> {
     find(dir)?.load()
 }
@@ -190,15 +203,16 @@ fn read_files(source: &Source) -> Result<Collection> {
             continue;
         }
         let path = source.path.join(name);
-        let file = File::open(&path).map_err(Error::io("open", &path))?;
-        let size = file.metadata().map_err(Error::io("read", &path))?.len();
+        let max_bytes = if part == Part::Names { MAX_NAMES_BYTES } else { MAX_FILE_BYTES };
+        let (file, size) = input_file::open(&path, max_bytes)?;
         files.push((part, path, file, size));
     }
     let present: Vec<Part> = files.iter().map(|&(part, ..)| part).collect();
     Collection::check_batches(&present, source)?;
     let training = files.iter().filter(|(part, ..)| matches!(part, Part::Train(_)));
-    let bytes: u64 = training.map(|&(.., size)| size).fold(0, u64::saturating_add);
-    collection.reserve(bytes / RECORD_BYTES as u64, &source.path)?;
+    let bytes: u64 = training.clone().map(|&(.., size)| size).fold(0, u64::saturating_add);
+    let largest = training.max_by_key(|&&(.., size)| size).map(|(_, path, ..)| path.as_path());
+    collection.reserve(bytes / RECORD_BYTES as u64, largest.unwrap_or(&source.path))?;
     for (part, path, mut file, size) in files {
         collection.read(part, &path, &mut file, size)?;
     }

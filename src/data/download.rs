@@ -29,7 +29,10 @@ use super::{
     batch_files::{Encoding, MAX_FILE_BYTES, Part},
     cifar10::{Form, locate},
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    input_file,
+};
 
 const URL: &str = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz";
 const MD5: &str = "c32a1d4ab5d03f1284b67883e8d87530";
@@ -130,11 +133,18 @@ pub fn download(
     }
     progress(DownloadProgress::Unpacking);
     let unpacked = unpack(&mut part, dir, &target);
-    if matches!(unpacked, Ok(()) | Err(Error::File { .. })) {
-        // Done with, or no good as a whole and so of no use to the next call.
-        part.delete()?;
+    match unpacked {
+        Ok(()) => {
+            part.delete()?;
+            Ok(target)
+        }
+        // No good as a whole, and so of no use to the next call.
+        Err(Error::File { path, detail }) => {
+            part.delete()?;
+            Err(Error::file(path, format!("{detail}; it is deleted, download it again")))
+        }
+        Err(error) => Err(error),
     }
-    unpacked.map(|()| target)
 }
 
 /// The archive as far as it has been fetched, locked against other downloads.
@@ -145,6 +155,9 @@ struct PartFile {
 
 impl PartFile {
     fn open(path: PathBuf) -> Result<Self> {
+        if let Ok(metadata) = fs::metadata(&path) {
+            input_file::check_regular(&path, &metadata)?;
+        }
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         let file = options.open(&path).map_err(Error::io("open", &path))?;
@@ -223,12 +236,14 @@ fn fetch(
             Attempt::Broken(reason) => reason,
         };
         if attempt >= options.attempts {
-            let kept = part.len()?;
-            let detail = format!(
-                "gave up after {attempt} attempts: {reason}; {kept} bytes are kept in {}, and \
-                 the same command goes on from there",
-                part.path.display()
-            );
+            let mut detail = format!("gave up after {attempt} attempts: {reason}; ");
+            detail += &match part.len()? {
+                0 => "nothing was received".to_owned(),
+                kept => format!(
+                    "{kept} bytes are kept in {}, and the same command resumes there",
+                    part.path.display()
+                ),
+            };
             return Err(Error::Download { url: options.url.clone(), detail });
         }
         attempt += 1;
@@ -342,32 +357,30 @@ fn unpack(part: &mut PartFile, dir: &Path, target: &Path) -> Result<()> {
     let staging = builder.prefix(".cifar-10-").tempdir_in(dir);
     let staging = staging.map_err(Error::io("create a directory in", dir))?;
     let mut missing: Vec<Part> = Part::batches().collect();
-    let mut archive = archive::open(part.rewind()?);
-    for entry in archive.entries().map_err(archive::damaged(&path))? {
-        let mut entry = entry.map_err(archive::damaged(&path))?;
-        let name = entry.path().map_err(archive::damaged(&path))?.into_owned();
+    archive::visit(&path, part.rewind()?, &mut |member| {
+        let archive::Member { path: name, is_file, size, content } = member;
         if !name.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir)) {
             let detail = format!("the entry {} leaves the directory", name.display());
-            return Err(Error::file(path, detail));
+            return Err(Error::file(&path, detail));
         }
-        let Some(found) = archive::part_of(&name, Encoding::Binary) else { continue };
-        let size = entry.size();
-        if !entry.header().entry_type().is_file() || size > MAX_FILE_BYTES {
+        let Some(found) = archive::part_of(&name, Encoding::Binary) else { return Ok(()) };
+        if !is_file || size > MAX_FILE_BYTES {
             let detail = format!("the entry {} of {size} bytes is no batch", name.display());
-            return Err(Error::file(path, detail));
+            return Err(Error::file(&path, detail));
         }
         let file_path = staging.path().join(found.file_name(Encoding::Binary));
         let mut file = File::create_new(&file_path).map_err(Error::io("create", &file_path))?;
         let mut chunk = vec![0; CHUNK_BYTES];
         loop {
-            match entry.read(&mut chunk).map_err(archive::damaged(&path))? {
+            match content.read(&mut chunk).map_err(archive::damaged(&path))? {
                 0 => break,
                 bytes => file.write_all(&chunk[..bytes]).map_err(Error::io("write", &file_path))?,
             }
         }
         file.sync_all().map_err(Error::io("write", &file_path))?;
         missing.retain(|&part| part != found);
-    }
+        Ok(())
+    })?;
     if let Some(part) = missing.first() {
         let detail = format!("{} is missing in this archive", part.file_name(Encoding::Binary));
         return Err(Error::file(path, detail));

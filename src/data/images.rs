@@ -7,6 +7,25 @@ use crate::error::{Error, Result};
 
 /// The most classes that a label of one byte can tell apart.
 const MAX_CLASSES: usize = 256;
+/// Longest name of a class, in characters; ImageNet's longest has 131.
+const MAX_NAME_CHARS: usize = 256;
+
+/// Checks that names of classes are short enough for tables and pages.
+///
+/// # Errors
+/// Which one is not.
+pub(crate) fn check_class_names(names: &[String]) -> Result<(), String> {
+    for (label, name) in names.iter().enumerate() {
+        let length = name.chars().count();
+        if length > MAX_NAME_CHARS {
+            return Err(format!(
+                "the name of class {label} has {length} characters: expected at most \
+                 {MAX_NAME_CHARS}"
+            ));
+        }
+    }
+    Ok(())
+}
 
 /// Extent of a picture whose bytes are stored channel by channel, each row by row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +77,7 @@ impl ImageSet {
     ///
     /// # Errors
     /// [`Error::Setting`] for no pictures, an empty shape, or a number of classes that is not 1
-    /// to 256; [`Error::Length`] unless there are exactly as many pixels as the labels ask for;
+    /// to 256, or a name of more than 256 characters; [`Error::Length`] unless there are exactly as many pixels as the labels ask for;
     /// [`Error::Label`] for a label that names no class.
     pub fn new(
         shape: ImageShape,
@@ -81,6 +100,8 @@ impl ImageSet {
             let expected = format!("1 to {MAX_CLASSES} class names");
             return Err(Error::setting("classes", classes, expected));
         }
+        check_class_names(&class_names)
+            .map_err(|found| Error::setting("class names", found, "shorter names"))?;
         if labels.is_empty() {
             return Err(Error::setting("pictures", 0, "at least one picture"));
         }

@@ -17,6 +17,8 @@ mod images;
 mod normalize;
 #[cfg(feature = "archives")]
 mod pickle;
+#[cfg(feature = "archives")]
+mod pickle_scan;
 mod split;
 mod synthetic;
 
@@ -25,6 +27,8 @@ pub use batches::{EpochOrder, gather, gather_labels};
 pub use cifar10::{Cifar10, Form, Source, class_names, find, load, locate};
 #[cfg(feature = "download")]
 pub use download::{DownloadOptions, DownloadProgress, download};
+#[cfg(feature = "model-files")]
+pub(crate) use images::check_class_names;
 pub use images::{ChannelStatistics, ImageSet, ImageShape};
 pub use normalize::{FeatureMap, Normalization, NormalizeMode, PixelTable};
 pub use split::Split;

@@ -5,14 +5,17 @@
 //! state. A numpy array is then `(1, shape, dtype, fortran_order, bytes)` or, from protocol 5 on,
 //! `(bytes, dtype, shape, order)`; a dtype is `(version, byte order, None, None, None, -1, -1, 0)`.
 //!
-//! No code of a pickle is run. But its nesting is not bounded: one that was made to nest a million
-//! deep exhausts the stack, so pickles, unlike the binary files, have to be trusted that far.
+//! No code of a pickle is run, and [`scan`] refuses those that nest or grow beyond any batch before
+//! they are interpreted.
 
 use std::{collections::BTreeMap, io::Read, path::Path};
 
 use serde_pickle::{DeOptions, HashableValue, Value};
 
-use super::batch_files::{MAX_FILE_BYTES, PICTURE_BYTES};
+use super::{
+    batch_files::{MAX_FILE_BYTES, PICTURE_BYTES},
+    pickle_scan::scan,
+};
 use crate::error::{Error, Result};
 
 /// Longest message of the interpreter that is passed on; it may quote the data.
@@ -26,9 +29,9 @@ pub(super) struct PickledBatch {
 
 /// Reads a dictionary with `data`, an array of bytes (pictures, 3072), and `labels`, a list.
 pub(super) fn read_batch(path: &Path, reader: &mut dyn Read) -> Result<PickledBatch> {
-    let mut dictionary = read_dictionary(path, reader)?;
+    let (mut dictionary, dtype) = read_dictionary(path, reader)?;
     let labels = read_labels(path, take(&mut dictionary, "labels"))?;
-    let pixels = read_array(take(&mut dictionary, "data"))
+    let pixels = read_array(take(&mut dictionary, "data"), dtype.as_deref())
         .map_err(|detail| Error::file(path, format!("`data`: {detail}")))?;
     if labels.is_empty() || pixels.len() != labels.len() * PICTURE_BYTES {
         let pictures = pixels.len() / PICTURE_BYTES;
@@ -41,7 +44,7 @@ pub(super) fn read_batch(path: &Path, reader: &mut dyn Read) -> Result<PickledBa
 /// Reads a dictionary with `label_names`, a list of strings.
 pub(super) fn read_names(path: &Path, reader: &mut dyn Read) -> Result<Vec<String>> {
     let no_names = || Error::file(path, "expected `label_names`, a list of strings");
-    let mut dictionary = read_dictionary(path, reader)?;
+    let (mut dictionary, _) = read_dictionary(path, reader)?;
     let Some(Value::List(names)) = take(&mut dictionary, "label_names") else {
         return Err(no_names());
     };
@@ -49,16 +52,23 @@ pub(super) fn read_names(path: &Path, reader: &mut dyn Read) -> Result<Vec<Strin
     names.collect::<Option<_>>().ok_or_else(no_names)
 }
 
-fn read_dictionary(path: &Path, reader: &mut dyn Read) -> Result<BTreeMap<HashableValue, Value>> {
+/// Reads a dictionary; returns also the name that numpy has for the element type of `data`.
+fn read_dictionary(
+    path: &Path,
+    reader: &mut dyn Read,
+) -> Result<(BTreeMap<HashableValue, Value>, Option<String>)> {
+    let unreadable = |detail: String| {
+        let detail: String = detail.chars().take(MAX_DETAIL).collect();
+        Error::file(path, format!("not a readable pickle: {detail}"))
+    };
+    let mut pickle = Vec::new();
+    reader.take(MAX_FILE_BYTES).read_to_end(&mut pickle).map_err(Error::io("read", path))?;
+    let dtype = scan(&pickle).map_err(unreadable)?;
     let options = DeOptions::new().keep_restore_state().replace_unresolved_globals();
-    match serde_pickle::value_from_reader(reader.take(MAX_FILE_BYTES), options) {
-        Ok(Value::Dict(dictionary)) => Ok(dictionary),
+    match serde_pickle::value_from_slice(&pickle, options) {
+        Ok(Value::Dict(dictionary)) => Ok((dictionary, dtype)),
         Ok(_) => Err(Error::file(path, "expected a pickled dictionary")),
-        Err(serde_pickle::Error::Io(source)) => Err(Error::io("read", path)(source)),
-        Err(error) => {
-            let message: String = error.to_string().chars().take(MAX_DETAIL).collect();
-            Err(Error::file(path, format!("not a readable pickle: {message}")))
-        }
+        Err(error) => Err(unreadable(error.to_string())),
     }
 }
 
@@ -90,18 +100,18 @@ fn read_labels(path: &Path, labels: Option<Value>) -> Result<Vec<u8>> {
     labels.collect()
 }
 
-/// The bytes of an array (pictures, 3072), or what is wrong with it.
-fn read_array(array: Option<Value>) -> Result<Vec<u8>, String> {
+/// The bytes of an array (images, 3072) with elements of type `dtype`, or what is wrong with it.
+fn read_array(array: Option<Value>, dtype: Option<&str>) -> Result<Vec<u8>, String> {
     let not_an_array = || "expected a numpy array".to_string();
     let Some(Value::Tuple(state)) = array else { return Err(not_an_array()) };
-    let (shape, dtype, in_rows, bytes) = match <[Value; 5]>::try_from(state) {
-        Ok([_, Value::Tuple(shape), dtype, Value::Bool(fortran), Value::Bytes(bytes)]) => {
-            (shape, dtype, !fortran, bytes)
+    let (shape, in_rows, bytes) = match <[Value; 5]>::try_from(state) {
+        Ok([_, Value::Tuple(shape), _, Value::Bool(fortran), Value::Bytes(bytes)]) => {
+            (shape, !fortran, bytes)
         }
         Ok(_) => return Err(not_an_array()),
         Err(state) => match <[Value; 4]>::try_from(state) {
-            Ok([Value::Bytes(bytes), dtype, Value::Tuple(shape), order]) => {
-                (shape, dtype, text(&order) == Some("C"), bytes)
+            Ok([Value::Bytes(bytes), _, Value::Tuple(shape), order]) => {
+                (shape, text(&order) == Some("C"), bytes)
             }
             _ => return Err(not_an_array()),
         },
@@ -120,24 +130,29 @@ fn read_array(array: Option<Value>) -> Result<Vec<u8>, String> {
     if !in_rows {
         return Err("expected rows one after another, found Fortran order".into());
     }
-    if !is_bytes(&dtype) || pictures.checked_mul(PICTURE_BYTES) != Some(bytes.len()) {
-        return Err(format!(
-            "expected elements of type uint8, found {} bytes for the shape {shape:?}",
-            bytes.len()
-        ));
+    let Some(dtype) = dtype else { return Err(not_an_array()) };
+    if dtype != "u1" {
+        return Err(format!("expected elements of type uint8, found {}", type_name(dtype)));
+    }
+    if pictures.checked_mul(PICTURE_BYTES) != Some(bytes.len()) {
+        return Err(format!("{} bytes for the shape {shape:?}", bytes.len()));
     }
     Ok(bytes)
 }
 
-/// Whether a dtype is one of single bytes: only those have no byte order, no fields and no size of
-/// their own. Its name is lost on the way, so int8 and bool pass for uint8.
-fn is_bytes(dtype: &Value) -> bool {
-    match dtype {
-        Value::Tuple(state) => {
-            state.get(1).and_then(text) == Some("|")
-                && state.get(2..5).is_some_and(|parts| parts.iter().all(|p| *p == Value::None))
-                && state.get(5) == Some(&Value::I64(-1))
-        }
-        _ => false,
+/// What people call an element type that numpy writes as `dtype`: `f4` is float32.
+fn type_name(dtype: &str) -> String {
+    let (letter, bytes) = dtype.split_at_checked(1).unwrap_or((dtype, ""));
+    let kind = match letter {
+        "u" => "uint",
+        "i" => "int",
+        "f" => "float",
+        "c" => "complex",
+        "b" => return "bool".into(),
+        _ => return format!("numpy's {dtype:?}"),
+    };
+    match bytes.parse::<u32>() {
+        Ok(bytes) => format!("{kind}{}", bytes.saturating_mul(8)),
+        Err(_) => format!("numpy's {dtype:?}"),
     }
 }

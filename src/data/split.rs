@@ -30,13 +30,14 @@ impl Split {
             return Err(Error::setting(
                 "val-size",
                 validation,
-                format!("at least 1 and fewer than all {total} pictures"),
+                format!("at least 1 and fewer than all {total} images"),
             ));
         }
         let rest = total - validation;
         let train = train_size.unwrap_or(rest);
         if train == 0 || train > rest {
-            let expected = format!("1 to {rest}: {validation} of {total} pictures validate");
+            let expected =
+                format!("1 to {rest}: {validation} of {total} images are for validation");
             return Err(Error::setting("train-size", train, expected));
         }
         Ok(Self { train: 0..train, validation: rest..total })
@@ -70,7 +71,7 @@ mod tests {
         for (total, train, validation, start) in cases {
             let message = Split::new(total, train, validation).unwrap_err().to_string();
             assert!(message.starts_with(start), "{message}");
-            assert!(message.contains(&format!("{total} pictures")), "{message}");
+            assert!(message.contains(&format!("{total} images")), "{message}");
         }
     }
 }

@@ -19,7 +19,8 @@ use crate::{
 /// # Errors
 /// [`Error::IsaUnavailable`](crate::Error::IsaUnavailable) if `TILEWISE_ISA` names an instruction
 /// set that is not available; [`Error::SizeOverflow`](crate::Error::SizeOverflow) if there is no
-/// scratch memory. C is as it was.
+/// scratch memory; [`Error::Setting`](crate::Error::Setting) if the threads are more than the calling
+/// one and it is in no rayon pool. C is as it was.
 ///
 /// # Safety
 /// As for [`sgemm`].
@@ -90,7 +91,8 @@ macro_rules! blas {
         /// As without `threads`.
         ///
         /// # Panics
-        /// As without `threads`.
+        /// As without `threads`, and if `threads` are more than the calling one and it is in no rayon
+        /// pool.
         #[expect(clippy::too_many_arguments, reason = "the shape of BLAS")]
         pub unsafe fn $with(
             threads: Threads,

@@ -29,14 +29,14 @@ use crate::{
         Panels,
     },
     matrix::MatRef,
-    threads::{cut, divide},
+    threads::{Tasks, cut, divide},
 };
 
 /// A product whose operands are known to fit.
 pub(super) struct Product<'a, T: Element> {
     pub(super) kernels: &'static KernelSet<T>,
     pub(super) plan: Plan,
-    pub(super) tasks: usize,
+    pub(super) tasks: Tasks,
     pub(super) depth: usize,
     pub(super) a: Lines<'a, T>,
     pub(super) b: Lines<'a, T>,
@@ -209,7 +209,7 @@ impl<T: Element> Product<'_, T> {
         scratch: &mut [T],
     ) {
         let (mr, nr) = (self.kernels.tile_rows(), self.kernels.tile_cols());
-        let by_cols = whole.rows.len() < 2 * mr * self.tasks;
+        let by_cols = whole.rows.len() < 2 * mr * self.tasks.get();
         let first_col = whole.cols.start;
         divide(
             (whole, scratch),

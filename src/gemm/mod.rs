@@ -34,7 +34,7 @@ use crate::{
     kernels::{Element, KernelSet, Output},
     matrix::{MatMut, MatRef},
     simd::InstructionSet,
-    threads::Threads,
+    threads::{Tasks, Threads},
 };
 use driver::{Product, SharedFinish};
 use operand::{Lines, Side};
@@ -126,7 +126,8 @@ impl<T: Element> Gemm<T> {
         })
     }
 
-    /// The same with other threads.
+    /// The same with other threads. Products and plans outside of a rayon pool are errors where
+    /// that asks for more than the calling thread; see [`Threads`].
     pub fn threads(self, threads: Threads) -> Self {
         Self { threads, ..self }
     }
@@ -184,28 +185,43 @@ impl<T: Element> Gemm<T> {
         best
     }
 
-    /// Number of tasks that products are divided into.
-    pub(crate) fn tasks(&self) -> usize {
-        self.threads.tasks()
-    }
-
     /// The kernels in use.
     pub(crate) fn kernels(&self) -> &'static KernelSet<T> {
         self.kernels
     }
 
+    /// Tasks of the calling thread.
+    ///
+    /// # Errors
+    /// As [`Threads::tasks`].
+    pub(crate) fn tasks(&self) -> Result<Tasks> {
+        self.threads.tasks()
+    }
+
     /// Tasks for `elements` of element-wise work.
-    pub(crate) fn tasks_for(&self, elements: usize) -> usize {
-        self.threads.tasks().min(elements / ELEMENTS_PER_TASK).max(1)
+    ///
+    /// # Errors
+    /// As [`Threads::tasks`].
+    pub(crate) fn tasks_for(&self, elements: usize) -> Result<Tasks> {
+        Ok(self.tasks()?.at_most(elements / ELEMENTS_PER_TASK))
+    }
+
+    /// The same with the size of the pool counted, for a plan.
+    ///
+    /// # Errors
+    /// As [`Threads::tasks`].
+    pub(crate) fn resolved(self) -> Result<Self> {
+        Ok(Self { threads: self.threads.resolved()?, ..self })
     }
 
     /// Elements of scratch memory that a product of these sizes needs; smaller products need no
     /// more.
     ///
     /// # Errors
-    /// [`Error::SizeOverflow`] if that exceeds the address space.
+    /// [`Error::SizeOverflow`] if that exceeds the address space; [`Error::Setting`] if the threads
+    /// are more than the calling one and it is in no rayon pool.
     pub fn scratch_len(&self, m: usize, n: usize, k: usize) -> Result<usize> {
-        let (kernels, blocking, tasks) = (self.kernels, self.blocking, self.threads.tasks());
+        let (kernels, blocking, tasks) = (self.kernels, self.blocking, self.tasks()?.get());
         // A C stored by columns is computed transposed.
         let len = Plan::scratch_bound(kernels, blocking, tasks, (m, n, k))?;
         Ok(len.max(Plan::scratch_bound(kernels, blocking, tasks, (n, m, k))?))
@@ -214,7 +230,7 @@ impl<T: Element> Gemm<T> {
     /// Scratch memory for products of up to these sizes.
     ///
     /// # Errors
-    /// [`Error::SizeOverflow`] if it exceeds the address space.
+    /// As [`scratch_len`](Self::scratch_len).
     pub fn scratch(&self, m: usize, n: usize, k: usize) -> Result<AlignedBuf<T>> {
         AlignedBuf::zeroed(self.scratch_len(m, n, k)?)
     }
@@ -243,9 +259,10 @@ impl<T: Element> Gemm<T> {
     ///
     /// # Errors
     /// [`Error::Shape`] or [`Error::Length`] if an operand or the scratch memory does not fit;
-    /// [`Error::Setting`] if C has its columns apart and the epilogue more than a factor and a
-    /// rectifier, if an operand was packed for other kernels or the other side, or if the backend
-    /// cannot do what is asked for.
+    /// [`Error::Setting`] if C has a column stride other than 1 and the epilogue more than a factor
+    /// and a ReLU, if an operand was packed for other kernels or the other side, if the backend
+    /// cannot do what is asked for, or if the threads are more than the calling one and it is in no
+    /// rayon pool. C is untouched then.
     pub fn run<'a>(
         &self,
         alpha: T,
@@ -256,6 +273,7 @@ impl<T: Element> Gemm<T> {
         scratch: &mut [T],
     ) -> Result<()> {
         let (a, b) = (a.into(), b.into());
+        self.tasks()?;
         match self.backend {
             Backend::Tilewise => {}
             #[cfg(feature = "matrixmultiply")]
@@ -286,6 +304,7 @@ impl<T: Element> Gemm<T> {
         mut epilogue: Epilogue<'_, T>,
         scratch: &mut [T],
     ) -> Result<()> {
+        let all_tasks = self.tasks()?;
         let (symmetric, whole_depth) = (epilogue.is_symmetric(), epilogue.is_update());
         // Tiles are written by rows; a C stored by columns is computed transposed. So is a thin C
         // of an A stored by columns, which then fills whole vectors; several tasks do better with
@@ -294,7 +313,7 @@ impl<T: Element> Gemm<T> {
             (Lines::Matrix(a_view, _), Lines::Matrix(..))
                 if symmetric
                     && (c.col_stride() != 1 && c.row_stride() == 1
-                        || self.threads.tasks() == 1
+                        || all_tasks.get() == 1
                             && c.cols() <= self.blocking.in_place_lines
                             && c.rows() > 4 * self.blocking.in_place_lines
                             && a_view.row_stride() == 1) =>
@@ -307,9 +326,9 @@ impl<T: Element> Gemm<T> {
         let work = m.saturating_mul(n).saturating_mul(depth);
         let read = m.saturating_add(n).saturating_mul(depth);
         let worthwhile = (work / MULTIPLY_ADDS_PER_TASK).max(read / OPERAND_ELEMENTS_PER_TASK);
-        let tasks = self.threads.tasks().min(worthwhile).max(1);
+        let tasks = all_tasks.at_most(worthwhile);
         let sizes = (m, n, depth);
-        let plan = Plan::new(self.kernels, self.blocking, tasks, sizes, whole_depth)?;
+        let plan = Plan::new(self.kernels, self.blocking, tasks.get(), sizes, whole_depth)?;
         if epilogue.b_sums.is_some() {
             if !b.has_lines_side_by_side() {
                 let expected = "a B with its columns side by side, and not packed before";

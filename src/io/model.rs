@@ -9,13 +9,12 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs,
     path::Path,
     sync::Arc,
 };
 
 use safetensors::{
-    SafeTensors,
+    SafeTensorError, SafeTensors,
     tensor::{Metadata as Header, TensorView},
 };
 use serde::{Deserialize, Serialize};
@@ -23,8 +22,9 @@ use serde_json::{Map, Value};
 
 use crate::{
     atomic_file,
-    data::Normalization,
+    data::{Normalization, check_class_names},
     error::{Error, Result},
+    input_file,
     io::tensors::{exchanged, exchanged_order, exchanged_shape, numbers},
     kernels::Element,
     nn::{Layer, LayerConfig, Network, NodeConfig, Setting, Shape, layers},
@@ -34,6 +34,10 @@ use crate::{
 const KEY: &str = "tilewise";
 /// The number of the format, which has the layers. The first had none.
 const FORMAT: u32 = 2;
+/// Largest file that is read: four billion numbers in f32.
+const MAX_BYTES: u64 = 16 << 30;
+/// Bytes of the length of the header, which comes first.
+const LENGTH_BYTES: u64 = 8;
 
 /// What a model file says beside the network.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -92,8 +96,11 @@ struct Affine {
 /// replaced at once or not at all; equal networks make equal files.
 ///
 /// # Errors
-/// [`Error::File`] if a parameter is NaN or infinite, [`Error::Io`] if the file cannot be written.
+/// [`Error::File`] if a parameter is NaN or infinite or a class name has more than 256 characters,
+/// [`Error::Io`] if the file cannot be written.
 pub fn save<T: Element>(path: &Path, network: &Network<T>, info: &ModelInfo) -> Result<()> {
+    check_class_names(&info.class_names)
+        .map_err(|detail| Error::file(path, format!("not saved: {detail}")))?;
     let mut tensors = Vec::new();
     for (tensor, elements) in network.parameters().iter().chain(network.buffers().iter()) {
         tensors.push((tensor.name().to_owned(), exchanged(path, tensor, elements)?));
@@ -128,9 +135,10 @@ pub fn save<T: Element>(path: &Path, network: &Network<T>, info: &ModelInfo) -> 
 /// module. Other networks need a description: [`load_into`].
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be read, [`Error::File`] if it is no safetensors file, is cut
-/// off, its header contradicts itself, a tensor is missing, unknown, of another type than F32 or
-/// F64, does not fit its neighbors, or holds NaN or an infinity.
+/// [`Error::Io`] if the file cannot be read, [`Error::File`] if it is no regular file, larger than
+/// 16 GiB, no safetensors file or cut off, its header contradicts itself, a tensor is missing,
+/// unknown, of another type than F32 or F64, does not fit its neighbors, or holds NaN or an
+/// infinity, or a class name has more than 256 characters.
 pub fn load<T: Element>(path: &Path) -> Result<(Network<T>, ModelInfo)> {
     load_with(path, &layers::from_config)
 }
@@ -144,7 +152,7 @@ pub fn load_with<T: Element>(
     path: &Path,
     make: &dyn Fn(&LayerConfig) -> Result<Arc<dyn Layer<T>>>,
 ) -> Result<(Network<T>, ModelInfo)> {
-    let bytes = fs::read(path).map_err(Error::io("read", path))?;
+    let bytes = read(path)?;
     let (tensors, metadata) = open(path, &bytes)?;
     let wrong = |error: Error| Error::file(path, error.to_string());
     let (mut network, names) = match &metadata.network {
@@ -163,7 +171,7 @@ pub fn load_with<T: Element>(
 /// # Errors
 /// As [`load`].
 pub fn load_into<T: Element>(path: &Path, network: &mut Network<T>) -> Result<ModelInfo> {
-    let bytes = fs::read(path).map_err(Error::io("read", path))?;
+    let bytes = read(path)?;
     let (tensors, metadata) = open(path, &bytes)?;
     let mut loaded = network.try_clone()?;
     fill(path, &tensors, &mut loaded, &HashMap::new())?;
@@ -175,13 +183,39 @@ pub fn load_into<T: Element>(path: &Path, network: &mut Network<T>) -> Result<Mo
 /// The tensors of a file, and tilewise's part of its metadata or its default.
 fn open<'a>(path: &Path, bytes: &'a [u8]) -> Result<(SafeTensors<'a>, Metadata)> {
     // Both check that the header's sizes and offsets fit each other and the file.
-    let damaged = |error| {
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(damaged(path))?;
+    let tensors = SafeTensors::deserialize(bytes).map_err(damaged(path))?;
+    Ok((tensors, metadata(path, &header)?))
+}
+
+/// The bytes of a safetensors file, which are only read if the header is one.
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let (mut file, size) = input_file::open(path, MAX_BYTES)?;
+    let mut bytes = Vec::new();
+    file.set_limit(size.min(LENGTH_BYTES));
+    input_file::read_rest(path, &mut file, LENGTH_BYTES, &mut bytes)?;
+    if let Ok(length) = <[u8; 8]>::try_from(&bytes[..]) {
+        let header = u64::from_le_bytes(length).min(size - LENGTH_BYTES);
+        file.set_limit(header);
+        input_file::read_rest(path, &mut file, header, &mut bytes)?;
+    }
+    match SafeTensors::read_metadata(&bytes) {
+        // What the header describes is yet to be read.
+        Ok(_) | Err(SafeTensorError::MetadataIncompleteBuffer) => {}
+        Err(error) => return Err(damaged(path)(error)),
+    }
+    let rest = size.saturating_sub(bytes.len() as u64);
+    file.set_limit(rest);
+    input_file::read_rest(path, &mut file, rest, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// What to say about a file that is no whole safetensors file.
+fn damaged(path: &Path) -> impl Fn(SafeTensorError) -> Error {
+    move |error| {
         let detail = format!("not a whole safetensors file ({error}); save or copy it again");
         Error::file(path, detail)
-    };
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
-    let tensors = SafeTensors::deserialize(bytes).map_err(damaged)?;
-    Ok((tensors, metadata(path, &header)?))
+    }
 }
 
 fn metadata(path: &Path, header: &Header) -> Result<Metadata> {
@@ -201,6 +235,7 @@ fn metadata(path: &Path, header: &Header) -> Result<Metadata> {
 
 impl Metadata {
     fn info(self, path: &Path, classes: usize) -> Result<ModelInfo> {
+        check_class_names(&self.class_names).map_err(|detail| Error::file(path, detail))?;
         let wrong = |error: Error| Error::file(path, error.to_string());
         let normalization = match self.normalization {
             Some(Affine { scale, shift }) => Some(Normalization::new(scale, shift).map_err(wrong)?),

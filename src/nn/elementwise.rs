@@ -5,7 +5,7 @@ use crate::{
     error::{Error, Result},
     kernels::{Average, DropoutMask, Element, Update},
     matrix::{MatMut, MatRef},
-    threads::{cut, divide},
+    threads::{Tasks, cut, divide},
 };
 
 /// Parts begin at multiples of this many elements: whole cache lines for any element type.
@@ -15,8 +15,16 @@ const LINE: usize = 16;
 pub(crate) const SQUARES_BLOCK: usize = 1 << 15;
 
 /// `y = factor * x + y`.
-pub(crate) fn add_scaled<T: Element>(context: &Context<T>, factor: T, x: &[T], y: &mut [T]) {
-    for_pairs(context, x, y, &|x, y| context.kernels().add_scaled(factor, x, y));
+///
+/// # Errors
+/// As [`Threads::tasks`](crate::threads::Threads::tasks), here and below.
+pub(crate) fn add_scaled<T: Element>(
+    context: &Context<T>,
+    factor: T,
+    x: &[T],
+    y: &mut [T],
+) -> Result<()> {
+    for_pairs(context, x, y, &|x, y| context.kernels().add_scaled(factor, x, y))
 }
 
 /// `average = decay * average + (1 - decay) * x`.
@@ -25,11 +33,11 @@ pub(crate) fn move_average<T: Element>(
     decay: f64,
     x: &[T],
     average: &mut [T],
-) {
+) -> Result<()> {
     let rule = Average { keep: T::from_f64(decay), take: T::from_f64(1.0 - decay) };
     for_pairs(context, x, average, &|x, average| {
         context.kernels().update(Update::Average(rule), average, x, [&mut [], &mut []]);
-    });
+    })
 }
 
 /// Runs `run` on parts of x and y, which are equally long.
@@ -38,10 +46,10 @@ fn for_pairs<T: Element>(
     x: &[T],
     y: &mut [T],
     run: &(impl Fn(&[T], &mut [T]) + Sync),
-) {
+) -> Result<()> {
     divide(
         (x, y),
-        context.tasks_for(x.len()),
+        context.tasks_for(x.len())?,
         &|(x, y): (&[T], &mut [T]), left, parts| {
             let at = cut(x.len(), LINE, left, parts);
             let ((x1, x2), (y1, y2)) = (x.split_at(at), y.split_at_mut(at));
@@ -49,26 +57,32 @@ fn for_pairs<T: Element>(
         },
         &|(x, y)| run(x, y),
     );
+    Ok(())
 }
 
 /// `x = factor * x`.
-pub(crate) fn scale<T: Element>(context: &Context<T>, factor: T, x: &mut [T]) {
-    let tasks = context.tasks_for(x.len());
+pub(crate) fn scale<T: Element>(context: &Context<T>, factor: T, x: &mut [T]) -> Result<()> {
+    let tasks = context.tasks_for(x.len())?;
     divide(
         x,
         tasks,
         &|x: &mut [T], left, parts| x.split_at_mut(cut(x.len(), LINE, left, parts)),
         &|x: &mut [T]| x.iter_mut().for_each(|x| *x = factor * *x),
     );
+    Ok(())
 }
 
 /// Sum of squares: blocks of a fixed size, added up in their order, so that the bits do not
 /// depend on the threads. `partial` holds one element for each block.
-pub(crate) fn sum_of_squares<T: Element>(context: &Context<T>, x: &[T], partial: &mut [T]) -> f64 {
+pub(crate) fn sum_of_squares<T: Element>(
+    context: &Context<T>,
+    x: &[T],
+    partial: &mut [T],
+) -> Result<f64> {
     let blocks = x.len().div_ceil(SQUARES_BLOCK);
     divide(
         (x, &mut partial[..blocks]),
-        context.tasks_for(x.len()),
+        context.tasks_for(x.len())?,
         &|(x, partial): (&[T], &mut [T]), left, parts| {
             let at = cut(x.len(), SQUARES_BLOCK, left, parts);
             let (x1, x2) = x.split_at(at);
@@ -81,7 +95,7 @@ pub(crate) fn sum_of_squares<T: Element>(context: &Context<T>, x: &[T], partial:
             }
         },
     );
-    partial[..blocks].iter().map(|sum| sum.to_f64()).sum()
+    Ok(partial[..blocks].iter().map(|sum| sum.to_f64()).sum())
 }
 
 /// Runs `run` on each row of `from` and of `to`, which have the same shape and contiguous columns.
@@ -98,14 +112,15 @@ pub(crate) fn map_rows<T: Element>(
     for stride in [from.col_stride(), to.col_stride()] {
         expect_contiguous(from.cols(), stride)?;
     }
-    let tasks = context.tasks_for(from.rows() * from.cols());
+    let tasks = context.tasks_for(from.rows() * from.cols())?;
     for_row_bands((0, to), tasks, &|(first, mut to): (usize, MatMut<'_, T>)| {
         for i in 0..to.rows() {
             if let (Some(from), Some(to)) = (from.row(first + i), to.row_mut(i)) {
                 run(from, to);
             }
         }
-    })
+    });
+    Ok(())
 }
 
 /// `gradient = scale * gradient` where the activation is above 0, else 0, in place: the gradient
@@ -138,10 +153,11 @@ pub(crate) fn dropout<T: Element>(
     x: MatMut<'_, T>,
 ) -> Result<()> {
     expect_contiguous(x.cols(), x.col_stride())?;
-    let tasks = context.tasks_for(x.rows() * x.cols());
+    let tasks = context.tasks_for(x.rows() * x.cols())?;
     for_row_bands((0, x), tasks, &|(first_row, x): (usize, MatMut<'_, T>)| {
         context.kernels().dropout(mask, first_row, scale, &mut x.into());
-    })
+    });
+    Ok(())
 }
 
 fn expect_contiguous(cols: usize, col_stride: isize) -> Result<()> {
@@ -152,17 +168,12 @@ fn expect_contiguous(cols: usize, col_stride: isize) -> Result<()> {
 }
 
 /// Runs `run` on bands of rows, each with the number of its first row.
-///
-/// # Errors
-/// As [`MatMut::split_rows`].
 fn for_row_bands<'a, T: Element>(
     band: (usize, MatMut<'a, T>),
-    tasks: usize,
+    tasks: Tasks,
     run: &(impl Fn((usize, MatMut<'_, T>)) + Sync),
-) -> Result<()> {
-    let tasks = tasks.min(band.1.rows().max(1));
-    // Rows of a layer's values never interleave, so that they can be split.
-    band.1.row_stride();
+) {
+    let tasks = tasks.at_most(band.1.rows());
     divide(
         band,
         tasks,
@@ -173,5 +184,4 @@ fn for_row_bands<'a, T: Element>(
         },
         run,
     );
-    Ok(())
 }

@@ -78,7 +78,7 @@ pub fn check(
     let mut network = network.try_clone()?;
     let mut plan = Plan::new(&network, x.rows(), Passes::Gradient, Context::new()?)?;
     plan.loss_and_gradient(&mut network, x, labels, criterion, mode)?;
-    l2.add_gradient(&network, &mut plan);
+    l2.add_gradient(&network, &mut plan)?;
     let analytic = plan.gradients().map(Arena::try_clone).transpose()?;
     let analytic = analytic.expect("a plan that stores gradients");
     let mut checks = Vec::new();
@@ -91,7 +91,7 @@ pub fn check(
         let numeric = central_differences(&mut values, h, |values| {
             network.parameters_mut().tensor_mut(index).copy_from_slice(values);
             plan.forward(&network, x, mode)?;
-            Ok(plan.loss(criterion, labels)? + l2.loss(&network, &mut plan))
+            Ok(plan.loss(criterion, labels)? + l2.loss(&network, &mut plan)?)
         })?;
         network.parameters_mut().tensor_mut(index).copy_from_slice(&values);
         checks.push(ParameterCheck {

@@ -300,6 +300,12 @@ impl<T: Element> Network<T> {
         &mut self.buffers
     }
 
+    /// Whether all parameters and buffers are finite numbers.
+    pub fn is_finite(&self) -> bool {
+        let mut tensors = self.parameters.iter().chain(self.buffers.iter());
+        tensors.all(|(_, values)| values.iter().all(|value| value.is_finite()))
+    }
+
     /// Number of trained values, frozen ones included.
     pub fn parameter_count(&self) -> usize {
         self.structure.parameters.tensors().iter().map(Tensor::len).sum()

@@ -34,28 +34,37 @@ impl L2 {
     }
 
     /// The term of the loss.
-    pub fn loss<T: Element>(self, network: &Network<T>, plan: &mut Plan<T>) -> f64 {
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if the plan has several threads and the calling one is in no rayon pool.
+    pub fn loss<T: Element>(self, network: &Network<T>, plan: &mut Plan<T>) -> Result<f64> {
         if self.0 == 0.0 {
-            return 0.0;
+            return Ok(0.0);
         }
         let context = *plan.context();
-        let squares = of_kind(network, ParameterKind::Weight).map(|index| {
-            sum_of_squares(&context, network.parameters().tensor(index), plan.partial_sums())
-        });
-        self.0 * squares.sum::<f64>()
+        let mut squares = 0.0;
+        for index in of_kind(network, ParameterKind::Weight) {
+            let w = network.parameters().tensor(index);
+            squares += sum_of_squares(&context, w, plan.partial_sums())?;
+        }
+        Ok(self.0 * squares)
     }
 
     /// Adds the gradient of the term to the gradients of the plan, if it stores them.
-    pub fn add_gradient<T: Element>(self, network: &Network<T>, plan: &mut Plan<T>) {
+    ///
+    /// # Errors
+    /// As [`loss`](Self::loss).
+    pub fn add_gradient<T: Element>(self, network: &Network<T>, plan: &mut Plan<T>) -> Result<()> {
         if self.0 == 0.0 {
-            return;
+            return Ok(());
         }
         let context = *plan.context();
         let factor = T::from_f64(2.0 * self.0);
-        let Some((gradients, _)) = plan.gradients_and_partial_sums() else { return };
+        let Some((gradients, _)) = plan.gradients_and_partial_sums() else { return Ok(()) };
         for index in of_kind(network, ParameterKind::Weight) {
             let w = network.parameters().tensor(index);
-            add_scaled(&context, factor, w, gradients.tensor_mut(index));
+            add_scaled(&context, factor, w, gradients.tensor_mut(index))?;
         }
+        Ok(())
     }
 }

@@ -1,9 +1,9 @@
-//! Loss and accuracy of a network over a set of pictures, batch by batch.
+//! Loss and accuracy of a network over a set of images, batch by batch.
 
 use crate::{
     context::Context,
     data::{ImageSet, Normalization},
-    error::Result,
+    error::{Error, Result},
     infer::best_class,
     kernels::Element,
     matrix::MatRef,
@@ -11,16 +11,16 @@ use crate::{
     train::feed::Feed,
 };
 
-/// What a network made of a set of pictures.
+/// What a network made of a set of images.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Evaluation {
-    /// Pictures seen.
+    /// Images seen.
     pub images: usize,
     /// Mean cross-entropy, without regularisation.
     pub loss: f64,
-    /// Pictures whose largest logit is their label's.
+    /// Images whose largest logit is their label's.
     pub correct: usize,
-    /// For each class, its pictures that were predicted right, and all of its pictures.
+    /// For each class, its images that were predicted right, and all of its images.
     pub classes: Vec<(usize, usize)>,
 }
 
@@ -30,16 +30,17 @@ impl Evaluation {
         Self { classes: vec![(0, 0); classes], ..Self::default() }
     }
 
-    /// The share of right predictions, from 0 to 1.
+    /// The fraction of right predictions, from 0 to 1.
     pub fn accuracy(&self) -> f64 {
         self.correct as f64 / self.images.max(1) as f64
     }
 
-    /// Evaluates `net` on the pictures `indices` of a feed, without allocating, and shows the
+    /// Evaluates `net` on the images `indices` of a feed, without allocating, and shows the
     /// logits of each batch to `on_batch`. The numbers do not depend on the size of the batches.
     ///
     /// # Errors
-    /// As [`Feed::batch`] and [`Plan::forward`].
+    /// As [`Feed::batch`] and [`Plan::forward`], and [`Error::NotFinite`] with the
+    /// first image whose logits, or whose loss, are not finite; `self` is of no use then.
     pub(super) fn run<T: Element>(
         &mut self,
         network: &Network<T>,
@@ -55,9 +56,18 @@ impl Evaluation {
         for batch in indices.chunks(feed.capacity()) {
             let (x, labels) = feed.batch(batch)?;
             plan.forward(network, x, Mode::Evaluation)?;
-            // One chain over all pictures, whatever the batches.
-            for &loss in plan.row_losses(CrossEntropy::default(), labels)? {
+            let fault = first_not_finite(plan.logits(batch.len())?);
+            let mut fault = fault.map(|(row, logit)| (row, "a logit", logit));
+            // One chain over all images, whatever the batches.
+            let losses = plan.row_losses(CrossEntropy::default(), labels)?;
+            for (row, &loss) in losses.iter().enumerate() {
                 total += loss.to_f64();
+                if !total.is_finite() && fault.is_none_or(|(first, ..)| row < first) {
+                    fault = Some((row, "the loss", total));
+                }
+            }
+            if let Some((row, what, value)) = fault {
+                return Err(Error::NotFinite { image: batch[row] as usize, what, value });
             }
             let logits = plan.logits(batch.len())?;
             on_batch(batch, logits);
@@ -74,8 +84,17 @@ impl Evaluation {
     }
 }
 
-/// Evaluates networks of one shape on pictures of a set, batch by batch. After construction nothing
-/// is allocated. Construct and run it inside of the rayon pool that it is to use.
+/// The first row with a number that is not finite, and that number.
+fn first_not_finite<T: Element>(logits: MatRef<'_, T>) -> Option<(usize, f64)> {
+    (0..logits.rows()).find_map(|row| {
+        let mut values = (0..logits.cols()).map(|class| logits.get(row, class).to_f64());
+        Some((row, values.find(|value| !value.is_finite())?))
+    })
+}
+
+/// Evaluates networks of one shape on images of a set, batch by batch. After construction nothing
+/// is allocated. With more threads than the calling one, construct and run it inside of the rayon
+/// pool that it is to use.
 pub struct Evaluator<'a, T: Element> {
     plan: Plan<T>,
     feed: Feed<'a, T>,
@@ -83,12 +102,12 @@ pub struct Evaluator<'a, T: Element> {
 }
 
 impl<'a, T: Element> Evaluator<'a, T> {
-    /// Plans for networks like `net` and batches of up to `batch_size` pictures; the results do
+    /// Plans for networks like `net` and batches of up to `batch_size` images; the results do
     /// not depend on that size.
     ///
     /// # Errors
-    /// [`Error::Setting`](crate::Error::Setting) if `batch_size` is 0,
-    /// [`Error::Shape`](crate::Error::Shape) if the network does not fit the pictures.
+    /// [`Error::Setting`] if `batch_size` is 0, or the threads of `context` are more than the calling one
+    /// and it is in no rayon pool; [`Error::Shape`] if the network does not fit the images.
     pub fn new(
         network: &Network<T>,
         context: Context<T>,
@@ -105,18 +124,19 @@ impl<'a, T: Element> Evaluator<'a, T> {
         })
     }
 
-    /// Loss and accuracy of `net` on the pictures `indices`.
+    /// Loss and accuracy of `net` on the images `indices`.
     ///
     /// # Errors
-    /// [`Error::Setting`](crate::Error::Setting) if an index names no picture,
-    /// [`Error::Label`](crate::Error::Label) if the network knows fewer classes than the pictures,
-    /// [`Error::Shape`](crate::Error::Shape) if it has another shape than planned.
+    /// [`Error::Setting`] if an index names no image, the network has other layers than planned, or
+    /// there are several threads and the calling one is in no rayon pool; [`Error::Label`] if the
+    /// network knows fewer classes than the images; [`Error::NotFinite`] with the first image whose
+    /// logits, or whose loss, are not finite: an accuracy would say nothing of such a network.
     pub fn run(&mut self, network: &Network<T>, indices: &[u32]) -> Result<&Evaluation> {
         self.run_with(network, indices, &mut |_, _| ())
     }
 
     /// As [`run`](Self::run), and shows the indices of each batch and its logits,
-    /// (batch, classes), to `on_batch`.
+    /// (batch, classes), all of them finite, to `on_batch`.
     ///
     /// # Errors
     /// As [`run`](Self::run).
@@ -132,7 +152,7 @@ impl<'a, T: Element> Evaluator<'a, T> {
     }
 }
 
-/// Evaluates a network on all pictures of a set, in batches of up to `batch_size`.
+/// Evaluates a network on all images of a set, in batches of up to `batch_size`.
 ///
 /// # Errors
 /// As [`Evaluator::new`] and [`Evaluator::run`].
@@ -146,4 +166,76 @@ pub fn evaluate<T: Element>(
     let indices: Vec<u32> = (0..images.len() as u32).collect();
     let mut evaluator = Evaluator::new(network, context, images, normalization, batch_size)?;
     evaluator.run(network, &indices).cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        data::ImageShape,
+        nn::{MlpConfig, mlp},
+    };
+
+    /// Images of two pixels and two classes: black ones, and a white one at `white`.
+    fn images(white: usize) -> ImageSet {
+        let pixels = (0..10).flat_map(|index| [if index == white { 255 } else { 0 }; 2]);
+        let shape = ImageShape { channels: 1, height: 1, width: 2 };
+        let names = vec!["a".into(), "b".into()];
+        ImageSet::new(shape, names, pixels.collect(), vec![0; 10]).unwrap()
+    }
+
+    /// A linear classifier with these weights, (2, 2).
+    fn linear(weights: &[f32]) -> Network<f32> {
+        let config = MlpConfig { input: 2, hidden: vec![], classes: 2, ..MlpConfig::default() };
+        let mut network = mlp(&config).unwrap();
+        network.parameters_mut().get_mut("0.weight").unwrap().copy_from_slice(weights);
+        network
+    }
+
+    /// A network whose logits for the white image are these; those for a black one are 0.
+    fn evaluated(logits: [f32; 2], white: usize, batch: usize) -> Result<Evaluation> {
+        let weights = logits.map(|logit| logit / 2.0);
+        let network = linear(&[weights, weights].concat());
+        let normalization = Normalization::new(vec![1.0 / 255.0], vec![0.0]).unwrap();
+        let context = Context::new().unwrap();
+        evaluate(&network, context, &images(white), &normalization, batch)
+    }
+
+    #[test]
+    fn what_is_not_finite_is_an_error_with_the_first_image() {
+        for batch in [1, 3, 10] {
+            // Weights that are not finite give NaN on black images already.
+            for weight in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
+                let error = evaluated([0.0, weight], 7, batch).unwrap_err();
+                let Error::NotFinite { image: 0, what: "a logit", value } = error else {
+                    panic!("{error}");
+                };
+                assert!(value.is_nan(), "{value}");
+            }
+            // Finite logits that are further apart than the largest number.
+            let error = evaluated([-3e38, 3e38], 7, batch).unwrap_err();
+            let Error::NotFinite { image: 7, what: "the loss", value } = error else {
+                panic!("{error}");
+            };
+            assert_eq!(value, f64::INFINITY);
+        }
+        assert_eq!(evaluated([1.0, 0.0], 7, 4).unwrap().correct, 10);
+    }
+
+    #[test]
+    fn a_sum_that_overflows_is_a_logit_that_is_not_finite() {
+        // Each weight is finite, twice the weight is not.
+        for white in [0, 5, 9] {
+            let network = linear(&[0.0, -3e38, 0.0, -3e38]);
+            let normalization = Normalization::new(vec![1.0 / 255.0], vec![0.0]).unwrap();
+            for batch in [1, 4, 10] {
+                let context = Context::new().unwrap();
+                let error = evaluate(&network, context, &images(white), &normalization, batch);
+                let Err(Error::NotFinite { image, what, value }) = error else {
+                    panic!("{error:?}");
+                };
+                assert_eq!((image, what, value), (white, "a logit", f64::NEG_INFINITY));
+            }
+        }
+    }
 }

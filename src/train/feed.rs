@@ -6,7 +6,7 @@ use crate::{
     error::{Error, Result},
     gemm::GatheredRows,
     kernels::Element,
-    threads::{cut, divide},
+    threads::{Tasks, cut, divide},
 };
 
 /// A set of pictures, how their bytes become inputs, and room for the labels of a batch.
@@ -77,7 +77,7 @@ impl<'a, T: Element> Feed<'a, T> {
         &'b mut self,
         indices: &'b [u32],
         epoch: u64,
-        tasks: usize,
+        tasks: Tasks,
     ) -> Result<(GatheredRows<'b, T>, &'b [u32])> {
         if self.augmented.is_none() {
             return self.batch(indices);
@@ -108,15 +108,18 @@ impl<'a, T: Element> Feed<'a, T> {
         Ok((GatheredRows::new(pixels, &rows[..batch], scale, shift)?, &labels[..batch]))
     }
 
-    /// The pictures and their normalisation in a line that differs for others, but for a change
-    /// of pictures that leaves the statistics of the training set alone.
+    /// The images.
     #[cfg(feature = "model-files")]
-    pub(super) fn description(&self) -> String {
-        let (shape, FeatureMap { scale, shift }) = (self.images.shape(), &self.map);
-        let channels = scale.iter().zip(shift).step_by(shape.plane());
-        let channels: Vec<_> =
-            channels.map(|(scale, shift)| (scale.to_f64(), shift.to_f64())).collect();
-        format!("{} of {shape:?}, scales and shifts {channels:?}", self.images.len())
+    pub(super) fn images(&self) -> &'a ImageSet {
+        self.images
+    }
+
+    /// Scale and shift of each channel.
+    #[cfg(feature = "model-files")]
+    pub(super) fn channel_map(&self) -> Vec<[f64; 2]> {
+        let FeatureMap { scale, shift } = &self.map;
+        let channels = scale.iter().zip(shift).step_by(self.images.shape().plane());
+        channels.map(|(scale, shift)| [scale.to_f64(), shift.to_f64()]).collect()
     }
 
     /// The largest batch.

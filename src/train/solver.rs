@@ -117,7 +117,7 @@ impl SolverConfig {
     }
 
     /// Batches and pictures of an epoch over `images` training pictures.
-    fn epoch(&self, images: usize) -> (usize, usize) {
+    pub(super) fn epoch(&self, images: usize) -> (usize, usize) {
         let batch = self.trainer.batch_size.min(images);
         match self.last_batch {
             LastBatch::Drop => (images / batch, images / batch * batch),
@@ -157,9 +157,9 @@ pub struct Best<'a, T: Element> {
     pub network: &'a Network<T>,
 }
 
-/// Trains a network on a set of pictures, by a [`Trainer`]. After construction nothing is
-/// allocated. Construct and run it inside of the rayon pool that it is to use:
-/// `pool.install(|| Solver::new(…)?.train())`.
+/// Trains a network on a set of images, by a [`Trainer`]. After construction nothing is allocated.
+/// It runs on the calling thread; with [`TrainerConfig::threads`], on the rayon pool in which it is
+/// constructed and used: `pool.install(|| Solver::new(...)?.train())`.
 pub struct Solver<'a, T: Element> {
     pub(super) trainer: Trainer<T>,
     pub(super) config: SolverConfig,
@@ -171,6 +171,9 @@ pub struct Solver<'a, T: Element> {
     best_network: Network<T>,
     pub(super) best_epoch: Option<(usize, f64)>,
     pub(super) position: Position,
+    /// SHA-256 of the images and labels, computed for the first checkpoint.
+    #[cfg(feature = "model-files")]
+    pub(super) data_digest: std::sync::OnceLock<String>,
 }
 
 /// Where a run stands.
@@ -228,14 +231,19 @@ impl<'a, T: Element> Solver<'a, T> {
             trainer: Trainer::new(network, settings)?,
             config,
             position: Position::default(),
+            #[cfg(feature = "model-files")]
+            data_digest: std::sync::OnceLock::new(),
         })
     }
 
     /// Trains all epochs, or until the patience is at an end.
     ///
     /// # Errors
-    /// [`Error::Diverged`] when the loss is no longer finite: training stops before the update;
-    /// history and best parameters are kept.
+    /// [`Error::Diverged`] when the loss is no longer finite, and training stops before the update;
+    /// or when the parameters, or the logits of the images whose accuracy is checked, are not
+    /// finite at the end of an epoch, which is then not recorded. History and best parameters of
+    /// what came before are kept. [`Error::Setting`] if there are several threads and the calling
+    /// one is in no rayon pool.
     pub fn train(&mut self) -> Result<()> {
         self.train_with(&mut |_| ControlFlow::Continue(()))
     }
@@ -273,6 +281,7 @@ impl<'a, T: Element> Solver<'a, T> {
         &mut self,
         on_progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>> {
+        let tasks = self.trainer.plan().context().tasks()?;
         let epoch = self.position.epochs + 1;
         let begin = Instant::now();
         let before = self.position.time;
@@ -286,13 +295,12 @@ impl<'a, T: Element> Solver<'a, T> {
             let schedule = &self.config.schedule;
             let rate = schedule.rate(base, step, batches as u64, iterations as u64);
             self.trainer.set_learning_rate(rate)?;
-            let tasks = self.trainer.plan().context().threads();
             let (x, labels) = self.feed.training_batch(batch, epoch as u64, tasks)?;
             let StepStats { loss, rows, .. } = self.trainer.step(x, labels)?;
             self.history.loss_history.push(loss);
             self.position.batches += 1;
             self.position.loss += loss;
-            self.position.time = before + begin.elapsed();
+            self.position.time = before.saturating_add(begin.elapsed());
             let iteration = self.iteration();
             let step = Progress::Step { epoch, iteration, iterations, loss, images: rows };
             if on_progress(step).is_break() {
@@ -300,15 +308,31 @@ impl<'a, T: Element> Solver<'a, T> {
             }
         }
         let samples = self.config.train_accuracy_samples.clamp(1, images);
-        let train_accuracy = {
-            let (network, plan) = self.trainer.network_and_plan();
-            let indices = &self.order.indices()[..samples];
-            self.evaluation.run(network, plan, &mut self.feed, indices, &mut |_, _| ())?;
-            self.evaluation.accuracy()
+        // Before anything is recorded: an epoch that ends outside of the finite numbers has no
+        // accuracy, and no network that could be the best.
+        let diverged = Error::Diverged {
+            iteration: self.iteration(),
+            learning_rate: self.trainer.config().learning_rate,
+            loss: self.history.loss_history.last().copied().unwrap_or(f64::NAN),
         };
         let (network, plan) = self.trainer.network_and_plan();
-        self.evaluation.run(network, plan, &mut self.feed, &self.validation, &mut |_, _| ())?;
-        let val_accuracy = self.evaluation.accuracy();
+        if !network.is_finite() {
+            return Err(diverged);
+        }
+        let train_indices = &self.order.indices()[..samples];
+        let [train_accuracy, val_accuracy] = {
+            let mut accuracy = |indices: &[u32]| {
+                let feed = &mut self.feed;
+                match self.evaluation.run(network, plan, feed, indices, &mut |_, _| ()) {
+                    Err(Error::NotFinite { .. }) => Ok(None),
+                    evaluated => evaluated.map(|()| Some(self.evaluation.accuracy())),
+                }
+            };
+            match (accuracy(train_indices)?, accuracy(&self.validation)?) {
+                (Some(train), Some(validation)) => [train, validation],
+                _ => return Err(diverged),
+            }
+        };
         self.history.train_acc_history.push(train_accuracy);
         self.history.val_acc_history.push(val_accuracy);
         if self.best_epoch.is_none_or(|(_, best)| val_accuracy > best) {

@@ -282,6 +282,7 @@ impl<T: Element> Trainer<T> {
     /// [`Error::BatchTooLarge`], [`Error::Shape`], [`Error::Length`] or [`Error::Label`] if the
     /// batch does not fit, [`Error::Setting`] if it is empty.
     pub fn step<'x>(&mut self, x: impl Into<Operand<'x, T>>, labels: &[u32]) -> Result<StepStats> {
+        self.plan.expect(self.network.structure())?;
         self.pending = None;
         if self.plan.passes() == Passes::Gradient {
             self.accumulate(x, labels, labels.len())?;
@@ -316,6 +317,7 @@ impl<T: Element> Trainer<T> {
         labels: &[u32],
         of: usize,
     ) -> Result<StepStats> {
+        self.plan.expect(self.network.structure())?;
         if self.plan.passes() != Passes::Gradient {
             let expected = "true, for gradients that are accumulated";
             return Err(Error::setting("store_gradients", false, expected));
@@ -343,6 +345,8 @@ impl<T: Element> Trainer<T> {
     /// # Errors
     /// [`Error::Setting`] if nothing, or not the whole batch, was accumulated.
     pub fn apply(&mut self) -> Result<StepStats> {
+        self.plan.expect(self.network.structure())?;
+        self.plan.context().tasks()?;
         let Some(Pending { mut stats, .. }) = self.pending.filter(|p| p.rows == p.of) else {
             let (rows, of) = self.pending.map_or((0, 0), |pending| (pending.rows, pending.of));
             let found = format!("{rows} of {of} rows");
@@ -350,8 +354,8 @@ impl<T: Element> Trainer<T> {
         };
         let _denormals = self.config.denormals.set();
         let begin = Instant::now();
-        self.l2.add_gradient(&self.network, &mut self.plan);
-        stats.gradient_norm = self.clip();
+        self.l2.add_gradient(&self.network, &mut self.plan)?;
+        stats.gradient_norm = self.clip()?;
         self.optimizer.begin_step();
         let (context, layout) = (*self.plan.context(), self.network.parameters().layout().clone());
         let gradients = self.plan.gradients().expect("stored gradients");
@@ -384,7 +388,7 @@ impl<T: Element> Trainer<T> {
                 let parameters = self.network.parameters();
                 for number in 0..parameters.layout().tensors().len() {
                     let to = average.parameters_mut().tensor_mut(number);
-                    move_average(self.plan.context(), decay, parameters.tensor(number), to);
+                    move_average(self.plan.context(), decay, parameters.tensor(number), to)?;
                 }
             }
         }
@@ -417,7 +421,7 @@ impl<T: Element> Trainer<T> {
         stats.times.forward = begin.elapsed();
         let begin = Instant::now();
         stats.loss = self.plan.run_loss(self.config.loss, labels, of, true)?;
-        stats.loss += self.l2.loss(&self.network, &mut self.plan);
+        stats.loss += self.l2.loss(&self.network, &mut self.plan)?;
         stats.times.loss = begin.elapsed();
         if !stats.loss.is_finite() {
             return Err(Error::Diverged {
@@ -436,23 +440,27 @@ impl<T: Element> Trainer<T> {
 
     /// Scales the gradients down to the largest norm allowed, as PyTorch's `clip_grad_norm_`, and
     /// returns what their norm was.
-    fn clip(&mut self) -> Option<f64> {
-        let largest = self.config.clip_norm?;
+    fn clip(&mut self) -> Result<Option<f64>> {
         let context = *self.plan.context();
-        let (gradients, partial_sums) = self.plan.gradients_and_partial_sums()?;
+        let (Some(largest), Some((gradients, partial_sums))) =
+            (self.config.clip_norm, self.plan.gradients_and_partial_sums())
+        else {
+            return Ok(None);
+        };
         let trained = |number: &usize| !self.settings[*number].frozen;
         let count = gradients.layout().tensors().len();
-        let squares = (0..count)
-            .filter(trained)
-            .map(|number| sum_of_squares(&context, gradients.tensor(number), partial_sums));
-        let norm = squares.sum::<f64>().sqrt();
+        let mut squares = 0.0;
+        for number in (0..count).filter(trained) {
+            squares += sum_of_squares(&context, gradients.tensor(number), partial_sums)?;
+        }
+        let norm = squares.sqrt();
         let factor = largest / (norm + 1e-6);
         if factor < 1.0 {
             for number in (0..count).filter(trained) {
-                scale(&context, T::from_f64(factor), gradients.tensor_mut(number));
+                scale(&context, T::from_f64(factor), gradients.tensor_mut(number))?;
             }
         }
-        Some(norm)
+        Ok(Some(norm))
     }
 
     /// Changes the learning rate of the steps to come.

@@ -3,7 +3,9 @@
  * Compiled as it is, each call is made in a process of its own, which the handler ends: checked are
  * its status and its message, or with NUMBERS_ONLY, for handlers of others, the number in the message.
  * Compiled with OWN_HANDLERS the handlers are here, and return, jump out or end the thread in
- * turn; with ONLY_FORTRAN_HANDLER beside it, one of them. */
+ * turn; with ONLY_FORTRAN_HANDLER beside it, one of them. They do what the reference's do with its
+ * variables, where the process has them: the program with ROW_MAJOR_VARIABLE and CALL_VARIABLE, or
+ * the BLAS that it is linked with. */
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -98,6 +100,29 @@ static int told_position, told_times, way_out;
 static char told_routine[40], told_detail[80];
 static jmp_buf outside;
 
+#ifdef ROW_MAJOR_VARIABLE
+int RowMajorStrg;
+#else
+extern int RowMajorStrg __attribute__((weak));
+#endif
+#ifdef CALL_VARIABLE
+int CBLAS_CallFromC;
+#else
+extern int CBLAS_CallFromC __attribute__((weak));
+#endif
+
+static int is_set(const int *variable) { return variable != NULL && *variable; }
+
+static void set(int *variable, int value) {
+    if (variable != NULL) *variable = value;
+}
+
+/* The position in the caller's list of one that a cblas_ routine reports. */
+static int in_caller(int position) {
+    static const int exchanged[] = {0, 1, 2, 3, 5, 4, 6, 7, 8, 11, 10, 9, 12, 13, 14};
+    return is_set(&RowMajorStrg) ? exchanged[position] : position;
+}
+
 static void leave(void) {
     told_times++;
     if (way_out == 1) longjmp(outside, 1);
@@ -108,7 +133,7 @@ static void leave(void) {
 void cblas_xerbla(int position, const char *routine, const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
-    told_position = position;
+    told_position = in_caller(position);
     snprintf(told_routine, sizeof told_routine, "%s", routine);
     vsnprintf(told_detail, sizeof told_detail, format, arguments);
     va_end(arguments);
@@ -119,6 +144,11 @@ void cblas_xerbla(int position, const char *routine, const char *format, ...) {
 void xerbla_(const char *routine, const int *position, unsigned long length) {
     told_position = *position;
     snprintf(told_routine, sizeof told_routine, "%.*s", (int)length, routine);
+    if (is_set(&CBLAS_CallFromC)) {
+        told_position = in_caller(told_position + 1);
+        if (strcmp(told_routine, routines[0][0]) == 0) strcpy(told_routine, routines[1][0]);
+        if (strcmp(told_routine, routines[0][1]) == 0) strcpy(told_routine, routines[1][1]);
+    }
     told_detail[0] = 0;
     leave();
 }
@@ -140,6 +170,9 @@ static int check(const struct wrong *w, int is_double) {
         pthread_t thread;
         void *returned = NULL;
         told_times = 0;
+        /* What the last call may have left there is not what this one needs. */
+        set(&RowMajorStrg, w->layout == Cols);
+        set(&CBLAS_CallFromC, 0);
         if (way_out == 2) {
             pthread_create(&thread, NULL, in_thread, &one);
             pthread_join(thread, &returned);
@@ -149,10 +182,16 @@ static int check(const struct wrong *w, int is_double) {
         int position = w->position;
         const char *detail = w->detail, *routine = routines[w->layout != 0][is_double];
 #ifdef ONLY_FORTRAN_HANDLER
-        routine = routines[0][is_double];
         detail = "";
+#ifndef CALL_VARIABLE
+        routine = routines[0][is_double];
         position -= w->layout != 0;
 #endif
+#endif
+        if (way_out == 0 && w->layout != 0 && (is_set(&RowMajorStrg) || is_set(&CBLAS_CallFromC))) {
+            printf("the variables are still set");
+            return 0;
+        }
         if (told_times != 1 || told_position != position || strcmp(told_detail, detail) != 0 ||
             strcmp(told_routine, routine) != 0 || (returned == &one) != (way_out == 0)) {
             printf("way out %d: told %d times %s %d %s", way_out, told_times, told_routine,

@@ -389,15 +389,16 @@ fn eight_threads_at_once() {
     let (gemm, batch, (m, n, k)) = shared_work(seed);
     let a = MatRef::new(&batch.a, m, k).unwrap();
     let packed = gemm.pack_b(MatRef::new(&batch.b[..k * n], k, n).unwrap()).unwrap();
-    let run = || product(gemm, a, &packed, Epilogue::bias_relu(&batch.bias));
-    let expected = run();
-    // Half of the callers enter the pool; the others stay outside of any.
+    let on = |threads| product(gemm.threads(threads), a, &packed, Epilogue::bias_relu(&batch.bias));
+    let expected = on(Threads::Caller);
+    let (run, alone) = (|| on(Threads::Count(3)), || on(Threads::Caller));
+    // Half of the callers enter the pool; the others stay outside of any, alone.
     std::thread::scope(|scope| {
         for caller in 0..8 {
-            let (pool, run, expected) = (&pool, &run, &expected);
+            let (pool, run, alone, expected) = (&pool, &run, &alone, &expected);
             scope.spawn(move || {
                 for round in 0..20 {
-                    let found = if caller % 2 == 0 { pool.install(run) } else { run() };
+                    let found = if caller % 2 == 0 { pool.install(run) } else { alone() };
                     let same = bits(&found) == bits(expected);
                     assert!(same, "seed {seed} caller {caller} round {round}");
                 }
@@ -413,7 +414,7 @@ fn calls_from_inside_the_callers_tasks() {
     let a = MatRef::new(&batch.a, m, k).unwrap();
     let packed = gemm.pack_b(MatRef::new(&batch.b[..k * n], k, n).unwrap()).unwrap();
     let run = || product(gemm, a, &packed, Epilogue::bias_relu(&batch.bias));
-    let expected = run();
+    let expected = pool.install(run);
     let differing = pool.install(|| {
         let same = |_: &u32| bits(&run()) == bits(&expected);
         (0..100u32).into_par_iter().filter(|task| !same(task)).count()

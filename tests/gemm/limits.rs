@@ -248,14 +248,23 @@ fn sizes_beyond_the_address_space() {
         assert!(found, "{error}");
     }
     let threads = plan().threads(Threads::Count(usize::MAX / 4));
-    let error = threads.scratch_len(huge, huge, huge).unwrap_err();
+    let error = in_pool(|| threads.scratch_len(huge, huge, huge)).unwrap_err();
     assert!(matches!(error, Error::SizeOverflow { .. }), "{error}");
-    let error = threads.scratch(1000, 1000, 1000).unwrap_err();
+    let error = in_pool(|| threads.scratch(1000, 1000, 1000)).unwrap_err();
     assert!(matches!(error, Error::SizeOverflow { .. }), "{error}");
+}
+
+/// Runs `work` in a pool of two threads.
+fn in_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap().install(work)
 }
 
 #[test]
 fn scratch_memory_serves_smaller_products() {
+    in_pool(smaller_products_need_no_more);
+}
+
+fn smaller_products_need_no_more() {
     let seed = 13;
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut failures = Vec::new();

@@ -65,7 +65,8 @@ impl Network {
     /// With initial weights.
     pub(super) fn build<T: Element>(&self, dropout: f64) -> Result<FullyConnectedNet<T>> {
         let &[input, ref hidden @ .., classes] = self.dims.as_slice() else {
-            return Err(Error::setting("--dims", self.dims.len(), "at least two sizes"));
+            let detail = "--dims: a single size; expected at least two, inputs and classes".into();
+            return Err(Error::Settings { detail });
         };
         let (hidden, init) = (hidden.to_vec(), Init::He);
         let config = NetConfig { input, hidden, classes, init, dropout, ..NetConfig::default() };

@@ -165,9 +165,9 @@ fn bench<T: Element>(args: &GemmArgs) -> Result<()> {
     for (shape, transpose) in products {
         bar.set_message(format!("{shape} {transpose}"));
         let operands = Operands::new(&gemm, shape, transpose).map_err(|error| match error {
-            Error::SizeOverflow { .. } => {
-                Error::setting("--shapes", shape, "sizes whose matrices fit the memory")
-            }
+            Error::SizeOverflow { .. } => Error::Settings {
+                detail: format!("--shapes {shape}: the matrices exceed the memory"),
+            },
             other => other,
         })?;
         lines.extend(operands.measure(args)?);

@@ -37,8 +37,8 @@ pub struct TrainArgs {
     /// Examples in a batch.
     #[arg(long, value_name = "N", default_value = "512", value_parser = options::count)]
     batch: usize,
-    /// Update rule.
-    #[arg(long, value_name = "NAME", default_value = "sgd")]
+    /// Optimizer.
+    #[arg(long, value_name = "NAME", default_value = "sgd", value_parser = options::optimizer())]
     optimizer: Optimizer,
     /// Probability of dropping a hidden activation.
     #[arg(long, value_name = "P", default_value = "0", value_parser = options::share)]
@@ -67,7 +67,8 @@ fn bench<T: Element>(args: &TrainArgs) -> Result<()> {
     let net = args.network.build::<T>(args.dropout)?;
     let (input, classes) = (net.input(), net.classes());
     if classes > 256 {
-        return Err(Error::setting("--dims", classes, "at most 256 classes, the last size"));
+        let detail = format!("--dims: {classes} classes, the last size; expected at most 256");
+        return Err(Error::Settings { detail });
     }
     let flop = flop(&net, args.batch);
     let examples = Examples::<T>::new(input, classes, args.batch)?;

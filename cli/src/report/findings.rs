@@ -2,7 +2,7 @@
 //! mistakes, and the weights of the first layer as pictures.
 
 use crate::{
-    classify,
+    classify, console,
     report::pictures::{montage, png},
     run_dir::RunFiles,
 };
@@ -103,7 +103,7 @@ fn examine(
     Ok(Findings {
         dims: net.dims(),
         parameters: net.parameter_count(),
-        class_names: test.class_names().to_vec(),
+        class_names: test.class_names().iter().map(|text| console::name(text)).collect(),
         confusion,
         mistakes: wrong.iter().take(MISTAKES).map(mistake).collect::<Result<_>>()?,
         weights: weights(net, test)?,

@@ -1,4 +1,4 @@
-//! `tilewise report`: training runs side by side in one HTML file that needs nothing else.
+//! `tilewise report`: compares training runs in one HTML file that needs nothing else.
 
 mod findings;
 mod page;
@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    console::{Console, print},
+    console::{self, Console, print},
     dataset::DatasetArgs,
     in_pool, options,
     run_dir::RunFiles,
@@ -110,8 +110,10 @@ fn names(dirs: &[PathBuf]) -> Vec<String> {
     let last = |dir: &PathBuf| dir.file_name().map(|name| name.to_string_lossy().into_owned());
     let lasts: Vec<_> = dirs.iter().map(last).collect();
     let name = |(dir, last): (&PathBuf, &Option<String>)| match last {
-        Some(name) if lasts.iter().filter(|other| *other == last).count() == 1 => name.clone(),
-        _ => dir.display().to_string(),
+        Some(last) if lasts.iter().flatten().filter(|other| *other == last).count() == 1 => {
+            console::name(last)
+        }
+        _ => console::path(dir),
     };
     dirs.iter().zip(&lasts).map(name).collect()
 }

@@ -1,5 +1,5 @@
 //! The page: a summary, curves, settings, and what each network gets right and wrong. Text is
-//! escaped where it enters the template.
+//! escaped where it enters the template, and control characters in the page as a whole.
 
 use std::error::Error;
 
@@ -9,11 +9,12 @@ use plotters::style::RGBColor;
 use toml::Value;
 
 use crate::{
-    console::thousands,
+    console::{self, thousands},
     plots::{self, COLOURS},
     report::{Run, findings::Findings},
     run_dir::Metrics,
 };
+use tilewise::printable;
 
 /// What a run has to say in one row of a table.
 type Figure<'a> = &'a dyn Fn(&Run) -> Option<String>;
@@ -56,7 +57,7 @@ pub(super) fn page(runs: &[Run]) -> Result<String, Box<dyn Error>> {
             }
         }
     };
-    Ok(page.into_string())
+    Ok(printable::lines(&page.into_string()).into_owned())
 }
 
 fn lead(runs: &[Run]) -> String {
@@ -124,7 +125,7 @@ fn summary(runs: &[Run]) -> Markup {
         }),
         ("Parameters", &|run| Some(thousands(run.findings.as_ref().ok()?.parameters as f64))),
         ("Instruction set, version", &|run| {
-            let text = |key: &str| Some(run.files.circumstances.get(key)?.as_str()?.to_owned());
+            let text = |key: &str| Some(console::name(run.files.circumstances.get(key)?.as_str()?));
             Some(format!("{}, {}", text("instruction-set")?, text("version")?))
         }),
     ];
@@ -174,8 +175,8 @@ fn settings(runs: &[Run]) -> Markup {
         }
     }
     let value = |run: &Run, key: &str| match run.files.settings.get(key) {
-        Some(Value::String(text)) => text.clone(),
-        Some(value) => value.to_string(),
+        Some(Value::String(text)) => console::name(text),
+        Some(value) => console::name(&value.to_string()),
         None => "–".to_owned(),
     };
     let (equal, different): (Vec<&str>, Vec<&str>) = keys
@@ -189,7 +190,7 @@ fn settings(runs: &[Run]) -> Markup {
                 }
                 tbody { @for key in keys {
                     tr {
-                        th scope="row" { code { (key) } }
+                        th scope="row" { code { (console::name(key)) } }
                         @for run in runs { td.figure { (value(run, key)) } }
                     }
                 } }

@@ -1,5 +1,5 @@
-//! `tilewise sweep`: trains with many settings, side by side or one after the other, drops those
-//! that fall behind, and goes on after a kill with what is left to do.
+//! `tilewise sweep`: trains with many settings, at the same time or one after the other, drops those
+//! that fall behind, and resumes after a kill or a signal with what is left to do.
 
 mod plot;
 mod results;
@@ -8,7 +8,8 @@ mod space;
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::{Mutex, atomic::AtomicBool},
+    process::ExitCode,
+    sync::Mutex,
 };
 
 use crate::{
@@ -17,24 +18,25 @@ use crate::{
     cores,
     dataset::Origin,
     options,
-    run_dir::{RunDir, RunFiles},
+    run_dir::{RunDir, RunFiles, remove},
+    run_lock::{RunLock, SWEEP, TRIAL},
+    shutdown::{self, Shutdown},
     train::{self, Job, TrainArgs},
 };
 use tilewise::{
     atomic_file,
     data::Cifar10,
     error::{Error, Result},
+    input_file,
 };
 
 use results::{Record, Results};
 use space::{Axis, Draws};
 
-/// Says which sweep a directory holds.
-const SWEEP: &str = "sweep.toml";
+/// Largest file of settings that is read.
+const MAX_SETTINGS_BYTES: u64 = 1 << 20;
 const TABLE: &str = "sweep.csv";
 const PICTURE: &str = "sweep.svg";
-/// What directories of trials begin with.
-const TRIAL: &str = "trial-";
 
 /// Arguments of `tilewise sweep`: what to try, and the flags of `train` for all trials. `--seed`
 /// also chooses the random settings, `--out` is needed.
@@ -60,6 +62,13 @@ pub struct SweepArgs {
     train: Given<TrainArgs>,
 }
 
+impl SweepArgs {
+    /// The text of an error, with settings named as they were given.
+    pub(super) fn message(&self, error: &Error) -> String {
+        self.train.message(error)
+    }
+}
+
 /// Settings to train with.
 struct Trial {
     /// From 1.
@@ -72,40 +81,49 @@ struct Trial {
 
 /// What all trials share.
 struct Sweep<'a> {
-    dir: &'a Path,
+    lock: &'a RunLock,
     trials: Vec<Trial>,
     origin: Origin,
     data: Cifar10,
     jobs: usize,
     threads: usize,
+    shutdown: Shutdown,
 }
 
-/// Runs `tilewise sweep`.
+/// Runs `tilewise sweep`. A signal ends it after the running trials have saved their checkpoints.
 ///
 /// # Errors
-/// [`Error::Setting`] if what is to be tried makes no sense, [`Error::File`] if the directory
-/// holds another sweep; as [`train::run`], except that a trial that diverges is a result.
-pub fn run(args: &SweepArgs) -> Result<()> {
+/// [`Error::Settings`] if what is to be tried makes no sense, [`Error::File`] if the directory
+/// holds another sweep or another process trains in it; as [`train::run`], except that a trial
+/// that diverges is a result.
+pub fn run(args: &SweepArgs) -> Result<ExitCode> {
     let given = args.train.settings()?;
     if given.contains_key("resume") {
-        let expected = "not given: the same command again goes on with a sweep";
-        return Err(Error::setting("resume", "a directory", expected));
+        let detail = "--resume cannot be used with a sweep: run the same command again to \
+                      continue it";
+        return Err(Error::Settings { detail: detail.into() });
     }
     let (common, _) = train::parse(&given)?;
     let dir = common.out.as_deref();
-    let dir = dir.ok_or_else(|| Error::setting("out", "none", "a directory for the trials"))?;
+    let missing =
+        || Error::Settings { detail: "--out DIR is missing, the directory for the trials".into() };
+    let dir = dir.ok_or_else(missing)?;
     let flags = Flags::new();
     let axes = axes(args, &flags)?;
     let draws = Draws { seed: common.seed, trials: args.trials };
     let trials = trials(dir, &axes, draws, &given, &flags)?;
     let rungs = rungs(trials.len(), common.epochs, args.halving);
 
+    let shutdown = Shutdown::on_signals()?;
     let mut console = Console::new(common.quiet);
-    let mut results = open(dir, args, &given, common.overwrite)?;
+    let lock = RunLock::take(dir)?;
+    let wanted = identity(args, &given);
+    let mut results = open(dir, &wanted, &trials, &rungs, common.overwrite)?;
     let origin = common.dataset.find(&console)?;
     let data = origin.load()?;
     let threads = common.threads.unwrap_or_else(|| if args.jobs == 1 { cores() } else { 1 });
-    let sweep = Sweep { dir, trials, origin, data, jobs: args.jobs, threads };
+    shutdown.begin();
+    let sweep = Sweep { lock: &lock, trials, origin, data, jobs: args.jobs, threads, shutdown };
     let names: Vec<&str> = axes.iter().map(|axis| axis.key.as_str()).collect();
     console.line(format_args!(
         "{} trials of {}; {} at a time; {} of them trained before",
@@ -120,6 +138,15 @@ pub fn run(args: &SweepArgs) -> Result<()> {
             console.line(format_args!("{} trials to epoch {epochs}", left.len()))?;
         }
         results = sweep.train(&left, epochs, results, &mut console)?;
+        let missing = |trial: &&&Trial| results.get(trial.number, epochs).is_none();
+        let missing = left.iter().filter(missing).count();
+        if missing > 0 {
+            return Ok(shutdown::interrupted(&format!(
+                "interrupted with {missing} of {} trials to train to epoch {epochs}; the same \
+                 command resumes\n",
+                left.len(),
+            )));
+        }
         if rung + 1 < rungs.len() {
             left = better_half(left, epochs, &results);
         }
@@ -133,7 +160,8 @@ pub fn run(args: &SweepArgs) -> Result<()> {
     let picture = plot::picture(&axes, &ranking);
     write(PICTURE, &picture.map_err(|error| Error::file(dir.join(PICTURE), error.to_string()))?)?;
     print(&results::table(&names, &ranking))?;
-    print(&format!("written to {}: {TABLE}, {PICTURE}, {TRIAL}*\n", dir.display()))
+    print(&format!("written to {}: {TABLE}, {PICTURE}, {TRIAL}*\n", dir.display()))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// What is varied: the grid's settings, then the random ones.
@@ -141,18 +169,21 @@ fn axes(args: &SweepArgs, flags: &Flags<TrainArgs>) -> Result<Vec<Axis>> {
     let mut axes: Vec<Axis> = Vec::new();
     let texts = args.grid.iter().map(|text| ("grid", text));
     for (name, text) in texts.chain(args.random.iter().map(|text| ("random", text))) {
+        let wrong = |detail: String| Error::Settings { detail: format!("--{name} {detail}") };
         let axis = if name == "grid" { Axis::grid(text, flags) } else { Axis::random(text, flags) };
-        let axis = axis.map_err(|detail| Error::setting(name, text, detail))?;
-        if axes.iter().any(|other| other.key == axis.key) {
-            return Err(Error::setting(name, text, "each setting once"));
+        let axis = axis.map_err(wrong)?;
+        let key = &axis.key;
+        if axes.iter().any(|other| other.key == *key) {
+            return Err(wrong(format!("{key}: given twice; expected each setting once")));
         }
-        if args.halving && axis.key == "epochs" {
-            return Err(Error::setting(name, text, "epochs for all trials alike with --halving"));
+        if args.halving && key == "epochs" {
+            return Err(wrong("epochs: cannot be varied with --halving".into()));
         }
         axes.push(axis);
     }
     if axes.is_empty() {
-        return Err(Error::setting("grid", "none", "at least one --grid or --random"));
+        let detail = "nothing to vary: expected at least one --grid or --random".into();
+        return Err(Error::Settings { detail });
     }
     Ok(axes)
 }
@@ -166,13 +197,13 @@ fn trials(
     flags: &Flags<TrainArgs>,
 ) -> Result<Vec<Trial>> {
     let points = space::points(axes, draws, flags);
-    let points = points.map_err(|detail| Error::setting("random", "a draw", detail))?;
+    let points = points.map_err(|detail| Error::Settings { detail })?;
     let width = points.len().to_string().len().max(3);
     let trial = |(number, own): (usize, Settings)| {
         let mut all = flags.merge(&own, given.clone());
         let out = dir.join(format!("{TRIAL}{number:0width$}")).to_string_lossy().into_owned();
         all.insert("out".into(), out.into());
-        // Of a trial that was broken off.
+        // Of a trial that was killed.
         all.insert("overwrite".into(), true.into());
         train::parse(&all)?;
         Ok(Trial { number, own, all })
@@ -202,14 +233,50 @@ fn better_half<'t>(trials: Vec<&'t Trial>, epochs: usize, results: &Results) -> 
     ranked.into_iter().map(|(_, trial)| trial).collect()
 }
 
-/// The results in a directory: none in a new one, those so far of the same sweep.
-fn open(dir: &Path, args: &SweepArgs, given: &Settings, overwrite: bool) -> Result<Results> {
-    fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
+/// The results in a directory: none in a new one, those so far of the same sweep. `rungs` are the
+/// epochs after which its trials are recorded.
+fn open(
+    dir: &Path,
+    wanted: &str,
+    trials: &[Trial],
+    rungs: &[usize],
+    overwrite: bool,
+) -> Result<Results> {
+    if let Some(name) = RunDir::file_in(dir)? {
+        let detail = format!("holds {name} of a training run; choose another --out");
+        return Err(Error::file(dir, detail));
+    }
     atomic_file::check_writable(dir)?;
     let path = dir.join(SWEEP);
-    let mut wanted = given.clone();
+    let is_there = path.try_exists().map_err(Error::io("read", &path))?;
+    if is_there && !overwrite {
+        let found = input_file::read_text(&path, MAX_SETTINGS_BYTES)?;
+        if found == wanted {
+            return Results::read(dir, trials, rungs);
+        }
+        let detail = "holds another sweep; --overwrite replaces it, another --out keeps it";
+        return Err(Error::file(dir, detail));
+    }
+    // First no results, then no trials, then another sweep: a kill in between leaves the earlier
+    // sweep with less done, and never results of trials that are not there.
+    let results = Results::new(dir)?;
+    if is_there {
+        for trial in trial_dirs(dir)? {
+            fs::remove_dir_all(&trial).map_err(Error::io("remove", &trial))?;
+        }
+        for name in [TABLE, PICTURE] {
+            remove(dir.join(name))?;
+        }
+    }
+    atomic_file::write(&path, |file| file.write_all(wanted.as_bytes()))?;
+    Ok(results)
+}
+
+/// What [`SWEEP`] says: all that the results depend on.
+fn identity(args: &SweepArgs, given: &Settings) -> String {
+    let mut identity = given.clone();
     // None of these changes a result.
-    wanted.retain(|key, _| {
+    identity.retain(|key, _| {
         !["out", "overwrite", "quiet", "threads", "checkpoint-every"].contains(&key)
     });
     let list = |texts: &[String]| toml::Value::from(texts.to_vec());
@@ -219,25 +286,9 @@ fn open(dir: &Path, args: &SweepArgs, given: &Settings, overwrite: bool) -> Resu
         ("trials", (args.trials as i64).into()),
         ("halving", args.halving.into()),
     ] {
-        wanted.insert(key.into(), value);
+        identity.insert(key.into(), value);
     }
-    let wanted = wanted.to_string();
-    let is_there = path.try_exists().map_err(Error::io("read", &path))?;
-    if is_there && !overwrite {
-        let found = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-        if found == wanted {
-            return Results::read(dir);
-        }
-        let detail = "holds another sweep; --overwrite replaces it, another --out keeps it";
-        return Err(Error::file(dir, detail));
-    }
-    let earlier = if is_there { trial_dirs(dir)? } else { Vec::new() };
-    for trial in earlier {
-        fs::remove_dir_all(&trial).map_err(Error::io("remove", &trial))?;
-    }
-    let results = Results::new(dir)?;
-    atomic_file::write(&path, |file| file.write_all(wanted.as_bytes()))?;
-    Ok(results)
+    identity.to_string()
 }
 
 /// The directories of trials.
@@ -251,7 +302,7 @@ fn trial_dirs(dir: &Path) -> Result<Vec<PathBuf>> {
 }
 
 impl Sweep<'_> {
-    /// Trains what is not in the results, up to the end of epoch `epochs`.
+    /// Trains what is not in the results, up to the end of epoch `epochs` or to a signal.
     fn train(
         &self,
         trials: &[&Trial],
@@ -266,13 +317,15 @@ impl Sweep<'_> {
         let console = &*console;
         let work = || {
             loop {
-                let next = lock(&queue).next();
+                let next = lock(&queue).next().filter(|_| !self.shutdown.is_requested());
                 let Some(trial) = next.filter(|_| lock(&state).1.is_ok()) else { return };
                 let trained = self.train_one(trial, epochs);
                 let (results, outcome) = &mut *lock(&state);
                 let recorded = trained.and_then(|record| {
-                    console.line(record.line(self.trials.len()))?;
-                    results.add(record)
+                    let Some(record) = record else { return Ok(()) };
+                    let line = record.line(self.trials.len());
+                    results.add(record)?;
+                    console.line(line)
                 });
                 if outcome.is_ok() {
                     *outcome = recorded;
@@ -290,8 +343,14 @@ impl Sweep<'_> {
         outcome.map(|()| results)
     }
 
-    fn train_one(&self, trial: &Trial, epochs: usize) -> Result<Record> {
+    /// Trains up to the end of epoch `epochs`. No record if a signal came first.
+    fn train_one(&self, trial: &Trial, epochs: usize) -> Result<Option<Record>> {
         let (args, settings) = train::parse(&trial.all)?;
+        let dir = args.out.as_deref().unwrap_or(self.lock.path());
+        let lock = self.lock.take_trial(dir)?;
+        // What somebody has trained further by hand, or whose metrics are damaged, is trained anew.
+        let resume = RunDir::has_checkpoint(dir)
+            && RunFiles::read(dir).is_ok_and(|files| files.epochs.len() <= epochs);
         let job = Job {
             args: &args,
             settings: &settings,
@@ -299,16 +358,17 @@ impl Sweep<'_> {
             data: &self.data,
             threads: self.threads,
             stop_after: Some(epochs),
-            resume: args.out.as_deref().is_some_and(RunDir::has_checkpoint),
-            interrupted: &AtomicBool::new(false),
+            lock: Some(&lock),
+            resume,
+            shutdown: &self.shutdown,
         };
         let diverged = match train::train(job, &mut Console::new(true)) {
+            Ok(outcome) if outcome.is_interrupted() => return Ok(None),
             Ok(_) => false,
             Err(Error::Diverged { .. }) => true,
             Err(error) => return Err(error),
         };
-        let dir = args.out.as_deref().unwrap_or(self.dir);
-        Ok(Record::new(trial, epochs, &RunFiles::read(dir)?, diverged, dir))
+        Ok(Some(Record::new(trial, epochs, &RunFiles::read(dir)?, diverged, dir)))
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::{
     fmt::Write as _,
-    fs,
     path::{Path, PathBuf},
 };
 
@@ -10,15 +9,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::{Settings, word},
+    console::decimal,
     run_dir::RunFiles,
     sweep::Trial,
 };
 use tilewise::{
     atomic_file,
     error::{Error, Result},
+    input_file,
 };
 
 const TRIALS: &str = "trials.jsonl";
+/// Largest file of records that is read: some 500,000 trials.
+const MAX_BYTES: u64 = 256 << 20;
 
 /// A trial that was trained up to some epoch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -100,19 +103,50 @@ impl Results {
         Ok(results)
     }
 
-    /// Reads the records of a sweep that was begun.
+    /// Reads the records of a sweep that was begun, of these trials after these epochs. A last
+    /// line that was cut is dropped: its trial is trained again.
     ///
     /// # Errors
-    /// [`Error::Io`] if they cannot be read, [`Error::File`] if they are none.
-    pub(super) fn read(dir: &Path) -> Result<Self> {
+    /// [`Error::Io`] if they cannot be read, [`Error::File`] if they are not those of the sweep.
+    pub(super) fn read(dir: &Path, trials: &[Trial], rungs: &[usize]) -> Result<Self> {
         let path = dir.join(TRIALS);
-        let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-        let record = |(number, line): (usize, &str)| {
-            serde_json::from_str(line)
-                .map_err(|error| Error::file(&path, format!("line {}: {error}", number + 1)))
+        let text = input_file::read_text(&path, MAX_BYTES)?;
+        let mut results = Self { path, records: Vec::new() };
+        for (number, line) in (1..).zip(text.split_inclusive('\n')) {
+            let wrong = match serde_json::from_str(line) {
+                Ok(record) => match results.check(&record, trials, rungs) {
+                    Ok(()) => {
+                        results.records.push(record);
+                        continue;
+                    }
+                    Err(detail) => detail,
+                },
+                Err(_) if !line.ends_with('\n') => continue,
+                Err(error) => error.to_string(),
+            };
+            let detail =
+                format!("line {number}: {wrong}; remove the line to train its trial again");
+            return Err(Error::file(&results.path, detail));
+        }
+        Ok(results)
+    }
+
+    /// Checks that a record is one of the sweep, beside those so far.
+    fn check(&self, record: &Record, trials: &[Trial], rungs: &[usize]) -> Result<(), String> {
+        let Record { trial: number, epochs, settings, .. } = record;
+        let Some(trial) = trials.iter().find(|trial| trial.number == *number) else {
+            return Err(format!("trial {number}, expected one from 1 to {}", trials.len()));
         };
-        let records = text.lines().enumerate().map(record).collect::<Result<_>>()?;
-        Ok(Self { path, records })
+        if trial.own != *settings {
+            return Err(format!("trial {number} has other settings than the sweep gives it"));
+        }
+        if !rungs.contains(epochs) {
+            return Err(format!("trial {number} after {epochs} epochs, expected one of {rungs:?}"));
+        }
+        if self.get(*number, *epochs).is_some() {
+            return Err(format!("a second record of trial {number} after {epochs} epochs"));
+        }
+        Ok(())
     }
 
     /// Adds a record, on disk as well.
@@ -159,11 +193,7 @@ const COLUMNS: [&str; 7] =
     ["epochs", "val_acc", "best_epoch", "train_acc", "loss", "seconds", "diverged"];
 
 fn columns(record: &Record) -> [String; 7] {
-    let number = |number: Option<f64>| match number {
-        None => String::new(),
-        Some(x) if x.abs() < 1e6 => format!("{x:.4}"),
-        Some(x) => format!("{x:.3e}"),
-    };
+    let number = |number: Option<f64>| number.map_or_else(String::new, |x| decimal(x, 4));
     [
         record.epochs.to_string(),
         number(record.val_acc),

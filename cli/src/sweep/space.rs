@@ -10,7 +10,10 @@ use crate::{
 };
 
 /// Settings that belong to the sweep as a whole.
-const COMMON: [&str; 3] = ["data", "synthetic", "threads"];
+const COMMON: [&str; 7] = ["data", "synthetic", "threads", "out", "overwrite", "quiet", "resume"];
+/// Most trials of a sweep, and most values of a setting. All are kept in memory and checked before
+/// the first is trained.
+const MAX_TRIALS: usize = 10_000;
 
 /// A setting that is varied.
 #[derive(Debug, PartialEq)]
@@ -60,51 +63,91 @@ impl Axis {
         };
         let Some((low, high)) = ends.split_once("..") else {
             if log {
-                return Err("log:LOW..HIGH".into());
+                return Err(format!("{key}={range}: expected {key}=log:LOW..HIGH"));
             }
             return Ok(Self {
                 key: key.to_owned(),
                 values: Values::Choice(values(key, ends, flags)?),
             });
         };
+        let wrong = |expected: &str| Err(format!("{key}={range}: expected {expected}"));
+        let Some(whole) = flags.is_whole(key) else {
+            return wrong("a list of values: only numbers have ranges");
+        };
         for end in [low, high] {
             flags.value(key, end)?;
         }
-        let whole = flags.is_whole(key).ok_or("a list of values: this setting is no number")?;
-        let number = |end: &str| end.parse::<f64>().map_err(|_| format!("{end:?} to be a number"));
-        let (low, high) = (number(low)?, number(high)?);
+        let (Ok(low), Ok(high)) = (low.parse::<f64>(), high.parse::<f64>()) else {
+            return wrong("a number on either side of `..`");
+        };
         if low >= high {
-            return Err("the smaller number first".into());
+            return wrong("the smaller number first");
         }
         if log && low <= 0.0 {
-            return Err("numbers above 0 on a logarithmic scale".into());
+            return wrong("numbers above 0 on a logarithmic scale");
         }
         Ok(Self { key: key.to_owned(), values: Values::Range { low, high, log, whole } })
     }
 }
 
 fn parts(text: &str) -> Result<(&str, &str), String> {
-    let (key, values) = text.split_once('=').ok_or("FLAG=VALUES")?;
+    let Some((key, values)) = text.split_once('=') else {
+        return Err(format!("{text:?}: expected FLAG=VALUES, as in lr=0.1,0.2"));
+    };
     if COMMON.contains(&key) {
-        return Err("a setting that trials can differ in".into());
+        return Err(format!("{key}: cannot be varied, it is the same for all trials"));
     }
     Ok((key, values))
 }
 
 fn values(key: &str, list: &str, flags: &Flags<TrainArgs>) -> Result<Vec<Value>, String> {
+    let count = list.split(',').count();
+    if count > MAX_TRIALS {
+        return Err(format!("{key}: {count} values, expected at most {MAX_TRIALS}"));
+    }
     list.split(',').map(|text| flags.value(key, text)).collect()
+}
+
+/// The number of trials.
+///
+/// # Errors
+/// The number, if it is too large.
+fn count(axes: &[Axis], draws: Draws) -> Result<usize, String> {
+    let mut factors: Vec<(String, usize)> = Vec::new();
+    for axis in axes {
+        if let Values::Grid(values) = &axis.values {
+            factors.push((format!("{} values of {}", values.len(), axis.key), values.len()));
+        }
+    }
+    if factors.len() < axes.len() {
+        factors.push((format!("--trials {}", draws.trials), draws.trials));
+    }
+    let product = factors.iter().try_fold(1, |all: usize, (_, count)| all.checked_mul(*count));
+    match product {
+        Some(count) if count <= MAX_TRIALS => Ok(count),
+        other => {
+            let texts: Vec<&str> = factors.iter().map(|(text, _)| text.as_str()).collect();
+            let count =
+                other.map_or_else(|| format!("more than {}", usize::MAX), |n| n.to_string());
+            Err(format!(
+                "{count} trials ({}): expected at most {MAX_TRIALS} in a sweep",
+                texts.join(" x ")
+            ))
+        }
+    }
 }
 
 /// The settings of all trials: the last axis of the grid changes first, and each of its points
 /// has its draws one after another.
 ///
 /// # Errors
-/// A draw that the setting does not take.
+/// That there are too many, or a draw that the setting does not take.
 pub(super) fn points(
     axes: &[Axis],
     draws: Draws,
     flags: &Flags<TrainArgs>,
 ) -> Result<Vec<Settings>, String> {
+    let count = count(axes, draws)?;
     let mut points = vec![Settings::new()];
     for axis in axes {
         let Values::Grid(values) = &axis.values else { continue };
@@ -118,7 +161,7 @@ pub(super) fn points(
     if axes.iter().all(|axis| matches!(axis.values, Values::Grid(_))) {
         return Ok(points);
     }
-    let mut trials = Vec::new();
+    let mut trials = Vec::with_capacity(count);
     for point in &points {
         for _ in 0..draws.trials {
             let mut rng = ChaCha8Rng::seed_from_u64(draws.seed);
@@ -132,7 +175,7 @@ pub(super) fn points(
                         let number = draw(rng.random(), low, high, log);
                         let text =
                             if whole { format!("{:.0}", number) } else { number.to_string() };
-                        flags.value(&axis.key, &text)?
+                        flags.value(&axis.key, &text).map_err(|e| format!("--random {e}"))?
                     }
                 };
                 trial.insert(axis.key.clone(), value);
@@ -200,16 +243,24 @@ mod tests {
         let flags = Flags::new();
         for (text, expected) in [
             ("lr", "FLAG=VALUES"),
-            ("lt=1", "nearest known one is lr"),
-            ("lr=0.1,", "expected a number"),
-            ("lr=0", "finite number above 0"),
-            ("out=a,b", "no such setting"),
-            ("data=a", "trials can differ in"),
+            ("lt=1", "lt: unknown setting; did you mean \"lr\"?"),
+            ("learning_rate=1", "did you mean \"lr\"?"),
+            ("zzzz=1", "tilewise train --help"),
+            ("lr=0.1,", "lr=: expected a finite number above 0"),
+            ("lr=0", "lr=0: expected a finite number above 0"),
+            ("lr=1e400", "lr=1e400: expected"),
+            ("hidden=8,4-x", "hidden=4-x: expected a whole number above 0"),
+            ("flip=yes", "flip=yes: expected true or false"),
+            ("optimizer=adamax", "optimizer=adamax: expected one of sgd, "),
+            ("out=a,b", "out: cannot be varied"),
+            ("data=a", "data: cannot be varied"),
         ] {
             let message = Axis::grid(text, &flags).unwrap_err();
             assert!(message.contains(expected), "{text}: {message}");
+            assert!(message.matches("expected").count() < 2, "{text}: {message}");
         }
         for (text, expected) in [
+            ("optimizer=adam..sgd", "only numbers have ranges"),
             ("lr=1..0.1", "smaller number first"),
             ("dropout=log:0..0.5", "above 0"),
             ("dropout=0..2", "0 to below 1"),
@@ -219,5 +270,32 @@ mod tests {
             let message = Axis::random(text, &flags).unwrap_err();
             assert!(message.contains(expected), "{text}: {message}");
         }
+    }
+
+    #[test]
+    fn too_many_trials_are_refused_by_their_number_before_they_are_made() {
+        let flags = Flags::new();
+        let list: Vec<String> = (1..=200).map(|n: usize| n.to_string()).collect();
+        let grid = |key: &str| Axis::grid(&format!("{key}={}", list.join(",")), &flags).unwrap();
+        let random = Axis::random("lr=0.1..1", &flags).unwrap();
+        let refused = |axes: &[Axis], trials: usize| {
+            points(axes, Draws { seed: 0, trials }, &flags).unwrap_err()
+        };
+        let message = refused(&["seed", "hidden", "batch", "epochs"].map(grid), 1);
+        assert!(message.starts_with("1600000000 trials (200 values of seed x "), "{message}");
+        assert!(message.ends_with("at most 10000 in a sweep"), "{message}");
+        let message = refused(&[grid("seed"), random], 1_000_000_000);
+        assert!(message.contains("200000000000 trials"), "{message}");
+        assert!(message.contains("--trials 1000000000"), "{message}");
+        let random = Axis::random("lr=0.1..1", &flags).unwrap();
+        let message = refused(&[grid("seed"), random], usize::MAX);
+        assert!(message.contains(&format!("more than {}", usize::MAX)), "{message}");
+        let long = format!("seed={}", vec!["1"; MAX_TRIALS + 1].join(","));
+        let message = Axis::grid(&long, &flags).unwrap_err();
+        assert!(message.contains("10001 values"), "{message}");
+
+        let most = Draws { seed: 0, trials: 50 };
+        let axes = [grid("seed"), Axis::random("dropout=0..0.5", &flags).unwrap()];
+        assert_eq!(points(&axes, most, &flags).unwrap().len(), MAX_TRIALS);
     }
 }

@@ -1,6 +1,12 @@
 //! The program as people run it, on a small data set, for the tests of its subcommands.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -68,9 +74,48 @@ pub fn with_data() -> TempDir {
     dir
 }
 
+/// The lines of a run's `metrics.jsonl` without times.
+#[allow(dead_code, reason = "not every test of a subcommand looks at metrics")]
+pub fn metrics_without_times(dir: &Path) -> Vec<Value> {
+    let mut lines = metrics(dir);
+    for line in &mut lines {
+        let line = line.as_object_mut().unwrap();
+        line.remove("seconds").unwrap();
+        line.remove("images_per_s").unwrap();
+    }
+    lines
+}
+
 /// The lines of a run's `metrics.jsonl`.
 #[allow(dead_code, reason = "not every test of a subcommand looks at metrics")]
 pub fn metrics(dir: &Path) -> Vec<Value> {
     let text = fs::read_to_string(dir.join("metrics.jsonl")).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Starts the program; its output is collected.
+#[allow(dead_code, reason = "not every test of a subcommand has runs in the background")]
+pub fn start(dir: &TempDir, arguments: &[&str]) -> Child {
+    program(dir, arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Sends signals, one immediately after the other.
+#[allow(dead_code, reason = "not every test of a subcommand sends signals")]
+pub fn signal(child: &Child, names: &[&str]) {
+    let sent: Vec<String> =
+        names.iter().map(|name| format!("kill -{name} {}", child.id())).collect();
+    let sent = Command::new("sh").arg("-c").arg(sent.join(" && ")).status();
+    assert!(sent.unwrap().success());
+}
+
+/// Waits until a file has some lines.
+#[allow(dead_code, reason = "not every test of a subcommand has runs in the background")]
+pub fn wait_for_lines(file: &Path, count: usize) {
+    let begin = Instant::now();
+    let lines = || fs::read_to_string(file).map_or(0, |text| text.lines().count());
+    while lines() < count {
+        let in_time = begin.elapsed() < Duration::from_secs(60);
+        assert!(in_time, "no {count} lines in {}", file.display());
+        sleep(Duration::from_millis(1));
+    }
 }

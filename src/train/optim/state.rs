@@ -118,8 +118,9 @@ impl<T: Element> OptimizerState<T> {
     /// that is divided among the threads of the context.
     ///
     /// # Errors
-    /// [`Error::Setting`] if there is no such parameter or no step was begun; [`Error::Length`] if
-    /// the parameter or the gradient has another length.
+    /// [`Error::Setting`] if there is no such parameter, no step was begun, or the context has several
+    /// threads and the calling one is in no rayon pool; [`Error::Length`] if the parameter or the
+    /// gradient has another length.
     pub fn update(
         &mut self,
         context: &Context<T>,
@@ -134,12 +135,13 @@ impl<T: Element> OptimizerState<T> {
                 return Err(Error::Length { what, expected, found });
             }
         }
+        let tasks = context.tasks_for(expected)?;
         let rule = self.rule(settings);
         let slots = self.slots_of(number);
         let line = ALIGNMENT / size_of::<T>();
         divide(
             (parameters, gradient, slots),
-            context.tasks_for(expected),
+            tasks,
             &|(w, g, slots): (&mut [T], &[T], [&mut [T]; MAX_SLOTS]), left, parts| {
                 let at = cut(w.len(), line, left, parts);
                 let ((w1, w2), (g1, g2)) = (w.split_at_mut(at), g.split_at(at));
