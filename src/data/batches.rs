@@ -117,8 +117,7 @@ pub fn gather_labels(set: &ImageSet, indices: &[u32], out: &mut [u32]) -> Result
         return Err(Error::Length { what: "gathered labels", expected, found });
     }
     for (label, &index) in out.iter_mut().zip(indices) {
-        *label =
-            u32::from(*set.labels().get(index as usize).ok_or_else(|| no_picture(set, index))?);
+        *label = *set.labels().get(index as usize).ok_or_else(|| no_picture(set, index))?;
     }
     Ok(())
 }
