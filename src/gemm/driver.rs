@@ -25,10 +25,9 @@ use crate::{
         plan::{Blocking, Plan},
     },
     kernels::{
-        BlockFinish, BlockStart, Descent, DropoutMask, Element, Input, KernelSet, Momentum, Output,
-        Panels,
+        BlockFinish, BlockStart, Descent, DropoutMask, Element, KernelSet, Momentum, Panels,
     },
-    matrix::MatRef,
+    matrix::{MatMut, MatRef},
     threads::{cut, divide},
 };
 
@@ -59,7 +58,7 @@ pub(super) enum SharedFinish<'a, T: Element> {
 
 impl<'a, T: Element> SharedFinish<'a, T> {
     /// The finish, and the velocity of an update.
-    pub(super) fn split(finish: Finish<'a, T>) -> (Self, Option<Output<'a, T>>) {
+    pub(super) fn split(finish: Finish<'a, T>) -> (Self, Option<MatMut<'a, T>>) {
         // The gradient of `l2 w²` is `2 l2 w`.
         match finish {
             Finish::Store => (Self::Store, None),
@@ -71,7 +70,7 @@ impl<'a, T: Element> SharedFinish<'a, T> {
             }
             Finish::Momentum { velocity, learning_rate, momentum, nesterov, l2 } => {
                 let rule = Momentum { rate: learning_rate, decay: l2 + l2, momentum, nesterov };
-                (Self::Momentum(rule), Some(velocity.into()))
+                (Self::Momentum(rule), Some(velocity))
             }
         }
     }
@@ -79,8 +78,8 @@ impl<'a, T: Element> SharedFinish<'a, T> {
 
 /// A part of C, the velocity beside it, and the rows and columns it stands for.
 struct Band<'a, T> {
-    c: Output<'a, T>,
-    velocity: Option<Output<'a, T>>,
+    c: MatMut<'a, T>,
+    velocity: Option<MatMut<'a, T>>,
     rows: Range<usize>,
     cols: Range<usize>,
 }
@@ -113,7 +112,7 @@ impl<T: Element> Band<'_, T> {
     fn reborrow(&mut self) -> Band<'_, T> {
         Band {
             c: self.c.reborrow(),
-            velocity: self.velocity.as_mut().map(Output::reborrow),
+            velocity: self.velocity.as_mut().map(MatMut::reborrow),
             rows: self.rows.clone(),
             cols: self.cols.clone(),
         }
@@ -125,8 +124,8 @@ impl<T: Element> Product<'_, T> {
     /// the columns of B are added to `sums`.
     pub(super) fn run_packed(
         &self,
-        c: Output<'_, T>,
-        velocity: Option<Output<'_, T>>,
+        c: MatMut<'_, T>,
+        velocity: Option<MatMut<'_, T>>,
         mut sums: Option<&mut [T]>,
         scratch: &mut [T],
     ) {
@@ -267,8 +266,8 @@ impl<T: Element> Product<'_, T> {
     /// columns. Packing does not pay where a packed element would be used a few times only.
     pub(super) fn operands_in_place<'s>(
         &'s self,
-        c: &Output<'_, T>,
-    ) -> Option<(Input<'s, T>, Input<'s, T>)> {
+        c: &MatMut<'_, T>,
+    ) -> Option<(MatRef<'s, T>, MatRef<'s, T>)> {
         let (m, n) = (c.rows(), c.cols());
         let work = m.saturating_mul(n).saturating_mul(self.depth);
         let Blocking { in_place_lines, in_place_work, .. } = self.plan.blocking;
@@ -280,19 +279,19 @@ impl<T: Element> Product<'_, T> {
                     && c.col_stride() == 1
                     && (m.min(n) <= in_place_lines || work <= in_place_work) =>
             {
-                Some((a.part(0..m, 0..self.depth), b.part(0..n, 0..self.depth).t()))
+                Some((a.submatrix(0..m, 0..self.depth), b.submatrix(0..n, 0..self.depth).t()))
             }
             _ => None,
         }
     }
 
-    /// Computes `c` from operands in place: matrices, the columns of B and C side by side. Each
+    /// Computes `c` from operands in place: matrices, with contiguous rows of B and C. Each
     /// task has its band of rows, or of columns where those are more.
     pub(super) fn run_in_place(
         &self,
-        (a, b): (Input<'_, T>, Input<'_, T>),
-        c: Output<'_, T>,
-        velocity: Option<Output<'_, T>>,
+        (a, b): (MatRef<'_, T>, MatRef<'_, T>),
+        c: MatMut<'_, T>,
+        velocity: Option<MatMut<'_, T>>,
     ) {
         let whole = Band { rows: 0..c.rows(), cols: 0..c.cols(), c, velocity };
         let by_cols = whole.cols.len() > whole.rows.len();
@@ -313,8 +312,8 @@ impl<T: Element> Product<'_, T> {
                 let step = self.depth_in_place(rows.len(), cols.len());
                 for first in (0..self.depth.max(1)).step_by(step) {
                     let depth = first..self.depth.min(first + step);
-                    let a = a.part(rows.clone(), depth.clone());
-                    let b = b.part(depth.clone(), cols.clone());
+                    let a = a.submatrix(rows.clone(), depth.clone());
+                    let b = b.submatrix(depth.clone(), cols.clone());
                     let (start, finish) = self.epilogue(velocity, rows, cols, &depth);
                     self.kernels.block_in_place(a, b, c, start, finish);
                 }
@@ -323,7 +322,7 @@ impl<T: Element> Product<'_, T> {
     }
 
     /// Depth of the blocks of a band in place. Where few rows use each element of B only a few
-    /// times, speed is that of reading B: shallow blocks read whole rows of it, side by side.
+    /// times, speed is that of reading B: shallow blocks read whole rows of it.
     /// The sums of an update have nowhere to wait, so it takes the whole depth.
     fn depth_in_place(&self, rows: usize, cols: usize) -> usize {
         let update = matches!(self.finish, SharedFinish::Descent(_) | SharedFinish::Momentum(_));
@@ -341,7 +340,7 @@ impl<T: Element> Product<'_, T> {
     /// on from what stands in C, and the last finishes.
     fn epilogue<'b>(
         &self,
-        velocity: &'b mut Option<Output<'_, T>>,
+        velocity: &'b mut Option<MatMut<'_, T>>,
         rows: &Range<usize>,
         cols: &Range<usize>,
         depth: &Range<usize>,
@@ -366,12 +365,12 @@ impl<T: Element> Product<'_, T> {
                 BlockFinish::ReluDropout { mask, row: rows.start, col: cols.start, scale }
             }
             SharedFinish::Gate { activation, scale } => {
-                let activation = Input::from(activation).part(rows.clone(), cols.clone());
+                let activation = activation.submatrix(rows.clone(), cols.clone());
                 BlockFinish::Gate { activation, scale }
             }
             SharedFinish::Descent(rule) => BlockFinish::Descent(rule),
             SharedFinish::Momentum(rule) => {
-                let velocity = velocity.as_mut().map(Output::reborrow);
+                let velocity = velocity.as_mut().map(MatMut::reborrow);
                 let velocity = velocity.expect("an update with momentum has a velocity");
                 BlockFinish::Momentum { velocity, rule }
             }

@@ -35,7 +35,7 @@ pub enum Finish<'a, T: Copy> {
     /// `scale * sum` is stored where the activation is above 0, else 0: the gradient behind a
     /// rectifier.
     Gate {
-        /// Of the same shape as C, its columns side by side.
+        /// Of the same shape as C, with contiguous rows.
         activation: MatRef<'a, T>,
         /// Factor of what passes.
         scale: T,
@@ -51,7 +51,7 @@ pub enum Finish<'a, T: Copy> {
     /// As `Descent`, with a velocity: `v = -learning_rate g + momentum v; w = w + v`, or with
     /// `nesterov` instead `w = w + (-learning_rate g + momentum v)`.
     Momentum {
-        /// Of the same shape as C, its columns side by side; updated.
+        /// Of the same shape as C, with contiguous rows; updated.
         velocity: MatMut<'a, T>,
         /// Length of the step.
         learning_rate: T,
@@ -129,11 +129,11 @@ impl<'a, T: Float> Epilogue<'a, T> {
 
     /// An error unless all operands fit a C of the given shape and column stride.
     pub(super) fn check(&self, shape: (usize, usize), col_stride: isize) -> Result<()> {
-        let side_by_side = |what: &'static str, stride: isize| {
+        let contiguous = |what: &'static str, stride: isize| {
             if stride == 1 || shape.1 <= 1 {
                 Ok(())
             } else {
-                Err(Error::setting(what, stride, "1: columns side by side"))
+                Err(Error::setting(what, stride, "1: contiguous rows"))
             }
         };
         let lengths = [
@@ -151,11 +151,11 @@ impl<'a, T: Float> Epilogue<'a, T> {
             Finish::Store | Finish::Relu | Finish::ReluDropout { .. } => {}
             Finish::Gate { activation, .. } => {
                 activation.expect_shape("activation", shape)?;
-                side_by_side("column stride of the activation", activation.col_stride())?;
+                contiguous("column stride of the activation", activation.col_stride())?;
             }
             Finish::Momentum { velocity, .. } => {
                 velocity.expect_shape("velocity", shape)?;
-                side_by_side("column stride of the velocity", velocity.col_stride())?;
+                contiguous("column stride of the velocity", velocity.col_stride())?;
             }
             Finish::Descent { .. } => {}
         }
@@ -166,7 +166,7 @@ impl<'a, T: Float> Epilogue<'a, T> {
         if !matches!(self.finish, Finish::Store | Finish::Relu)
             || matches!(self.start, Start::Bias(_))
         {
-            side_by_side("column stride of C with this epilogue", col_stride)?;
+            contiguous("column stride of C with this epilogue", col_stride)?;
         }
         Ok(())
     }

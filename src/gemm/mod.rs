@@ -16,11 +16,12 @@ pub mod naive;
 mod operand;
 mod plan;
 
+pub use crate::kernels::GatheredRows;
 pub use backend::Backend;
 pub use blas::{dgemm, dgemm_with, sgemm, sgemm_with};
 pub use cache::Caches;
 pub use epilogue::{DropoutMask, Epilogue, Finish, Start};
-pub use operand::{GatheredRows, Operand, Packed};
+pub use operand::{Operand, Packed};
 pub use plan::Blocking;
 
 use std::{
@@ -31,7 +32,7 @@ use std::{
 use crate::{
     aligned::AlignedBuf,
     error::{Error, Result},
-    kernels::{Element, KernelSet, Output},
+    kernels::{Element, KernelSet},
     matrix::{MatMut, MatRef},
     simd::InstructionSet,
     threads::Threads,
@@ -238,8 +239,8 @@ impl<T: Element> Gemm<T> {
     ///
     /// # Errors
     /// [`Error::Shape`] or [`Error::Length`] if an operand or the scratch memory does not fit;
-    /// [`Error::Setting`] if C has its columns apart and the epilogue more than a factor and a
-    /// rectifier, if an operand was packed for other kernels or the other side, or if the backend
+    /// [`Error::Setting`] if the rows of C are not contiguous and the epilogue has more than a
+    /// factor and ReLU, if an operand was packed for other kernels or the other side, or if the backend
     /// cannot do what is asked for.
     pub fn run<'a>(
         &self,
@@ -268,7 +269,7 @@ impl<T: Element> Gemm<T> {
         let a = a.lines(self.kernels, Side::A, scale)?;
         let b = b.lines(self.kernels, Side::B, T::ONE)?;
         let depth = if alpha == T::ZERO { 0 } else { k };
-        self.execute(depth, a, b, c.into(), epilogue, scratch)
+        self.execute(depth, a, b, c.canonical(), epilogue, scratch)
     }
 
     /// A product whose operands fit: chooses the path and the tasks.
@@ -277,7 +278,7 @@ impl<T: Element> Gemm<T> {
         depth: usize,
         a: Lines<'_, T>,
         b: Lines<'_, T>,
-        c: Output<'_, T>,
+        c: MatMut<'_, T>,
         mut epilogue: Epilogue<'_, T>,
         scratch: &mut [T],
     ) -> Result<()> {
@@ -306,8 +307,8 @@ impl<T: Element> Gemm<T> {
         let sizes = (m, n, depth);
         let plan = Plan::new(self.kernels, self.blocking, tasks, sizes, whole_depth)?;
         if epilogue.b_sums.is_some() {
-            if !b.has_lines_side_by_side() {
-                let expected = "a B with its columns side by side, and not packed before";
+            if !b.has_contiguous_lines() {
+                let expected = "a B with contiguous rows, and not packed before";
                 return Err(Error::setting("sums of the columns of B", "asked for", expected));
             }
             plan.check_scratch(scratch)?;

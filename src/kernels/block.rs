@@ -130,7 +130,7 @@ unsafe fn tile_at<T: Float>(tiles: Tiles<T>, nr: usize, block: &Block<T>, i: usi
     }
 }
 
-/// Computes a tile of a C whose columns do not stand side by side.
+/// Computes a tile of a C whose rows are not contiguous.
 ///
 /// # Safety
 /// As for [`block`], for the tile's `shape`, of at most MAX_TILE.

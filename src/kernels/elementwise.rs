@@ -1,6 +1,6 @@
 //! Element-wise work, and the reductions, each with one fixed order of additions.
 
-use crate::{float::Float, kernels::operand::Output, simd::Isa};
+use crate::{float::Float, matrix::MatMut, simd::Isa};
 
 /// Partial sums of [`sum_of_squares`]: element i goes to sum i mod 16, whatever the vector width.
 const SUMS: usize = 16;
@@ -174,26 +174,18 @@ fn mix32(mut x: u32) -> u32 {
     x ^ (x >> 16)
 }
 
-/// `x * scale` where the mask keeps an element, else 0, in place. The rows of `x` are rows
-/// `first_row` and following of the masked matrix.
-///
-/// # Safety
-/// The columns of `x` stand side by side in memory.
+/// `x * scale` where the mask keeps an element, else 0, in place. The rows of `x`, which are
+/// contiguous, are rows `first_row` and following of the masked matrix.
 #[inline(always)]
-pub(crate) unsafe fn dropout<T: Float>(
+pub(crate) fn dropout<T: Float>(
     mask: DropoutMask,
     first_row: usize,
     scale: T,
-    x: &mut Output<'_, T>,
+    x: &mut MatMut<'_, T>,
 ) {
-    let (rows, cols, row_stride) = (x.rows(), x.cols(), x.row_stride());
-    for i in 0..rows {
+    for i in 0..x.rows() {
         let keys = mask.row_keys(first_row + i);
-        // SAFETY: row i of the matrix, whose columns stand side by side.
-        let row = unsafe {
-            let start = x.as_mut_ptr().offset(i as isize * row_stride);
-            std::slice::from_raw_parts_mut(start, cols)
-        };
+        let row = x.row_mut(i).expect("contiguous rows");
         for (j, value) in row.iter_mut().enumerate() {
             *value = if mask.keeps_with(keys, j) { *value * scale } else { T::ZERO };
         }

@@ -7,7 +7,6 @@ mod block;
 mod elementwise;
 #[cfg(feature = "matrixmultiply")]
 mod matrixmultiply;
-mod operand;
 mod pack;
 mod peak;
 mod table;
@@ -15,8 +14,8 @@ mod tile;
 mod update;
 
 pub use elementwise::DropoutMask;
-pub(crate) use operand::{Input, Output};
 pub(crate) use pack::Along;
+pub use pack::GatheredRows;
 pub use table::Element;
-pub(crate) use table::{BlockFinish, BlockStart, KernelSet, Panels, Pictures};
+pub(crate) use table::{BlockFinish, BlockStart, KernelSet, Panels};
 pub(crate) use update::{AdaGrad, Adam, Average, Descent, MAX_SLOTS, Momentum, RmsProp, Update};

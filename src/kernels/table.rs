@@ -4,21 +4,19 @@
 //! methods of `KernelSet` check lengths and call them. A set can only be had through
 //! [`Kernels::kernel_set`], which checks that the CPU has its instructions.
 
-use std::{hint::black_box, ops::Range};
+use std::hint::black_box;
 
-#[cfg(feature = "matrixmultiply")]
-use crate::matrix::{MatMut, MatRef};
 use crate::{
     error::Result,
     float::Float,
     kernels::{
         block::{Block, Tiles, block},
         elementwise::{self, DropoutMask},
-        operand::{Input, Output},
-        pack::{Along, Bytes, Packing, Strided, pack_elements},
+        pack::{Along, GatheredRows, Packing, Strided, pack_elements},
         tile::{Beside, Tile, TileFinish, TileStart},
         update::{self, Descent, MAX_SLOTS, Momentum, Update},
     },
+    matrix::{MatMut, MatRef},
     simd::InstructionSet,
 };
 
@@ -62,13 +60,13 @@ pub struct KernelSet<T: 'static> {
     multiply_adds_per_step: usize,
     multiply_adds: unsafe fn(usize) -> T,
     pack: unsafe fn(&Packing<T, Strided<T>>),
-    pack_bytes: unsafe fn(&Packing<T, Bytes<T>>),
+    pack_gathered: unsafe fn(&Packing<T, GatheredRows<'_, T>>),
     relu: unsafe fn(&[T], &mut [T]),
     gate: unsafe fn(&[T], &mut [T]),
     add_scaled: unsafe fn(T, &[T], &mut [T]),
     update: UpdateFn<T>,
     sum_of_squares: unsafe fn(&[T]) -> T,
-    dropout: unsafe fn(DropoutMask, usize, T, &mut Output<'_, T>),
+    dropout: unsafe fn(DropoutMask, usize, T, &mut MatMut<'_, T>),
 }
 
 /// A step of a rule with parameters, their gradient, and the slots.
@@ -104,25 +102,14 @@ pub(crate) enum BlockFinish<'a, T> {
         scale: T,
     },
     Gate {
-        activation: Input<'a, T>,
+        activation: MatRef<'a, T>,
         scale: T,
     },
     Descent(Descent<T>),
     Momentum {
-        velocity: Output<'a, T>,
+        velocity: MatMut<'a, T>,
         rule: Momentum<T>,
     },
-}
-
-/// Pictures chosen by index out of a store of bytes, normalised on the way: see
-/// `kernels::pack::Bytes`.
-pub(crate) struct Pictures<'a, T> {
-    pub(crate) store: &'a [u8],
-    pub(crate) features: Range<usize>,
-    pub(crate) indices: &'a [u32],
-    /// One for each feature of a picture.
-    pub(crate) scale: &'a [T],
-    pub(crate) shift: &'a [T],
 }
 
 impl<T: Float> KernelSet<T> {
@@ -147,10 +134,10 @@ impl<T: Float> KernelSet<T> {
 
     /// Packs `scale * x` into panels of `width` rows each; see `kernels::pack`. Packing the
     /// transposed matrix makes panels of columns. The elements of each row are added to `sums`,
-    /// one for each row, if they are given; then rows must stand side by side.
+    /// one for each row, if they are given; then the rows' elements of one column must be contiguous.
     pub(crate) fn pack_rows(
         &self,
-        x: Input<'_, T>,
+        x: MatRef<'_, T>,
         width: usize,
         scale: T,
         panels: &mut [T],
@@ -160,7 +147,7 @@ impl<T: Float> KernelSet<T> {
         assert!(panels.len() >= lines.next_multiple_of(width) * depth, "room for the panels");
         assert!(
             sums.as_ref().is_none_or(|sums| sums.len() == lines && x.row_stride() == 1),
-            "sums of lines side by side"
+            "sums of contiguous lines"
         );
         let (along, stride) = if x.row_stride() == 1 {
             (Along::Lines, x.col_stride())
@@ -187,54 +174,34 @@ impl<T: Float> KernelSet<T> {
         }
     }
 
-    /// Packs pictures into panels of `width`: the lines are pictures if `along` is
-    /// `Along::Depth`, features if it is `Along::Lines`.
-    pub(crate) fn pack_pictures(
+    /// Packs gathered rows into panels of `width`: lines are rows if `along` is `Along::Depth`,
+    /// columns if it is `Along::Lines`.
+    pub(crate) fn pack_gathered(
         &self,
-        x: Pictures<'_, T>,
+        x: GatheredRows<'_, T>,
         along: Along,
         width: usize,
         panels: &mut [T],
     ) {
         let (lines, depth) = match along {
-            Along::Depth => (x.indices.len(), x.features.len()),
-            Along::Lines => (x.features.len(), x.indices.len()),
+            Along::Depth => (x.rows(), x.cols()),
+            Along::Lines => (x.cols(), x.rows()),
         };
         assert!(panels.len() >= lines.next_multiple_of(width) * depth, "room for the panels");
-        let features = x.scale.len();
-        assert!(x.shift.len() == features && x.features.end <= features, "scales and shifts");
-        let pictures = x.store.len() / features.max(1);
-        assert!(x.indices.iter().all(|&index| (index as usize) < pictures), "pictures there are");
-        let packing = Packing {
-            source: Bytes {
-                store: x.store.as_ptr(),
-                features,
-                indices: x.indices.as_ptr(),
-                runs: x.indices.len(),
-                first: x.features.start,
-                scale: x.scale.as_ptr(),
-                shift: x.shift.as_ptr(),
-            },
-            along,
-            lines,
-            depth,
-            width,
-            dst: panels.as_mut_ptr(),
-            sums: std::ptr::null_mut(),
-        };
-        // SAFETY: all indices name pictures of the store, all features have scales and shifts,
-        // the panels have room; the CPU has the set.
-        unsafe { (self.pack_bytes)(&packing) }
+        let (dst, sums) = (panels.as_mut_ptr(), std::ptr::null_mut());
+        let packing = Packing { source: x, along, lines, depth, width, dst, sums };
+        // SAFETY: all gathered rows are in their store, the panels have room; the CPU has the set.
+        unsafe { (self.pack_gathered)(&packing) }
     }
 
     /// Computes `c` from packed blocks: `a` of `c.rows() x depth`, `b` of `depth x c.cols()`.
-    /// Anything beside C, a bias, and an update of C need its columns side by side.
+    /// Anything beside C, a bias, and an update of C need contiguous rows of C.
     pub(crate) fn block(
         &self,
         depth: usize,
         a: Panels<'_, T>,
         b: Panels<'_, T>,
-        c: &mut Output<'_, T>,
+        c: &mut MatMut<'_, T>,
         start: BlockStart<'_, T>,
         finish: BlockFinish<'_, T>,
     ) {
@@ -276,18 +243,18 @@ impl<T: Float> KernelSet<T> {
         unsafe { block(self.packed, Some(self.wide), &arguments) }
     }
 
-    /// Computes `c` from operands in place; the columns of B and of C stand side by side.
+    /// Computes `c` from operands in place; the rows of B and of C are contiguous.
     pub(crate) fn block_in_place(
         &self,
-        a: Input<'_, T>,
-        b: Input<'_, T>,
-        c: &mut Output<'_, T>,
+        a: MatRef<'_, T>,
+        b: MatRef<'_, T>,
+        c: &mut MatMut<'_, T>,
         start: BlockStart<'_, T>,
         finish: BlockFinish<'_, T>,
     ) {
         let (rows, cols, depth) = (c.rows(), c.cols(), a.cols());
         assert!((a.rows(), b.rows(), b.cols()) == (rows, depth, cols), "operands of a block");
-        assert!(b.col_stride() == 1 && c.col_stride() == 1, "columns side by side");
+        assert!(b.col_stride() == 1 && c.col_stride() == 1, "contiguous rows");
         if rows == 0 || cols == 0 {
             return;
         }
@@ -381,25 +348,25 @@ impl<T: Float> KernelSet<T> {
         mask: DropoutMask,
         first_row: usize,
         scale: T,
-        x: &mut Output<'_, T>,
+        x: &mut MatMut<'_, T>,
     ) {
-        assert!(x.col_stride() == 1 || x.cols() <= 1);
-        // SAFETY: columns side by side; the CPU has the set.
+        assert!(x.has_contiguous_rows(), "contiguous rows under a mask");
+        // SAFETY: contiguous rows; the CPU has the set.
         unsafe { (self.dropout)(mask, first_row, scale, x) }
     }
 }
 
 /// Start and finish for the first tile of `c`, if everything they read fits it.
 fn check_epilogue<T: Float>(
-    c: &Output<'_, T>,
+    c: &MatMut<'_, T>,
     start: BlockStart<'_, T>,
     finish: BlockFinish<'_, T>,
 ) -> (TileStart<T>, TileFinish<T>) {
-    let (shape, side_by_side) = ((c.rows(), c.cols()), c.col_stride() == 1);
+    let (shape, contiguous) = (c.shape(), c.col_stride() == 1);
     let start = match start {
         BlockStart::Zero => TileStart::Zero,
         BlockStart::Bias(bias) => {
-            assert!(bias.len() == shape.1 && side_by_side, "bias of the columns");
+            assert!(bias.len() == shape.1 && contiguous, "bias of the columns");
             TileStart::Bias(bias.as_ptr())
         }
         BlockStart::Load => TileStart::Load,
@@ -409,22 +376,22 @@ fn check_epilogue<T: Float>(
         BlockFinish::Store => TileFinish::Store,
         BlockFinish::Relu => TileFinish::Relu,
         BlockFinish::ReluDropout { mask, row, col, scale } => {
-            assert!(side_by_side, "columns side by side under a mask");
+            assert!(contiguous, "contiguous rows under a mask");
             TileFinish::ReluDropout { mask, row, col, scale }
         }
         BlockFinish::Gate { activation, scale } => {
-            let fits = (activation.rows(), activation.cols()) == shape;
-            assert!(fits && activation.col_stride() == 1 && side_by_side, "activation");
+            let fits = activation.shape() == shape;
+            assert!(fits && activation.col_stride() == 1 && contiguous, "activation");
             let (ptr, row_stride) = (activation.as_ptr(), activation.row_stride());
             TileFinish::Gate { activation: Beside { ptr, row_stride }, scale }
         }
         BlockFinish::Descent(rule) => {
-            assert!(side_by_side, "columns of weights side by side");
+            assert!(contiguous, "contiguous rows of weights");
             TileFinish::Descent(rule)
         }
         BlockFinish::Momentum { mut velocity, rule } => {
-            let fits = (velocity.rows(), velocity.cols()) == shape;
-            assert!(fits && velocity.col_stride() == 1 && side_by_side, "velocity");
+            let fits = velocity.shape() == shape;
+            assert!(fits && velocity.col_stride() == 1 && contiguous, "velocity");
             let (ptr, row_stride) = (velocity.as_mut_ptr(), velocity.row_stride());
             TileFinish::Momentum { velocity: Beside { ptr, row_stride }, rule }
         }
@@ -489,7 +456,7 @@ macro_rules! stamp {
                 multiply_adds_per_step: $chains * LANES,
                 multiply_adds,
                 pack,
-                pack_bytes,
+                pack_gathered,
                 relu,
                 gate,
                 add_scaled,
@@ -521,7 +488,7 @@ macro_rules! stamp {
                 unsafe { pack::pack(Token::new(), packing) }
             }
             $(#[$feature])?
-            unsafe fn pack_bytes(packing: &Packing<$t, Bytes<$t>>) {
+            unsafe fn pack_gathered(packing: &Packing<$t, GatheredRows<'_, $t>>) {
                 // SAFETY: see above.
                 unsafe { pack::pack(Token::new(), packing) }
             }
@@ -560,10 +527,9 @@ macro_rules! stamp {
                 mask: DropoutMask,
                 first_row: usize,
                 scale: $t,
-                x: &mut Output<'_, $t>,
+                x: &mut MatMut<'_, $t>,
             ) {
-                // SAFETY: see above.
-                unsafe { elementwise::dropout(mask, first_row, scale, x) }
+                elementwise::dropout(mask, first_row, scale, x)
             }
         }
     };

@@ -33,7 +33,7 @@ pub(crate) enum TileStart<T> {
     Scale(T),
 }
 
-/// Another matrix of the shape of C, at the tile's first element; columns side by side.
+/// Another matrix of the shape of C, at the tile's first element; its rows are contiguous.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Beside<P> {
     pub(crate) ptr: P,
@@ -102,7 +102,7 @@ pub(crate) struct Tile<T> {
     pub(crate) b_depth_stride: isize,
     /// Elements from one column of B to the one NR behind it.
     pub(crate) b_panel_stride: isize,
-    /// First element of C; columns side by side.
+    /// First element of C, whose rows are contiguous.
     pub(crate) c: *mut T,
     /// Elements from one row of C to the next.
     pub(crate) row_stride: isize,

@@ -57,11 +57,11 @@ impl Dropout {
         (self.probability > 0.0).then_some(mask)
     }
 
-    /// `x * scale` where an element is kept, else 0, in place. x is (batch, features), rows one
-    /// after another, columns side by side.
+    /// `x * scale` where an element is kept, else 0, in place. x is (batch, features), with
+    /// contiguous rows.
     ///
     /// # Errors
-    /// [`Error::Setting`] if columns stand apart.
+    /// [`Error::Setting`] if a row is not contiguous.
     pub fn forward<T: Element>(
         &self,
         gemm: &Gemm<T>,
@@ -70,9 +70,10 @@ impl Dropout {
     ) -> Result<()> {
         let Some(mask) = self.mask(position) else { return Ok(()) };
         if x.col_stride() != 1 && x.cols() > 1 {
-            return Err(Error::setting("column stride", x.col_stride(), "1: columns side by side"));
+            return Err(Error::setting("column stride", x.col_stride(), "1: contiguous rows"));
         }
-        elementwise::dropout(gemm, mask, self.scale(), x)
+        elementwise::dropout(gemm, mask, self.scale(), x);
+        Ok(())
     }
 
     /// The gradient of the input from that of the output, in place: the same mask and scale.

@@ -1,7 +1,6 @@
 //! Element-wise work and reductions on whole operands, divided among the tasks of a `Gemm`.
 
 use crate::{
-    error::Result,
     gemm::Gemm,
     kernels::{Average, DropoutMask, Element, Update},
     matrix::MatMut,
@@ -79,38 +78,17 @@ pub(crate) fn sum_of_squares<T: Element>(gemm: &Gemm<T>, x: &[T], partial: &mut 
     partial[..blocks].iter().map(|sum| sum.to_f64()).sum()
 }
 
-/// `x * scale` where the mask keeps an element, else 0, in place.
-pub(super) fn dropout<T: Element>(
-    gemm: &Gemm<T>,
-    mask: DropoutMask,
-    scale: T,
-    x: MatMut<'_, T>,
-) -> Result<()> {
+/// `x * scale` where the mask keeps an element, else 0, in place; the rows of x are contiguous.
+pub(super) fn dropout<T: Element>(gemm: &Gemm<T>, mask: DropoutMask, scale: T, x: MatMut<'_, T>) {
     let tasks = gemm.tasks_for(x.rows() * x.cols());
-    for_row_bands((0, x), tasks, &|(first_row, x): (usize, MatMut<'_, T>)| {
-        gemm.kernels().dropout(mask, first_row, scale, &mut x.into());
-    })
-}
-
-/// Runs `run` on bands of rows, each with the number of its first row.
-///
-/// # Errors
-/// As [`MatMut::split_rows`].
-fn for_row_bands<'a, T: Element>(
-    (first_row, x): (usize, MatMut<'a, T>),
-    tasks: usize,
-    run: &(impl Fn((usize, MatMut<'_, T>)) + Sync),
-) -> Result<()> {
-    if tasks <= 1 {
-        run((first_row, x));
-        return Ok(());
-    }
-    let left = tasks / 2;
-    let at = cut(x.rows(), 1, left, tasks);
-    let (upper, lower) = x.split_rows(at)?;
-    let (first, second) = rayon::join(
-        || for_row_bands((first_row, upper), left, run),
-        || for_row_bands((first_row + at, lower), tasks - left, run),
+    divide(
+        (0, x),
+        tasks,
+        &|(first_row, x): (usize, MatMut<'_, T>), left, parts| {
+            let at = cut(x.rows(), 1, left, parts);
+            let (upper, lower) = x.split_rows(at);
+            ((first_row, upper), (first_row + at, lower))
+        },
+        &|(first_row, mut x)| gemm.kernels().dropout(mask, first_row, scale, &mut x),
     );
-    first.and(second)
 }

@@ -12,10 +12,10 @@ use crate::{
 pub struct Relu;
 
 impl Relu {
-    /// `out = max(x, 0)`. Both are (batch, features) with their columns side by side.
+    /// `out = max(x, 0)`. Both are (batch, features) with contiguous rows.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the shapes differ, [`Error::Setting`] if columns stand apart.
+    /// [`Error::Shape`] if the shapes differ, [`Error::Setting`] if a row is not contiguous.
     pub fn forward<T: Element>(
         &self,
         gemm: &Gemm<T>,
@@ -24,19 +24,19 @@ impl Relu {
     ) -> Result<()> {
         out.expect_shape("output of a rectifier", x.shape())?;
         for i in 0..x.rows() {
-            let apart = || columns_apart(x.col_stride());
-            let row = x.row(i).ok_or_else(apart)?;
-            gemm.kernels().relu(row, out.row_mut(i).ok_or_else(apart)?);
+            let problem = || not_contiguous(x.col_stride());
+            let row = x.row(i).ok_or_else(problem)?;
+            gemm.kernels().relu(row, out.row_mut(i).ok_or_else(problem)?);
         }
         Ok(())
     }
 
     /// The gradient of the input from that of the output, in place: 0 where `activation`, the
     /// input or the output of the forward pass, is not above 0. Both are (batch, features) with
-    /// their columns side by side.
+    /// contiguous rows.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the shapes differ, [`Error::Setting`] if columns stand apart.
+    /// [`Error::Shape`] if the shapes differ, [`Error::Setting`] if a row is not contiguous.
     pub fn backward<T: Element>(
         &self,
         gemm: &Gemm<T>,
@@ -45,14 +45,14 @@ impl Relu {
     ) -> Result<()> {
         gradient.expect_shape("gradient of a rectifier", activation.shape())?;
         for i in 0..activation.rows() {
-            let apart = || columns_apart(activation.col_stride());
-            let row = activation.row(i).ok_or_else(apart)?;
-            gemm.kernels().gate(row, gradient.row_mut(i).ok_or_else(apart)?);
+            let problem = || not_contiguous(activation.col_stride());
+            let row = activation.row(i).ok_or_else(problem)?;
+            gemm.kernels().gate(row, gradient.row_mut(i).ok_or_else(problem)?);
         }
         Ok(())
     }
 }
 
-fn columns_apart(stride: isize) -> Error {
-    Error::setting("column stride", stride, "1: columns side by side")
+fn not_contiguous(stride: isize) -> Error {
+    Error::setting("column stride", stride, "1: contiguous rows")
 }
