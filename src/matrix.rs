@@ -241,6 +241,19 @@ impl<'a, T: Copy> MatRef<'a, T> {
         Some(unsafe { slice::from_raw_parts(first, self.layout.cols) })
     }
 
+    /// Rows `0..at` and rows `at..`; `at` is cut to the number of rows.
+    pub fn split_rows(self, at: usize) -> (Self, Self) {
+        let (upper, place, lower) = self.layout.split_rows(at);
+        let origin = self.origin.wrapping_offset(place);
+        (Self { layout: upper, ..self }, Self { origin, layout: lower, ..self })
+    }
+
+    /// Columns `0..at` and columns `at..`; `at` is cut to the number of columns.
+    pub fn split_cols(self, at: usize) -> (Self, Self) {
+        let (left, right) = self.t().split_rows(at);
+        (left.t(), right.t())
+    }
+
     /// The part in the given rows and columns, which lie inside of the matrix.
     ///
     /// # Panics

@@ -9,18 +9,17 @@ pub mod backend;
 pub(crate) mod blas;
 mod cache;
 mod driver;
-pub mod epilogue;
 #[cfg(feature = "matrixmultiply")]
 mod matrixmultiply;
 pub mod naive;
 mod operand;
 mod plan;
 
-pub use crate::kernels::GatheredRows;
+pub use crate::kernels::{GatheredRows, epilogue};
 pub use backend::Backend;
 pub use blas::{dgemm, dgemm_with, sgemm, sgemm_with};
 pub use cache::Caches;
-pub use epilogue::{DropoutMask, Epilogue, Finish, Start};
+pub use epilogue::{Companion, Companions, DropoutMask, Epilogue, Finish, Rule, Start, Update};
 pub use operand::{Operand, Packed};
 pub use plan::Blocking;
 
@@ -37,7 +36,7 @@ use crate::{
     simd::InstructionSet,
     threads::Threads,
 };
-use driver::{Product, SharedFinish};
+use driver::Product;
 use operand::{Lines, Side};
 use plan::Plan;
 
@@ -282,7 +281,7 @@ impl<T: Element> Gemm<T> {
         mut epilogue: Epilogue<'_, T>,
         scratch: &mut [T],
     ) -> Result<()> {
-        let (symmetric, whole_depth) = (epilogue.is_symmetric(), epilogue.is_update());
+        let (symmetric, is_update) = (epilogue.is_symmetric(), epilogue.is_update());
         // Tiles are written by rows; a C stored by columns is computed transposed. So is a thin C
         // of an A stored by columns, which then fills whole vectors; several tasks do better with
         // its many rows.
@@ -305,8 +304,8 @@ impl<T: Element> Gemm<T> {
         let worthwhile = (work / MULTIPLY_ADDS_PER_TASK).max(read / OPERAND_ELEMENTS_PER_TASK);
         let tasks = self.threads.tasks().min(worthwhile).max(1);
         let sizes = (m, n, depth);
-        let plan = Plan::new(self.kernels, self.blocking, tasks, sizes, whole_depth)?;
-        if epilogue.b_sums.is_some() {
+        let plan = Plan::new(self.kernels, self.blocking, tasks, sizes, is_update)?;
+        if epilogue.column_sums.is_some() {
             if !b.has_contiguous_lines() {
                 let expected = "a B with contiguous rows, and not packed before";
                 return Err(Error::setting("sums of the columns of B", "asked for", expected));
@@ -314,19 +313,16 @@ impl<T: Element> Gemm<T> {
             plan.check_scratch(scratch)?;
             epilogue.start_sums();
         }
-        let Epilogue { start, finish, b_sums } = epilogue;
-        let (finish, velocity) = SharedFinish::split(finish);
-        let kernels = self.kernels;
-        let pack_clock = self.pack_clock;
-        let product = Product { kernels, plan, tasks, depth, a, b, start, finish, pack_clock };
-        if b_sums.is_none()
+        let (kernels, pack_clock) = (self.kernels, self.pack_clock);
+        let product = Product { kernels, plan, tasks, depth, a, b, is_update, pack_clock };
+        if epilogue.column_sums.is_none()
             && let Some(operands) = product.operands_in_place(&c)
         {
-            product.run_in_place(operands, c, velocity);
+            product.run_in_place(operands, c, epilogue);
             return Ok(());
         }
         plan.check_scratch(scratch)?;
-        product.run_packed(c, velocity, b_sums, scratch);
+        product.run_packed(c, epilogue, scratch);
         Ok(())
     }
 }

@@ -11,10 +11,12 @@ use crate::{
     float::Float,
     kernels::{
         block::{Block, Tiles, block},
-        elementwise::{self, DropoutMask},
+        dropout::{DropoutMask, dropout},
+        elementwise,
+        epilogue::{Companion, Epilogue, MAX_COMPANIONS},
         pack::{Along, GatheredRows, Packing, Strided, pack_elements},
-        tile::{Beside, Tile, TileFinish, TileStart},
-        update::{self, Descent, MAX_SLOTS, Momentum, Update},
+        tile::{FinishFn, Tile},
+        update::{self, Average, MAX_SLOTS, Parameters, RawRows, Update},
     },
     matrix::{MatMut, MatRef},
     simd::InstructionSet,
@@ -27,7 +29,7 @@ impl Element for f32 {}
 impl Element for f64 {}
 
 /// Where the kernels of an element type are found.
-pub trait Kernels: Sized + 'static {
+pub trait Kernels: Copy + 'static {
     /// The kernels of an instruction set.
     ///
     /// # Errors
@@ -48,7 +50,7 @@ pub trait Kernels: Sized + 'static {
 }
 
 /// The kernels of one instruction set for one element type.
-pub struct KernelSet<T: 'static> {
+pub struct KernelSet<T: Copy + 'static> {
     set: InstructionSet,
     /// For packed operands.
     packed: Tiles<T>,
@@ -56,6 +58,8 @@ pub struct KernelSet<T: 'static> {
     strided: Tiles<T>,
     /// For operands of either kind and very few rows: several panels of B wide.
     wide: Tiles<T>,
+    /// For the tiles of all three.
+    finish: FinishFn<T>,
     /// Multiply-adds of one step of `multiply_adds`.
     multiply_adds_per_step: usize,
     multiply_adds: unsafe fn(usize) -> T,
@@ -64,13 +68,11 @@ pub struct KernelSet<T: 'static> {
     relu: unsafe fn(&[T], &mut [T]),
     gate: unsafe fn(&[T], &mut [T]),
     add_scaled: unsafe fn(T, &[T], &mut [T]),
-    update: UpdateFn<T>,
+    move_average: unsafe fn(Average<T>, &[T], &mut [T]),
+    update: unsafe fn(&Update<T>, &Parameters<T>),
     sum_of_squares: unsafe fn(&[T]) -> T,
     dropout: unsafe fn(DropoutMask, usize, T, &mut MatMut<'_, T>),
 }
-
-/// A step of a rule with parameters, their gradient, and the slots.
-type UpdateFn<T> = unsafe fn(Update<T>, &mut [T], &[T], [&mut [T]; MAX_SLOTS]);
 
 /// A packed operand, or a block of it.
 #[derive(Clone, Copy)]
@@ -78,38 +80,6 @@ pub(crate) struct Panels<'a, T> {
     pub(crate) data: &'a [T],
     /// Elements from one panel to the next.
     pub(crate) stride: usize,
-}
-
-/// What the sums of a block start from.
-#[derive(Clone, Copy)]
-pub(crate) enum BlockStart<'a, T> {
-    Zero,
-    /// One value for each column of the block.
-    Bias(&'a [T]),
-    Load,
-    Scale(T),
-}
-
-/// What happens to the finished sums of a block.
-pub(crate) enum BlockFinish<'a, T> {
-    Store,
-    Relu,
-    /// With the place of the block's first element in the masked matrix.
-    ReluDropout {
-        mask: DropoutMask,
-        row: usize,
-        col: usize,
-        scale: T,
-    },
-    Gate {
-        activation: MatRef<'a, T>,
-        scale: T,
-    },
-    Descent(Descent<T>),
-    Momentum {
-        velocity: MatMut<'a, T>,
-        rule: Momentum<T>,
-    },
 }
 
 impl<T: Float> KernelSet<T> {
@@ -195,15 +165,14 @@ impl<T: Float> KernelSet<T> {
     }
 
     /// Computes `c` from packed blocks: `a` of `c.rows() x depth`, `b` of `depth x c.cols()`.
-    /// Anything beside C, a bias, and an update of C need contiguous rows of C.
+    /// A bias, and a finish other than `Store` and `Relu`, need contiguous rows of C.
     pub(crate) fn block(
         &self,
         depth: usize,
         a: Panels<'_, T>,
         b: Panels<'_, T>,
         c: &mut MatMut<'_, T>,
-        start: BlockStart<'_, T>,
-        finish: BlockFinish<'_, T>,
+        mut epilogue: Epilogue<'_, T>,
     ) {
         if c.rows() == 0 || c.cols() == 0 {
             return;
@@ -214,7 +183,7 @@ impl<T: Float> KernelSet<T> {
         };
         assert!(holds(a, c.rows().div_ceil(mr), mr), "panels of A");
         assert!(holds(b, c.cols().div_ceil(nr), nr), "panels of B");
-        let (start, finish) = check_epilogue(c, start, finish);
+        let companions = check_epilogue(c, &mut epilogue);
         let first = Tile {
             depth,
             a: a.data.as_ptr(),
@@ -226,8 +195,12 @@ impl<T: Float> KernelSet<T> {
             c: c.as_mut_ptr(),
             row_stride: c.row_stride(),
             last_cols: 0,
-            start,
-            finish,
+            start: epilogue.start,
+            finish: &epilogue.finish,
+            row: 0,
+            col: 0,
+            companions,
+            finish_in_memory: self.finish,
         };
         let arguments = Block {
             rows: c.rows(),
@@ -249,8 +222,7 @@ impl<T: Float> KernelSet<T> {
         a: MatRef<'_, T>,
         b: MatRef<'_, T>,
         c: &mut MatMut<'_, T>,
-        start: BlockStart<'_, T>,
-        finish: BlockFinish<'_, T>,
+        mut epilogue: Epilogue<'_, T>,
     ) {
         let (rows, cols, depth) = (c.rows(), c.cols(), a.cols());
         assert!((a.rows(), b.rows(), b.cols()) == (rows, depth, cols), "operands of a block");
@@ -263,7 +235,7 @@ impl<T: Float> KernelSet<T> {
         } else {
             self.strided
         };
-        let (start, finish) = check_epilogue(c, start, finish);
+        let companions = check_epilogue(c, &mut epilogue);
         let first = Tile {
             depth,
             a: a.as_ptr(),
@@ -275,8 +247,12 @@ impl<T: Float> KernelSet<T> {
             c: c.as_mut_ptr(),
             row_stride: c.row_stride(),
             last_cols: 0,
-            start,
-            finish,
+            start: epilogue.start,
+            finish: &epilogue.finish,
+            row: 0,
+            col: 0,
+            companions,
+            finish_in_memory: self.finish,
         };
         // Tiles of equal height: a low one would have too few chains to keep the units busy.
         let tile_rows = rows.div_ceil(rows.div_ceil(tiles.rows()));
@@ -322,18 +298,33 @@ impl<T: Float> KernelSet<T> {
         unsafe { (self.add_scaled)(factor, x, y) }
     }
 
+    /// `average = keep average + take x`.
+    pub(crate) fn move_average(&self, factors: Average<T>, x: &[T], average: &mut [T]) {
+        assert_eq!(x.len(), average.len());
+        // SAFETY: equal lengths; the CPU has the set.
+        unsafe { (self.move_average)(factors, x, average) }
+    }
+
     /// Takes a step with all parameters `w`; slots that the rule does not have may be empty.
     pub(crate) fn update(
         &self,
-        rule: Update<T>,
+        update: &Update<T>,
         w: &mut [T],
         gradient: &[T],
         slots: [&mut [T]; MAX_SLOTS],
     ) {
         assert_eq!(gradient.len(), w.len());
-        assert!(slots[..rule.slots()].iter().all(|slot| slot.len() == w.len()), "slots");
-        // SAFETY: equal lengths; the CPU has the set.
-        unsafe { (self.update)(rule, w, gradient, slots) }
+        let used = update.rule.slot_names().len();
+        assert!(slots[..used].iter().all(|slot| slot.len() == w.len()), "slots");
+        let parameters = Parameters {
+            rows: 1,
+            cols: w.len(),
+            w: RawRows { ptr: w.as_mut_ptr(), row_stride: 0 },
+            gradient: RawRows { ptr: gradient.as_ptr(), row_stride: 0 },
+            slots: slots.map(|slot| RawRows { ptr: slot.as_mut_ptr(), row_stride: 0 }),
+        };
+        // SAFETY: equal lengths, exclusive slices; the CPU has the set.
+        unsafe { (self.update)(update, &parameters) }
     }
 
     /// Sum of squares in the order that `elementwise::sum_of_squares` fixes.
@@ -356,47 +347,22 @@ impl<T: Float> KernelSet<T> {
     }
 }
 
-/// Start and finish for the first tile of `c`, if everything they read fits it.
+/// The companions of the first tile of `c`, if everything that the epilogue takes fits `c`.
 fn check_epilogue<T: Float>(
     c: &MatMut<'_, T>,
-    start: BlockStart<'_, T>,
-    finish: BlockFinish<'_, T>,
-) -> (TileStart<T>, TileFinish<T>) {
-    let (shape, contiguous) = (c.shape(), c.col_stride() == 1);
-    let start = match start {
-        BlockStart::Zero => TileStart::Zero,
-        BlockStart::Bias(bias) => {
-            assert!(bias.len() == shape.1 && contiguous, "bias of the columns");
-            TileStart::Bias(bias.as_ptr())
+    epilogue: &mut Epilogue<'_, T>,
+) -> [RawRows<*mut T>; MAX_COMPANIONS] {
+    epilogue.check(c.shape(), c.col_stride()).expect("an epilogue that fits C");
+    std::array::from_fn(|index| match epilogue.companions.get_mut(index) {
+        // One that is shared is only read: `check` lets none through where the finish writes.
+        Some(Companion::Shared(matrix)) => {
+            RawRows { ptr: matrix.as_ptr().cast_mut(), row_stride: matrix.row_stride() }
         }
-        BlockStart::Load => TileStart::Load,
-        BlockStart::Scale(factor) => TileStart::Scale(factor),
-    };
-    let finish = match finish {
-        BlockFinish::Store => TileFinish::Store,
-        BlockFinish::Relu => TileFinish::Relu,
-        BlockFinish::ReluDropout { mask, row, col, scale } => {
-            assert!(contiguous, "contiguous rows under a mask");
-            TileFinish::ReluDropout { mask, row, col, scale }
+        Some(Companion::Exclusive(matrix)) => {
+            RawRows { ptr: matrix.as_mut_ptr(), row_stride: matrix.row_stride() }
         }
-        BlockFinish::Gate { activation, scale } => {
-            let fits = activation.shape() == shape;
-            assert!(fits && activation.col_stride() == 1 && contiguous, "activation");
-            let (ptr, row_stride) = (activation.as_ptr(), activation.row_stride());
-            TileFinish::Gate { activation: Beside { ptr, row_stride }, scale }
-        }
-        BlockFinish::Descent(rule) => {
-            assert!(contiguous, "contiguous rows of weights");
-            TileFinish::Descent(rule)
-        }
-        BlockFinish::Momentum { mut velocity, rule } => {
-            let fits = velocity.shape() == shape;
-            assert!(fits && velocity.col_stride() == 1 && contiguous, "velocity");
-            let (ptr, row_stride) = (velocity.as_mut_ptr(), velocity.row_stride());
-            TileFinish::Momentum { velocity: Beside { ptr, row_stride }, rule }
-        }
-    };
-    (start, finish)
+        None => RawRows { ptr: std::ptr::null_mut(), row_stride: 0 },
+    })
 }
 
 /// One row of the table of tile functions.
@@ -419,7 +385,7 @@ macro_rules! stamp {
             use crate::{
                 kernels::{
                     block::MAX_TILE,
-                    pack, peak,
+                    finish as finishing, pack, peak,
                     tile::{self as microkernel, PACKED, STRIDED},
                 },
                 simd::Isa,
@@ -453,6 +419,7 @@ macro_rules! stamp {
                     functions: &[$(tile_row!(STRIDED, $wide_rows, $wide_vectors)),*],
                     lanes: LANES,
                 },
+                finish,
                 multiply_adds_per_step: $chains * LANES,
                 multiply_adds,
                 pack,
@@ -460,6 +427,7 @@ macro_rules! stamp {
                 relu,
                 gate,
                 add_scaled,
+                move_average,
                 update,
                 sum_of_squares,
                 dropout,
@@ -470,12 +438,17 @@ macro_rules! stamp {
 
             $(#[$feature])?
             unsafe fn tile<const FROM: bool, const ROWS: usize, const VECS: usize>(
-                tile: &Tile<$t>,
+                tile: &Tile<'_, $t>,
             ) {
                 // SAFETY: see above.
                 unsafe {
                     microkernel::tile::<Token, $t, FROM, ROWS, VECS, MR, NV>(Token::new(), tile)
                 }
+            }
+            $(#[$feature])?
+            unsafe fn finish(tile: &Tile<'_, $t>, shape: (usize, usize), sums: *const $t) {
+                // SAFETY: see above.
+                unsafe { finishing::finish(Token::new(), update, tile, shape, sums) }
             }
             $(#[$feature])?
             unsafe fn multiply_adds(steps: usize) -> $t {
@@ -508,14 +481,14 @@ macro_rules! stamp {
                 unsafe { elementwise::add_scaled(Token::new(), factor, x, y) }
             }
             $(#[$feature])?
-            unsafe fn update(
-                rule: Update<$t>,
-                w: &mut [$t],
-                gradient: &[$t],
-                slots: [&mut [$t]; MAX_SLOTS],
-            ) {
+            unsafe fn move_average(factors: Average<$t>, x: &[$t], average: &mut [$t]) {
                 // SAFETY: see above.
-                unsafe { update::update(Token::new(), rule, w, gradient, slots) }
+                unsafe { elementwise::move_average(Token::new(), factors, x, average) }
+            }
+            $(#[$feature])?
+            unsafe fn update(update: &Update<$t>, parameters: &Parameters<$t>) {
+                // SAFETY: see above.
+                unsafe { update::update(Token::new(), update, parameters) }
             }
             $(#[$feature])?
             unsafe fn sum_of_squares(x: &[$t]) -> $t {
@@ -529,7 +502,7 @@ macro_rules! stamp {
                 scale: $t,
                 x: &mut MatMut<'_, $t>,
             ) {
-                elementwise::dropout(mask, first_row, scale, x)
+                super::dropout(mask, first_row, scale, x)
             }
         }
     };

@@ -2,7 +2,7 @@
 
 use crate::{
     gemm::Gemm,
-    kernels::{Average, DropoutMask, Element, Update},
+    kernels::{Average, DropoutMask, Element},
     matrix::MatMut,
     threads::{cut, divide},
 };
@@ -20,10 +20,8 @@ pub(super) fn add_scaled<T: Element>(gemm: &Gemm<T>, factor: T, x: &[T], y: &mut
 
 /// `average = decay * average + (1 - decay) * x`.
 pub(crate) fn move_average<T: Element>(gemm: &Gemm<T>, decay: f64, x: &[T], average: &mut [T]) {
-    let rule = Average { keep: T::from_f64(decay), take: T::from_f64(1.0 - decay) };
-    for_pairs(gemm, x, average, &|x, average| {
-        gemm.kernels().update(Update::Average(rule), average, x, [&mut [], &mut []]);
-    });
+    let factors = Average { keep: T::from_f64(decay), take: T::from_f64(1.0 - decay) };
+    for_pairs(gemm, x, average, &|x, average| gemm.kernels().move_average(factors, x, average));
 }
 
 /// Runs `run` on parts of x and y, which are equally long.

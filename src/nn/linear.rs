@@ -1,4 +1,4 @@
-//! `Linear`, an affine map, and `LinearRelu`, the map and a rectifier in one pass.
+//! `Linear`, an affine map, and `LinearRelu`, the map and ReLU in one pass.
 
 use crate::{
     aligned::AlignedBuf,
@@ -138,7 +138,7 @@ impl<T: Element> Linear<T> {
         gemm: &Gemm<T>,
         x: Operand<'_, T>,
         out: MatMut<'_, T>,
-        finish: Finish<'_, T>,
+        finish: Finish<T>,
         scratch: &mut [T],
     ) -> Result<()> {
         let epilogue = Epilogue { finish, ..Epilogue::bias(&self.bias) };
@@ -146,9 +146,9 @@ impl<T: Element> Linear<T> {
     }
 
     /// Gradients of the parameters, and of the input if `d_x` is given:
-    /// `dW = xᵀ d_out`, `db = ` column sums of `d_out`, `d_x = finish(d_out Wᵀ)`.
+    /// `dW = xᵀ d_out`, `db = ` column sums of `d_out`, `d_x = epilogue(d_out Wᵀ)`.
     ///
-    /// x is (batch, in), d_out (batch, out) with its columns side by side, d_x (batch, in).
+    /// x is (batch, in), d_out (batch, out) with contiguous rows, d_x (batch, in).
     ///
     /// # Errors
     /// [`Error::Shape`] or [`Error::Length`] if an operand or `scratch` does not fit;
@@ -159,26 +159,25 @@ impl<T: Element> Linear<T> {
         x: impl Into<Operand<'a, T>>,
         d_out: MatRef<'_, T>,
         gradient: LinearGradient<'_, T>,
-        d_x: Option<(MatMut<'_, T>, Finish<'_, T>)>,
+        d_x: Option<(MatMut<'_, T>, Epilogue<'_, T>)>,
         scratch: &mut [T],
     ) -> Result<()> {
-        if let Some((d_x, finish)) = d_x {
-            self.backward_input(gemm, d_out, d_x, finish, scratch)?;
+        if let Some((d_x, epilogue)) = d_x {
+            self.backward_input(gemm, d_out, d_x, epilogue, scratch)?;
         }
         let start = Start::Scaled(T::ZERO);
         self.backward_parameters(gemm, x.into(), d_out, gradient, start, scratch)
     }
 
-    /// `d_x = finish(d_out Wᵀ)`.
+    /// `d_x = epilogue(d_out Wᵀ)`.
     pub(super) fn backward_input(
         &self,
         gemm: &Gemm<T>,
         d_out: MatRef<'_, T>,
         d_x: MatMut<'_, T>,
-        finish: Finish<'_, T>,
+        epilogue: Epilogue<'_, T>,
         scratch: &mut [T],
     ) -> Result<()> {
-        let epilogue = Epilogue { finish, ..Epilogue::default() };
         gemm.run(T::ONE, d_out, self.weight().t(), d_x, epilogue, scratch)
     }
 
@@ -193,11 +192,11 @@ impl<T: Element> Linear<T> {
         scratch: &mut [T],
     ) -> Result<()> {
         self.check_gradient(x.shape().0, d_out, gradient.bias)?;
-        let sums = Epilogue { start, b_sums: Some(gradient.bias), ..Epilogue::default() };
+        let sums = Epilogue { start, column_sums: Some(gradient.bias), ..Epilogue::default() };
         gemm.run(T::ONE, x.t()?, d_out, gradient.weight, sums, scratch)
     }
 
-    /// `W = finish(xᵀ d_out)`, an update of the weights by their gradient in one pass, and
+    /// `W = epilogue(xᵀ d_out)`, an update of the weights by their gradient in one pass, and
     /// `db = ` column sums of `d_out`.
     pub(super) fn backward_update(
         &mut self,
@@ -205,11 +204,11 @@ impl<T: Element> Linear<T> {
         x: Operand<'_, T>,
         d_out: MatRef<'_, T>,
         d_bias: &mut [T],
-        finish: Finish<'_, T>,
+        epilogue: Epilogue<'_, T>,
         scratch: &mut [T],
     ) -> Result<()> {
         self.check_gradient(x.shape().0, d_out, d_bias)?;
-        let epilogue = Epilogue { finish, b_sums: Some(d_bias), ..Epilogue::default() };
+        let epilogue = Epilogue { column_sums: Some(d_bias), ..epilogue };
         gemm.run(T::ONE, x.t()?, d_out, self.weight_mut(), epilogue, scratch)
     }
 
@@ -222,7 +221,7 @@ impl<T: Element> Linear<T> {
     }
 }
 
-/// `out = max(x W + b, 0)`: a [`Linear`] layer whose rectifier costs no pass of its own.
+/// `out = max(x W + b, 0)`: a [`Linear`] layer whose ReLU costs no pass of its own.
 #[derive(Clone, Debug)]
 pub struct LinearRelu<T: Element>(pub Linear<T>);
 
@@ -241,7 +240,7 @@ impl<T: Element> LinearRelu<T> {
         self.0.forward_finish(gemm, x.into(), out, Finish::Relu, scratch)
     }
 
-    /// As [`Linear::backward`], behind the rectifier: `d_out` is first set to 0, in place, where
+    /// As [`Linear::backward`], behind ReLU: `d_out` is first set to 0, in place, where
     /// `out`, the result of the forward pass from `x`, is not above 0.
     ///
     /// # Errors
@@ -252,7 +251,7 @@ impl<T: Element> LinearRelu<T> {
         (x, out): (MatRef<'_, T>, MatRef<'_, T>),
         mut d_out: MatMut<'_, T>,
         gradient: LinearGradient<'_, T>,
-        d_x: Option<(MatMut<'_, T>, Finish<'_, T>)>,
+        d_x: Option<(MatMut<'_, T>, Epilogue<'_, T>)>,
         scratch: &mut [T],
     ) -> Result<()> {
         Relu.backward(gemm, out, d_out.reborrow())?;

@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 
 use crate::{
     error::{Error, Result},
-    gemm::{Finish, Gemm, Operand, Start},
+    gemm::{Epilogue, Finish, Gemm, Operand, Start},
     kernels::Element,
     matrix::{MatMut, MatRef},
     nn::{
@@ -266,7 +266,7 @@ impl<T: Element> FullyConnectedNet<T> {
             let finish = match mask {
                 _ if l == last => Finish::Store,
                 Some(mask) => {
-                    let (mask, scale) = (mask.below(first), self.dropout.scale());
+                    let (mask, scale) = (mask.from_element(first, 0), self.dropout.scale());
                     Finish::ReluDropout { mask, scale }
                 }
                 None => Finish::Relu,
@@ -356,8 +356,9 @@ impl<T: Element> FullyConnectedNet<T> {
         let gemm = *workspace.gemm();
         let LayerParts { x, d_out, d_x, scratch, .. } = workspace.backward_parts(layer, batch)?;
         if let (Some(activation), Some(d_x)) = (x, d_x) {
-            let finish = Finish::Gate { activation, scale };
-            self.layers[layer].backward_input(&gemm, d_out, d_x, finish, scratch)?;
+            let finish = Finish::ReluGradient { scale };
+            let epilogue = Epilogue { finish, ..Epilogue::relu_gradient(activation) };
+            self.layers[layer].backward_input(&gemm, d_out, d_x, epilogue, scratch)?;
         }
         Ok(())
     }
@@ -406,13 +407,13 @@ impl<T: Element> FullyConnectedNet<T> {
         x: Operand<'_, T>,
         workspace: &mut Workspace<T>,
         batch: usize,
-        finish: Finish<'_, T>,
+        epilogue: Epilogue<'_, T>,
     ) -> Result<()> {
         let gemm = *workspace.gemm();
         let LayerParts { x: hidden, d_out, bias, scratch, .. } =
             workspace.backward_parts(layer, batch)?;
         let x = hidden.map_or(x, Operand::from);
-        self.layers[layer].backward_update(&gemm, x, d_out, bias, finish, scratch)
+        self.layers[layer].backward_update(&gemm, x, d_out, bias, epilogue, scratch)
     }
 
     /// `l2` times the sum of all squared weights.

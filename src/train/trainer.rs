@@ -40,8 +40,7 @@ pub struct TrainerConfig {
     /// is no average. See [`Trainer::averaged_net`].
     pub ema_decay: Option<f64>,
     /// Whether gradients have a place of their own although no setting asks for it, for
-    /// [`Trainer::accumulate`] and [`Trainer::gradient`]. It changes no bits, unless the network
-    /// has an L2 term and the rule has weight decay: then their sum is rounded twice.
+    /// [`Trainer::accumulate`] and [`Trainer::gradient`]. It changes no bits.
     pub store_gradients: bool,
     /// What becomes of denormal numbers during a step; the setting of the caller's thread is back
     /// after it.
@@ -211,20 +210,14 @@ impl<T: Element> Trainer<T> {
             stats.times.input_gradients += clock.lap();
             let shape = self.net.layers()[l].weight().shape();
             let (rate, l2) = (self.config.learning_rate, self.net.l2());
-            let finish = match self.passes {
-                Passes::FusedUpdate => self.optimizer.weight_finish(2 * l, shape, rate, l2)?,
-                _ => None,
-            };
-            match finish {
-                Some(finish) => {
-                    self.net.backward_update(l, x, &mut self.workspace, rows, finish)?;
-                    stats.times.weight_gradients += clock.lap();
-                }
-                None => {
-                    self.net.backward_parameters(l, x, &mut self.workspace, rows, false)?;
-                    stats.times.weight_gradients += clock.lap();
-                    self.update(l, 0, ParameterKind::Weights { l2 })?;
-                }
+            if self.passes == Passes::FusedUpdate {
+                let epilogue = self.optimizer.fused_update(2 * l, shape, rate, l2)?;
+                self.net.backward_update(l, x, &mut self.workspace, rows, epilogue)?;
+                stats.times.weight_gradients += clock.lap();
+            } else {
+                self.net.backward_parameters(l, x, &mut self.workspace, rows, false)?;
+                stats.times.weight_gradients += clock.lap();
+                self.update(l, 0, ParameterKind::Weights { l2 })?;
             }
             self.update(l, 1, ParameterKind::Biases)?;
             stats.times.updates += clock.lap();

@@ -4,8 +4,11 @@
 use crate::{
     aligned::{ALIGNMENT, AlignedBuf},
     error::{Error, Result},
-    gemm::{Finish, Gemm},
-    kernels::{AdaGrad, Adam, Average, Descent, Element, MAX_SLOTS, Momentum, RmsProp, Update},
+    gemm::{
+        Companion, Companions, Epilogue, Gemm, Rule, Update,
+        epilogue::{AdaGrad, Adam, Average, Descent, Momentum, RmsProp, RmsPropMomentum},
+    },
+    kernels::{Element, MAX_SLOTS},
     matrix::MatMut,
     threads::{cut, divide},
     train::optim::{Optimizer, UpdateRule},
@@ -27,7 +30,7 @@ pub enum ParameterKind {
 ///
 /// A step begins with [`begin_step`](Self::begin_step); then every tensor is updated once, by
 /// [`update`](Self::update) with a stored gradient, or while its gradient is computed with
-/// [`weight_finish`](Self::weight_finish): the bits are the same. Nothing allocates after
+/// [`fused_update`](Self::fused_update): the bits are the same. Nothing allocates after
 /// construction, and the bits depend neither on threads nor on the fused instruction set.
 #[derive(Clone, Debug)]
 pub struct OptimizerState<T: Element> {
@@ -159,7 +162,7 @@ impl<T: Element> OptimizerState<T> {
                 return Err(Error::Length { what, expected, found });
             }
         }
-        let rule = self.rule(learning_rate, kind);
+        let update = self.step(learning_rate, kind);
         let slots = self.slots_of(tensor)?;
         let line = ALIGNMENT / size_of::<T>();
         divide(
@@ -172,25 +175,25 @@ impl<T: Element> OptimizerState<T> {
                 let [(a1, a2), (b1, b2)] = slots.map(|slot| slot.split_at_mut(at.min(slot.len())));
                 ((w1, g1, [a1, b1]), (w2, g2, [a2, b2]))
             },
-            &|(w, g, slots)| gemm.kernels().update(rule, w, g, slots),
+            &|(w, g, slots)| gemm.kernels().update(&update, w, g, slots),
         );
         Ok(())
     }
 
-    /// What makes a product that computes the gradient of the weights of tensor number `tensor`,
-    /// of the given shape, update them instead of storing it; `None` if the rule has no such
-    /// finish. `l2` is the factor of the squared weights in the loss.
+    /// The epilogue of a product that computes the gradient of the weights of tensor number
+    /// `tensor`, of the given shape, which makes it update them instead. `l2` is the factor of the
+    /// squared weights in the loss.
     ///
     /// # Errors
     /// [`Error::Setting`] if there is no such tensor or no step was begun; [`Error::Length`] if it
     /// has another number of elements.
-    pub fn weight_finish(
+    pub fn fused_update(
         &mut self,
         tensor: usize,
         (rows, cols): (usize, usize),
         learning_rate: f64,
         l2: f64,
-    ) -> Result<Option<Finish<'_, T>>> {
+    ) -> Result<Epilogue<'_, T>> {
         let expected = self.tensor(tensor)?.len;
         if rows.checked_mul(cols) != Some(expected) {
             let found = rows.saturating_mul(cols);
@@ -200,65 +203,63 @@ impl<T: Element> OptimizerState<T> {
                 found,
             });
         }
-        let (learning_rate, l2) = (T::from_f64(learning_rate), self.l2_factor(l2));
-        let (momentum, nesterov) = match self.optimizer.rule {
-            UpdateRule::Sgd => return Ok(Some(Finish::Descent { learning_rate, l2 })),
-            UpdateRule::Momentum { momentum } => (T::from_f64(momentum), false),
-            UpdateRule::Nesterov { momentum } => (T::from_f64(momentum), true),
-            _ => return Ok(None),
-        };
-        let [velocity, _] = self.slots_of(tensor)?;
-        let velocity = MatMut::new(velocity, rows, cols)?;
-        Ok(Some(Finish::Momentum { velocity, learning_rate, momentum, nesterov, l2 }))
+        let update = self.step(learning_rate, ParameterKind::Weights { l2 });
+        let used = update.rule.slot_names().len();
+        let mut companions = [None, None];
+        for (companion, slot) in companions.iter_mut().zip(self.slots_of(tensor)?).take(used) {
+            *companion = Some(Companion::Exclusive(MatMut::new(slot, rows, cols)?));
+        }
+        Ok(Epilogue::update(update, Companions::from(companions)))
     }
 
-    /// Half of what the gradient gets of the weights: the loss's L2 term and coupled decay.
-    fn l2_factor(&self, l2: f64) -> T {
-        T::from_f64(match self.optimizer.rule {
-            UpdateRule::AdamW { .. } => l2,
-            _ => l2 + 0.5 * self.optimizer.weight_decay,
-        })
-    }
-
-    /// The rule with this step's factors.
-    fn rule(&self, learning_rate: f64, kind: ParameterKind) -> Update<T> {
+    /// This step, with its factors.
+    fn step(&self, learning_rate: f64, kind: ParameterKind) -> Update<T> {
         let (l2, weight_decay) = match kind {
-            ParameterKind::Weights { l2 } => (self.l2_factor(l2), self.optimizer.weight_decay),
-            ParameterKind::Biases => (T::ZERO, 0.0),
+            ParameterKind::Weights { l2 } => (2.0 * l2, self.optimizer.weight_decay),
+            ParameterKind::Biases => (0.0, 0.0),
         };
-        let (rate, decay) = (T::from_f64(learning_rate), l2 + l2);
+        // AdamW decays the weights apart from the gradient.
+        let decoupled = matches!(self.optimizer.rule, UpdateRule::AdamW { .. });
+        Update {
+            l2: T::from_f64(l2),
+            weight_decay: T::from_f64(if decoupled { 0.0 } else { weight_decay }),
+            rule: self.rule(learning_rate, if decoupled { weight_decay } else { 0.0 }),
+        }
+    }
+
+    /// How the gradient moves a parameter in this step. AdamW also shrinks it by the learning rate
+    /// times `decay`.
+    fn rule(&self, learning_rate: f64, decay: f64) -> Rule<T> {
         let average =
             |keep: f64| Average { keep: T::from_f64(keep), take: T::from_f64(1.0 - keep) };
+        let rate = T::from_f64(learning_rate);
+        let with_momentum = |momentum: f64, nesterov: bool| {
+            let momentum = T::from_f64(momentum);
+            Rule::Momentum(Momentum { learning_rate: rate, momentum, nesterov })
+        };
         match self.optimizer.rule {
-            UpdateRule::Sgd => Update::Descent(Descent { rate, decay }),
-            UpdateRule::Momentum { momentum } => {
-                let momentum = T::from_f64(momentum);
-                Update::Momentum(Momentum { rate, decay, momentum, nesterov: false })
-            }
-            UpdateRule::Nesterov { momentum } => {
-                let momentum = T::from_f64(momentum);
-                Update::Momentum(Momentum { rate, decay, momentum, nesterov: true })
-            }
+            UpdateRule::Sgd => Rule::Descent(Descent { learning_rate: rate }),
+            UpdateRule::Momentum { momentum } => with_momentum(momentum, false),
+            UpdateRule::Nesterov { momentum } => with_momentum(momentum, true),
             UpdateRule::AdaGrad { epsilon } => {
-                Update::AdaGrad(AdaGrad { rate, decay, epsilon: T::from_f64(epsilon) })
+                Rule::AdaGrad(AdaGrad { learning_rate: rate, epsilon: T::from_f64(epsilon) })
             }
-            UpdateRule::RmsProp { decay: keep, epsilon, momentum } => {
-                let (squares, epsilon) = (average(keep), T::from_f64(epsilon));
-                let rule =
-                    RmsProp { rate, decay, squares, epsilon, momentum: T::from_f64(momentum) };
-                if momentum == 0.0 { Update::RmsProp(rule) } else { Update::RmsPropMomentum(rule) }
+            UpdateRule::RmsProp { decay, epsilon, momentum } => {
+                let (squares, epsilon) = (average(decay), T::from_f64(epsilon));
+                let rms_prop = RmsProp { learning_rate: rate, squares, epsilon };
+                if momentum == 0.0 {
+                    Rule::RmsProp(rms_prop)
+                } else {
+                    let momentum = T::from_f64(momentum);
+                    Rule::RmsPropMomentum(RmsPropMomentum { rms_prop, momentum })
+                }
             }
             UpdateRule::Adam { beta1, beta2, epsilon }
             | UpdateRule::AdamW { beta1, beta2, epsilon } => {
-                let shrink = match self.optimizer.rule {
-                    UpdateRule::AdamW { .. } => T::from_f64(learning_rate * weight_decay),
-                    _ => T::ZERO,
-                };
                 let [of_mean, of_squares] = self.corrections;
-                Update::Adam(Adam {
-                    rate: T::from_f64(learning_rate / of_mean),
-                    decay,
-                    shrink,
+                Rule::Adam(Adam {
+                    learning_rate: T::from_f64(learning_rate / of_mean),
+                    shrink: T::from_f64(learning_rate * decay),
                     gradients: average(beta1),
                     squares: average(beta2),
                     root_scale: T::from_f64(1.0 / of_squares.sqrt()),
