@@ -6,7 +6,10 @@ mod support;
 use criterion::{Criterion, criterion_group, criterion_main};
 use support::{gemm, random, set_flops};
 use tilewise::{
-    gemm::{Backend, DropoutMask, Epilogue, Finish, GatheredRows, Operand, Start},
+    gemm::{
+        Backend, Companions, DropoutMask, Epilogue, Finish, GatheredRows, Operand, Rule, Update,
+        epilogue::{Descent, Momentum},
+    },
     matrix::{MatMut, Matrix},
     nn::{Dropout, DropoutPosition, Relu},
 };
@@ -24,7 +27,7 @@ fn forward(criterion: &mut Criterion) {
     let mut sums = out.clone();
     let mut scratch = gemm.scratch(BATCH, HIDDEN, INPUT).expect("little scratch memory");
     let mut product = |out: &mut Matrix<f32>, finish| {
-        let epilogue = Epilogue { start: Start::Bias(&bias), finish, b_sums: None };
+        let epilogue = Epilogue { finish, ..Epilogue::bias(&bias) };
         gemm.run(1.0, x.view(), w.view(), out.view_mut(), epilogue, &mut scratch)
             .expect("operands that fit");
     };
@@ -66,10 +69,10 @@ fn input_gradient(criterion: &mut Criterion) {
     };
     let mut group = criterion.benchmark_group("epilogues/input gradient");
     set_flops(&mut group, 2 * BATCH * HIDDEN * NEXT);
-    group.bench_function("gate, fused", |b| {
-        b.iter(|| product(&mut d_x, Epilogue::gate(activation.view())));
+    group.bench_function("ReLU gradient, fused", |b| {
+        b.iter(|| product(&mut d_x, Epilogue::relu_gradient(activation.view())));
     });
-    group.bench_function("gate, two passes", |b| {
+    group.bench_function("ReLU gradient, two passes", |b| {
         b.iter(|| {
             product(&mut d_x, Epilogue::default());
             Relu.backward(&gemm, activation.view(), d_x.view_mut()).expect("equal shapes");
@@ -98,7 +101,7 @@ fn weight_gradient(criterion: &mut Criterion) {
     });
     group.bench_function("sums of columns, fused", |b| {
         b.iter(|| {
-            let epilogue = Epilogue { b_sums: Some(&mut sums), ..Epilogue::default() };
+            let epilogue = Epilogue { column_sums: Some(&mut sums), ..Epilogue::default() };
             product(gradient.view_mut(), epilogue);
         });
     });
@@ -114,8 +117,9 @@ fn weight_gradient(criterion: &mut Criterion) {
     });
     group.bench_function("SGD, fused", |b| {
         b.iter(|| {
-            let finish = Finish::Descent { learning_rate: rate, l2: 0.0 };
-            product(w.view_mut(), Epilogue { finish, ..Epilogue::default() });
+            let rule = Rule::Descent(Descent { learning_rate: rate });
+            let update = Update { l2: 0.0, weight_decay: 0.0, rule };
+            product(w.view_mut(), Epilogue::update(update, Companions::default()));
         });
     });
     group.bench_function("SGD, a pass", |b| {
@@ -132,14 +136,14 @@ fn weight_gradient(criterion: &mut Criterion) {
     group.bench_function("momentum, fused", |b| {
         b.iter(|| {
             let velocity = MatMut::new(&mut velocity, INPUT, HIDDEN).expect("as large as W");
-            let (learning_rate, momentum, nesterov, l2) = (rate, 0.9, false, 0.0);
-            let finish = Finish::Momentum { velocity, learning_rate, momentum, nesterov, l2 };
-            product(w.view_mut(), Epilogue { finish, ..Epilogue::default() });
+            let rule = Momentum { learning_rate: rate, momentum: 0.9, nesterov: false };
+            let update = Update { l2: 0.0, weight_decay: 0.0, rule: Rule::Momentum(rule) };
+            product(w.view_mut(), Epilogue::update(update, velocity));
         });
     });
 }
 
-/// The first product of a step: pictures gathered and normalised while they are packed, and ahead.
+/// The first product of a step: images gathered and normalized while they are packed, and ahead.
 fn gathered(criterion: &mut Criterion) {
     let gemm = gemm(Backend::Tilewise);
     let w = random(INPUT, HIDDEN, 2);

@@ -3,7 +3,7 @@
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use tilewise::{
     Error, Result,
-    gemm::{Finish, Gemm},
+    gemm::{Epilogue, Gemm},
     matrix::{MatRef, Matrix},
     nn::{
         CrossEntropy, Dropout, DropoutPosition, FullyConnectedNet, Init, Linear, LinearGradient,
@@ -77,7 +77,7 @@ fn linear_has_the_right_gradients() {
     let (mut weight, mut bias, mut d_x) =
         (Matrix::zeros(7, 5).unwrap(), [0.0; 5], Matrix::zeros(6, 7).unwrap());
     let gradient = LinearGradient { weight: weight.view_mut(), bias: &mut bias };
-    let into = Some((d_x.view_mut(), Finish::Store));
+    let into = Some((d_x.view_mut(), Epilogue::default()));
     layer.backward(&gemm, x.view(), d_out.view(), gradient, into, &mut scratch).unwrap();
     check_linear(
         &layer,
@@ -109,7 +109,7 @@ fn linear_relu_has_the_right_gradients() {
     let (mut weight, mut bias, mut d_x) =
         (Matrix::zeros(7, 5).unwrap(), [0.0; 5], Matrix::zeros(6, 7).unwrap());
     let gradient = LinearGradient { weight: weight.view_mut(), bias: &mut bias };
-    let into = Some((d_x.view_mut(), Finish::Store));
+    let into = Some((d_x.view_mut(), Epilogue::default()));
     let mut d_out_copy = d_out.clone();
     LinearRelu(layer.clone())
         .backward(

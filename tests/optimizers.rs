@@ -230,8 +230,7 @@ fn fused_is_stored<T: Element>(
         a.begin_step();
         a.update(&gemm, 0, &mut stored, &gradient, rate, Weights { l2 }).unwrap();
         b.begin_step();
-        let finish = b.weight_finish(0, (rows, cols), rate, l2).unwrap().expect("a fused update");
-        product(&mut fused, Epilogue { finish, ..Epilogue::default() });
+        product(&mut fused, b.fused_update(0, (rows, cols), rate, l2).unwrap());
         assert!(bits(&fused) == bits(&stored), "{optimizer:?} l2 {l2} step {step} {gemm:?}");
         let [a, b] =
             [&a, &b].map(|state| state.slots().map(|slot| bits(slot.2)).collect::<Vec<_>>());
@@ -241,7 +240,7 @@ fn fused_is_stored<T: Element>(
 
 fn fused_steps_are_stored_steps<T: Element>() {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
-    for optimizer in [Optimizer::sgd(), Optimizer::momentum(0.9), Optimizer::nesterov(0.9)] {
+    for optimizer in rules(0.0).into_iter().chain(rules(0.5)) {
         for (l2, weight_decay) in [(0.0, 0.0), (0.003, 0.0), (0.0, 0.02), (0.003, 0.02)] {
             let optimizer = Optimizer { weight_decay, ..optimizer };
             for set in InstructionSet::available() {
@@ -253,12 +252,35 @@ fn fused_steps_are_stored_steps<T: Element>() {
             }
         }
     }
-    for optimizer in rules(0.5) {
-        let mut state = OptimizerState::<T>::new(&optimizer, &[6]).unwrap();
-        state.begin_step();
-        let finish = state.weight_finish(0, (2, 3), 0.1, 0.0).unwrap();
-        let fused = ["sgd", "momentum", "nesterov"].contains(&optimizer.name());
-        assert_eq!((finish.is_some(), optimizer.is_fused()), (fused, fused), "{optimizer}");
+}
+
+/// The gradient of the L2 term comes first, then the weight decay, each rounded once: the same
+/// fused (l2 in the update), and where the L2 term was added to a stored gradient, as for clipping.
+#[test]
+fn l2_and_weight_decay_are_added_in_one_order() {
+    let (l2, decay, rate) = (0.07f64, 0.03f64, 0.5f32);
+    let (start, gradients) = random::<f32>(9, 1000, 1);
+    let optimizer = Optimizer { weight_decay: decay, ..Optimizer::sgd() };
+    let with_l2 = |w: f32, sum: f32| w.mul_add((2.0 * l2) as f32, sum);
+    let numbers = || start.iter().zip(&gradients[0]);
+    let expected: Vec<f32> = numbers()
+        .map(|(&w, &sum)| (-rate).mul_add(w.mul_add(decay as f32, with_l2(w, sum)), w))
+        .collect();
+    let rounded_once: Vec<f32> = numbers()
+        .map(|(&w, &sum)| (-rate).mul_add(w.mul_add((2.0 * l2 + decay) as f32, sum), w))
+        .collect();
+    assert_ne!(expected, rounded_once, "numbers that tell the two apart");
+    let stored: Vec<f32> = numbers().map(|(&w, &sum)| with_l2(w, sum)).collect();
+    for set in InstructionSet::available().filter(|set| set.is_fused()) {
+        let gemm = Gemm::<f32>::with_instruction_set(set).unwrap();
+        for (gradient, l2) in [(&gradients[0], l2), (&stored, 0.0)] {
+            let mut state = OptimizerState::<f32>::new(&optimizer, &[1000]).unwrap();
+            state.begin_step();
+            let mut found = start.clone();
+            let kind = Weights { l2 };
+            state.update(&gemm, 0, &mut found, gradient, rate.into(), kind).unwrap();
+            assert_eq!(found, expected, "{set}");
+        }
     }
 }
 
@@ -352,7 +374,7 @@ fn misuse_is_an_error() {
     assert!(matches!(update(true, 0, 6, 7), Error::Length { what: "gradient", .. }));
     let mut state = OptimizerState::<f32>::new(&Optimizer::momentum(0.9), &[6]).unwrap();
     state.begin_step();
-    let error = state.weight_finish(0, (2, 4), 0.1, 0.0).unwrap_err();
+    let error = state.fused_update(0, (2, 4), 0.1, 0.0).unwrap_err();
     assert!(matches!(error, Error::Length { expected: 6, found: 8, .. }), "{error}");
 
     let adam = |beta1, beta2, epsilon| UpdateRule::Adam { beta1, beta2, epsilon }.into();

@@ -134,21 +134,25 @@ unsafe fn run<T: Element>(
                 // SAFETY: as above.
                 gemm::Start::Bias(unsafe { elements("bias", *bias, c.cols)? })
             };
-            let finish = match *finish {
-                finish if finish == Finish::Store as i32 => gemm::Finish::Store,
-                finish if finish == Finish::Relu as i32 => gemm::Finish::Relu,
+            let (finish, companions) = match *finish {
+                finish if finish == Finish::Store as i32 => {
+                    (gemm::Finish::Store, gemm::Companions::default())
+                }
+                finish if finish == Finish::Relu as i32 => {
+                    (gemm::Finish::Relu, gemm::Companions::default())
+                }
                 finish if finish == Finish::Gate as i32 => {
                     activation.expect_apart("activation", "c", &written)?;
                     // SAFETY: as above.
                     let activation = unsafe { activation.view("activation")? };
-                    gemm::Finish::Gate { activation, scale: T::ONE }
+                    (gemm::Finish::ReluGradient { scale: T::ONE }, activation.into())
                 }
                 other => {
                     let expected = "0 (store), 1 (ReLU) or 2 (gate)";
                     return Err(Error::setting("finish", other, expected).into());
                 }
             };
-            gemm::Epilogue { start, finish, b_sums: None }
+            gemm::Epilogue { start, finish, companions, column_sums: None }
         }
     };
     // SAFETY: as above; its memory is apart from that of all operands.

@@ -9,18 +9,18 @@ pub mod backend;
 pub(crate) mod blas;
 mod cache;
 mod driver;
-pub mod epilogue;
 #[cfg(feature = "matrixmultiply")]
 mod matrixmultiply;
 pub mod naive;
 mod operand;
 mod plan;
 
+pub use crate::kernels::{GatheredRows, epilogue};
 pub use backend::Backend;
 pub use blas::{dgemm, dgemm_with, sgemm, sgemm_with};
 pub use cache::Caches;
-pub use epilogue::{DropoutMask, Epilogue, Finish, Start};
-pub use operand::{GatheredRows, Operand, Packed};
+pub use epilogue::{Companion, Companions, DropoutMask, Epilogue, Finish, Rule, Start, Update};
+pub use operand::{Operand, Packed};
 pub use plan::Blocking;
 
 use std::{
@@ -31,12 +31,12 @@ use std::{
 use crate::{
     aligned::AlignedBuf,
     error::{Error, Result},
-    kernels::{Element, KernelSet, Output},
+    kernels::{Element, KernelSet},
     matrix::{MatMut, MatRef},
     simd::InstructionSet,
     threads::{Tasks, Threads},
 };
-use driver::{Product, SharedFinish};
+use driver::Product;
 use operand::{Lines, Side};
 use plan::Plan;
 
@@ -259,8 +259,8 @@ impl<T: Element> Gemm<T> {
     ///
     /// # Errors
     /// [`Error::Shape`] or [`Error::Length`] if an operand or the scratch memory does not fit;
-    /// [`Error::Setting`] if C has a column stride other than 1 and the epilogue more than a factor
-    /// and a ReLU, if an operand was packed for other kernels or the other side, if the backend
+    /// [`Error::Setting`] if the rows of C are not contiguous and the epilogue has more than a
+    /// factor and ReLU, if an operand was packed for other kernels or the other side, if the backend
     /// cannot do what is asked for, or if the threads are more than the calling one and it is in no
     /// rayon pool. C is untouched then.
     pub fn run<'a>(
@@ -291,7 +291,7 @@ impl<T: Element> Gemm<T> {
         let a = a.lines(self.kernels, Side::A, scale)?;
         let b = b.lines(self.kernels, Side::B, T::ONE)?;
         let depth = if alpha == T::ZERO { 0 } else { k };
-        self.execute(depth, a, b, c.into(), epilogue, scratch)
+        self.execute(depth, a, b, c.canonical(), epilogue, scratch)
     }
 
     /// A product whose operands fit: chooses the path and the tasks.
@@ -300,12 +300,12 @@ impl<T: Element> Gemm<T> {
         depth: usize,
         a: Lines<'_, T>,
         b: Lines<'_, T>,
-        c: Output<'_, T>,
+        c: MatMut<'_, T>,
         mut epilogue: Epilogue<'_, T>,
         scratch: &mut [T],
     ) -> Result<()> {
         let all_tasks = self.tasks()?;
-        let (symmetric, whole_depth) = (epilogue.is_symmetric(), epilogue.is_update());
+        let (symmetric, is_update) = (epilogue.is_symmetric(), epilogue.is_update());
         // Tiles are written by rows; a C stored by columns is computed transposed. So is a thin C
         // of an A stored by columns, which then fills whole vectors; several tasks do better with
         // its many rows.
@@ -328,28 +328,25 @@ impl<T: Element> Gemm<T> {
         let worthwhile = (work / MULTIPLY_ADDS_PER_TASK).max(read / OPERAND_ELEMENTS_PER_TASK);
         let tasks = all_tasks.at_most(worthwhile);
         let sizes = (m, n, depth);
-        let plan = Plan::new(self.kernels, self.blocking, tasks.get(), sizes, whole_depth)?;
-        if epilogue.b_sums.is_some() {
-            if !b.has_lines_side_by_side() {
-                let expected = "a B with its columns side by side, and not packed before";
+        let plan = Plan::new(self.kernels, self.blocking, tasks.get(), sizes, is_update)?;
+        if epilogue.column_sums.is_some() {
+            if !b.has_contiguous_lines() {
+                let expected = "a B with contiguous rows, and not packed before";
                 return Err(Error::setting("sums of the columns of B", "asked for", expected));
             }
             plan.check_scratch(scratch)?;
             epilogue.start_sums();
         }
-        let Epilogue { start, finish, b_sums } = epilogue;
-        let (finish, velocity) = SharedFinish::split(finish);
-        let kernels = self.kernels;
-        let pack_clock = self.pack_clock;
-        let product = Product { kernels, plan, tasks, depth, a, b, start, finish, pack_clock };
-        if b_sums.is_none()
+        let (kernels, pack_clock) = (self.kernels, self.pack_clock);
+        let product = Product { kernels, plan, tasks, depth, a, b, is_update, pack_clock };
+        if epilogue.column_sums.is_none()
             && let Some(operands) = product.operands_in_place(&c)
         {
-            product.run_in_place(operands, c, velocity);
+            product.run_in_place(operands, c, epilogue);
             return Ok(());
         }
         plan.check_scratch(scratch)?;
-        product.run_packed(c, velocity, b_sums, scratch);
+        product.run_packed(c, epilogue, scratch);
         Ok(())
     }
 }

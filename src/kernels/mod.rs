@@ -4,19 +4,21 @@
 //! every length once and are safe to call. Nothing above this module names an architecture.
 
 mod block;
+mod dropout;
 mod elementwise;
+pub mod epilogue;
+mod finish;
 #[cfg(feature = "matrixmultiply")]
 mod matrixmultiply;
-mod operand;
 mod pack;
 mod peak;
 mod table;
 mod tile;
 mod update;
 
-pub use elementwise::DropoutMask;
-pub(crate) use operand::{Input, Output};
+pub(crate) use epilogue::{Average, DropoutMask, Epilogue};
 pub(crate) use pack::Along;
+pub use pack::GatheredRows;
 pub use table::Element;
-pub(crate) use table::{BlockFinish, BlockStart, KernelSet, Panels, Pictures};
-pub(crate) use update::{AdaGrad, Adam, Average, Descent, MAX_SLOTS, Momentum, RmsProp, Update};
+pub(crate) use table::{KernelSet, Panels};
+pub(crate) use update::MAX_SLOTS;

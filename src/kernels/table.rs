@@ -4,21 +4,21 @@
 //! methods of `KernelSet` check lengths and call them. A set can only be had through
 //! [`Kernels::kernel_set`], which checks that the CPU has its instructions.
 
-use std::{hint::black_box, ops::Range};
+use std::hint::black_box;
 
-#[cfg(feature = "matrixmultiply")]
-use crate::matrix::{MatMut, MatRef};
 use crate::{
     error::Result,
     float::Float,
     kernels::{
         block::{Block, Tiles, block},
-        elementwise::{self, DropoutMask},
-        operand::{Input, Output},
-        pack::{Along, Bytes, Packing, Strided, pack_elements},
-        tile::{Beside, Tile, TileFinish, TileStart},
-        update::{self, Descent, MAX_SLOTS, Momentum, Update},
+        dropout::{DropoutMask, dropout},
+        elementwise,
+        epilogue::{Companion, Epilogue, MAX_COMPANIONS},
+        pack::{Along, GatheredRows, Packing, Strided, pack_elements},
+        tile::{FinishFn, Tile},
+        update::{self, Average, MAX_SLOTS, Parameters, RawRows, Update},
     },
+    matrix::{MatMut, MatRef},
     simd::InstructionSet,
 };
 
@@ -29,7 +29,7 @@ impl Element for f32 {}
 impl Element for f64 {}
 
 /// Where the kernels of an element type are found.
-pub trait Kernels: Sized + 'static {
+pub trait Kernels: Copy + 'static {
     /// The kernels of an instruction set.
     ///
     /// # Errors
@@ -50,7 +50,7 @@ pub trait Kernels: Sized + 'static {
 }
 
 /// The kernels of one instruction set for one element type.
-pub struct KernelSet<T: 'static> {
+pub struct KernelSet<T: Copy + 'static> {
     set: InstructionSet,
     /// For packed operands.
     packed: Tiles<T>,
@@ -58,21 +58,21 @@ pub struct KernelSet<T: 'static> {
     strided: Tiles<T>,
     /// For operands of either kind and very few rows: several panels of B wide.
     wide: Tiles<T>,
+    /// For the tiles of all three.
+    finish: FinishFn<T>,
     /// Multiply-adds of one step of `multiply_adds`.
     multiply_adds_per_step: usize,
     multiply_adds: unsafe fn(usize) -> T,
     pack: unsafe fn(&Packing<T, Strided<T>>),
-    pack_bytes: unsafe fn(&Packing<T, Bytes<T>>),
+    pack_gathered: unsafe fn(&Packing<T, GatheredRows<'_, T>>),
     relu: unsafe fn(&[T], &mut [T]),
     gate: unsafe fn(&[T], &mut [T]),
     add_scaled: unsafe fn(T, &[T], &mut [T]),
-    update: UpdateFn<T>,
+    move_average: unsafe fn(Average<T>, &[T], &mut [T]),
+    update: unsafe fn(&Update<T>, &Parameters<T>),
     sum_of_squares: unsafe fn(&[T]) -> T,
-    dropout: unsafe fn(DropoutMask, usize, T, &mut Output<'_, T>),
+    dropout: unsafe fn(DropoutMask, usize, T, &mut MatMut<'_, T>),
 }
-
-/// A step of a rule with parameters, their gradient, and the slots.
-type UpdateFn<T> = unsafe fn(Update<T>, &mut [T], &[T], [&mut [T]; MAX_SLOTS]);
 
 /// A packed operand, or a block of it.
 #[derive(Clone, Copy)]
@@ -80,49 +80,6 @@ pub(crate) struct Panels<'a, T> {
     pub(crate) data: &'a [T],
     /// Elements from one panel to the next.
     pub(crate) stride: usize,
-}
-
-/// What the sums of a block start from.
-#[derive(Clone, Copy)]
-pub(crate) enum BlockStart<'a, T> {
-    Zero,
-    /// One value for each column of the block.
-    Bias(&'a [T]),
-    Load,
-    Scale(T),
-}
-
-/// What happens to the finished sums of a block.
-pub(crate) enum BlockFinish<'a, T> {
-    Store,
-    Relu,
-    /// With the place of the block's first element in the masked matrix.
-    ReluDropout {
-        mask: DropoutMask,
-        row: usize,
-        col: usize,
-        scale: T,
-    },
-    Gate {
-        activation: Input<'a, T>,
-        scale: T,
-    },
-    Descent(Descent<T>),
-    Momentum {
-        velocity: Output<'a, T>,
-        rule: Momentum<T>,
-    },
-}
-
-/// Pictures chosen by index out of a store of bytes, normalised on the way: see
-/// `kernels::pack::Bytes`.
-pub(crate) struct Pictures<'a, T> {
-    pub(crate) store: &'a [u8],
-    pub(crate) features: Range<usize>,
-    pub(crate) indices: &'a [u32],
-    /// One for each feature of a picture.
-    pub(crate) scale: &'a [T],
-    pub(crate) shift: &'a [T],
 }
 
 impl<T: Float> KernelSet<T> {
@@ -147,10 +104,10 @@ impl<T: Float> KernelSet<T> {
 
     /// Packs `scale * x` into panels of `width` rows each; see `kernels::pack`. Packing the
     /// transposed matrix makes panels of columns. The elements of each row are added to `sums`,
-    /// one for each row, if they are given; then rows must stand side by side.
+    /// one for each row, if they are given; then the rows' elements of one column must be contiguous.
     pub(crate) fn pack_rows(
         &self,
-        x: Input<'_, T>,
+        x: MatRef<'_, T>,
         width: usize,
         scale: T,
         panels: &mut [T],
@@ -160,7 +117,7 @@ impl<T: Float> KernelSet<T> {
         assert!(panels.len() >= lines.next_multiple_of(width) * depth, "room for the panels");
         assert!(
             sums.as_ref().is_none_or(|sums| sums.len() == lines && x.row_stride() == 1),
-            "sums of lines side by side"
+            "sums of contiguous lines"
         );
         let (along, stride) = if x.row_stride() == 1 {
             (Along::Lines, x.col_stride())
@@ -187,56 +144,35 @@ impl<T: Float> KernelSet<T> {
         }
     }
 
-    /// Packs pictures into panels of `width`: the lines are pictures if `along` is
-    /// `Along::Depth`, features if it is `Along::Lines`.
-    pub(crate) fn pack_pictures(
+    /// Packs gathered rows into panels of `width`: lines are rows if `along` is `Along::Depth`,
+    /// columns if it is `Along::Lines`.
+    pub(crate) fn pack_gathered(
         &self,
-        x: Pictures<'_, T>,
+        x: GatheredRows<'_, T>,
         along: Along,
         width: usize,
         panels: &mut [T],
     ) {
         let (lines, depth) = match along {
-            Along::Depth => (x.indices.len(), x.features.len()),
-            Along::Lines => (x.features.len(), x.indices.len()),
+            Along::Depth => (x.rows(), x.cols()),
+            Along::Lines => (x.cols(), x.rows()),
         };
         assert!(panels.len() >= lines.next_multiple_of(width) * depth, "room for the panels");
-        let features = x.scale.len();
-        assert!(x.shift.len() == features && x.features.end <= features, "scales and shifts");
-        let pictures = x.store.len() / features.max(1);
-        assert!(x.indices.iter().all(|&index| (index as usize) < pictures), "pictures there are");
-        let packing = Packing {
-            source: Bytes {
-                store: x.store.as_ptr(),
-                features,
-                indices: x.indices.as_ptr(),
-                runs: x.indices.len(),
-                first: x.features.start,
-                scale: x.scale.as_ptr(),
-                shift: x.shift.as_ptr(),
-            },
-            along,
-            lines,
-            depth,
-            width,
-            dst: panels.as_mut_ptr(),
-            sums: std::ptr::null_mut(),
-        };
-        // SAFETY: all indices name pictures of the store, all features have scales and shifts,
-        // the panels have room; the CPU has the set.
-        unsafe { (self.pack_bytes)(&packing) }
+        let (dst, sums) = (panels.as_mut_ptr(), std::ptr::null_mut());
+        let packing = Packing { source: x, along, lines, depth, width, dst, sums };
+        // SAFETY: all gathered rows are in their store, the panels have room; the CPU has the set.
+        unsafe { (self.pack_gathered)(&packing) }
     }
 
     /// Computes `c` from packed blocks: `a` of `c.rows() x depth`, `b` of `depth x c.cols()`.
-    /// Anything beside C, a bias, and an update of C need its columns side by side.
+    /// A bias, and a finish other than `Store` and `Relu`, need contiguous rows of C.
     pub(crate) fn block(
         &self,
         depth: usize,
         a: Panels<'_, T>,
         b: Panels<'_, T>,
-        c: &mut Output<'_, T>,
-        start: BlockStart<'_, T>,
-        finish: BlockFinish<'_, T>,
+        c: &mut MatMut<'_, T>,
+        mut epilogue: Epilogue<'_, T>,
     ) {
         if c.rows() == 0 || c.cols() == 0 {
             return;
@@ -247,7 +183,7 @@ impl<T: Float> KernelSet<T> {
         };
         assert!(holds(a, c.rows().div_ceil(mr), mr), "panels of A");
         assert!(holds(b, c.cols().div_ceil(nr), nr), "panels of B");
-        let (start, finish) = check_epilogue(c, start, finish);
+        let companions = check_epilogue(c, &mut epilogue);
         let first = Tile {
             depth,
             a: a.data.as_ptr(),
@@ -259,8 +195,12 @@ impl<T: Float> KernelSet<T> {
             c: c.as_mut_ptr(),
             row_stride: c.row_stride(),
             last_cols: 0,
-            start,
-            finish,
+            start: epilogue.start,
+            finish: &epilogue.finish,
+            row: 0,
+            col: 0,
+            companions,
+            finish_in_memory: self.finish,
         };
         let arguments = Block {
             rows: c.rows(),
@@ -276,18 +216,17 @@ impl<T: Float> KernelSet<T> {
         unsafe { block(self.packed, Some(self.wide), &arguments) }
     }
 
-    /// Computes `c` from operands in place; the columns of B and of C stand side by side.
+    /// Computes `c` from operands in place; the rows of B and of C are contiguous.
     pub(crate) fn block_in_place(
         &self,
-        a: Input<'_, T>,
-        b: Input<'_, T>,
-        c: &mut Output<'_, T>,
-        start: BlockStart<'_, T>,
-        finish: BlockFinish<'_, T>,
+        a: MatRef<'_, T>,
+        b: MatRef<'_, T>,
+        c: &mut MatMut<'_, T>,
+        mut epilogue: Epilogue<'_, T>,
     ) {
         let (rows, cols, depth) = (c.rows(), c.cols(), a.cols());
         assert!((a.rows(), b.rows(), b.cols()) == (rows, depth, cols), "operands of a block");
-        assert!(b.col_stride() == 1 && c.col_stride() == 1, "columns side by side");
+        assert!(b.col_stride() == 1 && c.col_stride() == 1, "contiguous rows");
         if rows == 0 || cols == 0 {
             return;
         }
@@ -296,7 +235,7 @@ impl<T: Float> KernelSet<T> {
         } else {
             self.strided
         };
-        let (start, finish) = check_epilogue(c, start, finish);
+        let companions = check_epilogue(c, &mut epilogue);
         let first = Tile {
             depth,
             a: a.as_ptr(),
@@ -308,8 +247,12 @@ impl<T: Float> KernelSet<T> {
             c: c.as_mut_ptr(),
             row_stride: c.row_stride(),
             last_cols: 0,
-            start,
-            finish,
+            start: epilogue.start,
+            finish: &epilogue.finish,
+            row: 0,
+            col: 0,
+            companions,
+            finish_in_memory: self.finish,
         };
         // Tiles of equal height: a low one would have too few chains to keep the units busy.
         let tile_rows = rows.div_ceil(rows.div_ceil(tiles.rows()));
@@ -355,18 +298,33 @@ impl<T: Float> KernelSet<T> {
         unsafe { (self.add_scaled)(factor, x, y) }
     }
 
+    /// `average = keep average + take x`.
+    pub(crate) fn move_average(&self, factors: Average<T>, x: &[T], average: &mut [T]) {
+        assert_eq!(x.len(), average.len());
+        // SAFETY: equal lengths; the CPU has the set.
+        unsafe { (self.move_average)(factors, x, average) }
+    }
+
     /// Takes a step with all parameters `w`; slots that the rule does not have may be empty.
     pub(crate) fn update(
         &self,
-        rule: Update<T>,
+        update: &Update<T>,
         w: &mut [T],
         gradient: &[T],
         slots: [&mut [T]; MAX_SLOTS],
     ) {
         assert_eq!(gradient.len(), w.len());
-        assert!(slots[..rule.slots()].iter().all(|slot| slot.len() == w.len()), "slots");
-        // SAFETY: equal lengths; the CPU has the set.
-        unsafe { (self.update)(rule, w, gradient, slots) }
+        let used = update.rule.slot_names().len();
+        assert!(slots[..used].iter().all(|slot| slot.len() == w.len()), "slots");
+        let parameters = Parameters {
+            rows: 1,
+            cols: w.len(),
+            w: RawRows { ptr: w.as_mut_ptr(), row_stride: 0 },
+            gradient: RawRows { ptr: gradient.as_ptr(), row_stride: 0 },
+            slots: slots.map(|slot| RawRows { ptr: slot.as_mut_ptr(), row_stride: 0 }),
+        };
+        // SAFETY: equal lengths, exclusive slices; the CPU has the set.
+        unsafe { (self.update)(update, &parameters) }
     }
 
     /// Sum of squares in the order that `elementwise::sum_of_squares` fixes.
@@ -381,55 +339,30 @@ impl<T: Float> KernelSet<T> {
         mask: DropoutMask,
         first_row: usize,
         scale: T,
-        x: &mut Output<'_, T>,
+        x: &mut MatMut<'_, T>,
     ) {
-        assert!(x.col_stride() == 1 || x.cols() <= 1);
-        // SAFETY: columns side by side; the CPU has the set.
+        assert!(x.has_contiguous_rows(), "contiguous rows under a mask");
+        // SAFETY: contiguous rows; the CPU has the set.
         unsafe { (self.dropout)(mask, first_row, scale, x) }
     }
 }
 
-/// Start and finish for the first tile of `c`, if everything they read fits it.
+/// The companions of the first tile of `c`, if everything that the epilogue takes fits `c`.
 fn check_epilogue<T: Float>(
-    c: &Output<'_, T>,
-    start: BlockStart<'_, T>,
-    finish: BlockFinish<'_, T>,
-) -> (TileStart<T>, TileFinish<T>) {
-    let (shape, side_by_side) = ((c.rows(), c.cols()), c.col_stride() == 1);
-    let start = match start {
-        BlockStart::Zero => TileStart::Zero,
-        BlockStart::Bias(bias) => {
-            assert!(bias.len() == shape.1 && side_by_side, "bias of the columns");
-            TileStart::Bias(bias.as_ptr())
+    c: &MatMut<'_, T>,
+    epilogue: &mut Epilogue<'_, T>,
+) -> [RawRows<*mut T>; MAX_COMPANIONS] {
+    epilogue.check(c.shape(), c.col_stride()).expect("an epilogue that fits C");
+    std::array::from_fn(|index| match epilogue.companions.get_mut(index) {
+        // One that is shared is only read: `check` lets none through where the finish writes.
+        Some(Companion::Shared(matrix)) => {
+            RawRows { ptr: matrix.as_ptr().cast_mut(), row_stride: matrix.row_stride() }
         }
-        BlockStart::Load => TileStart::Load,
-        BlockStart::Scale(factor) => TileStart::Scale(factor),
-    };
-    let finish = match finish {
-        BlockFinish::Store => TileFinish::Store,
-        BlockFinish::Relu => TileFinish::Relu,
-        BlockFinish::ReluDropout { mask, row, col, scale } => {
-            assert!(side_by_side, "columns side by side under a mask");
-            TileFinish::ReluDropout { mask, row, col, scale }
+        Some(Companion::Exclusive(matrix)) => {
+            RawRows { ptr: matrix.as_mut_ptr(), row_stride: matrix.row_stride() }
         }
-        BlockFinish::Gate { activation, scale } => {
-            let fits = (activation.rows(), activation.cols()) == shape;
-            assert!(fits && activation.col_stride() == 1 && side_by_side, "activation");
-            let (ptr, row_stride) = (activation.as_ptr(), activation.row_stride());
-            TileFinish::Gate { activation: Beside { ptr, row_stride }, scale }
-        }
-        BlockFinish::Descent(rule) => {
-            assert!(side_by_side, "columns of weights side by side");
-            TileFinish::Descent(rule)
-        }
-        BlockFinish::Momentum { mut velocity, rule } => {
-            let fits = (velocity.rows(), velocity.cols()) == shape;
-            assert!(fits && velocity.col_stride() == 1 && side_by_side, "velocity");
-            let (ptr, row_stride) = (velocity.as_mut_ptr(), velocity.row_stride());
-            TileFinish::Momentum { velocity: Beside { ptr, row_stride }, rule }
-        }
-    };
-    (start, finish)
+        None => RawRows { ptr: std::ptr::null_mut(), row_stride: 0 },
+    })
 }
 
 /// One row of the table of tile functions.
@@ -452,7 +385,7 @@ macro_rules! stamp {
             use crate::{
                 kernels::{
                     block::MAX_TILE,
-                    pack, peak,
+                    finish as finishing, pack, peak,
                     tile::{self as microkernel, PACKED, STRIDED},
                 },
                 simd::Isa,
@@ -486,13 +419,15 @@ macro_rules! stamp {
                     functions: &[$(tile_row!(STRIDED, $wide_rows, $wide_vectors)),*],
                     lanes: LANES,
                 },
+                finish,
                 multiply_adds_per_step: $chains * LANES,
                 multiply_adds,
                 pack,
-                pack_bytes,
+                pack_gathered,
                 relu,
                 gate,
                 add_scaled,
+                move_average,
                 update,
                 sum_of_squares,
                 dropout,
@@ -503,12 +438,17 @@ macro_rules! stamp {
 
             $(#[$feature])?
             unsafe fn tile<const FROM: bool, const ROWS: usize, const VECS: usize>(
-                tile: &Tile<$t>,
+                tile: &Tile<'_, $t>,
             ) {
                 // SAFETY: see above.
                 unsafe {
                     microkernel::tile::<Token, $t, FROM, ROWS, VECS, MR, NV>(Token::new(), tile)
                 }
+            }
+            $(#[$feature])?
+            unsafe fn finish(tile: &Tile<'_, $t>, shape: (usize, usize), sums: *const $t) {
+                // SAFETY: see above.
+                unsafe { finishing::finish(Token::new(), update, tile, shape, sums) }
             }
             $(#[$feature])?
             unsafe fn multiply_adds(steps: usize) -> $t {
@@ -521,7 +461,7 @@ macro_rules! stamp {
                 unsafe { pack::pack(Token::new(), packing) }
             }
             $(#[$feature])?
-            unsafe fn pack_bytes(packing: &Packing<$t, Bytes<$t>>) {
+            unsafe fn pack_gathered(packing: &Packing<$t, GatheredRows<'_, $t>>) {
                 // SAFETY: see above.
                 unsafe { pack::pack(Token::new(), packing) }
             }
@@ -541,14 +481,14 @@ macro_rules! stamp {
                 unsafe { elementwise::add_scaled(Token::new(), factor, x, y) }
             }
             $(#[$feature])?
-            unsafe fn update(
-                rule: Update<$t>,
-                w: &mut [$t],
-                gradient: &[$t],
-                slots: [&mut [$t]; MAX_SLOTS],
-            ) {
+            unsafe fn move_average(factors: Average<$t>, x: &[$t], average: &mut [$t]) {
                 // SAFETY: see above.
-                unsafe { update::update(Token::new(), rule, w, gradient, slots) }
+                unsafe { elementwise::move_average(Token::new(), factors, x, average) }
+            }
+            $(#[$feature])?
+            unsafe fn update(update: &Update<$t>, parameters: &Parameters<$t>) {
+                // SAFETY: see above.
+                unsafe { update::update(Token::new(), update, parameters) }
             }
             $(#[$feature])?
             unsafe fn sum_of_squares(x: &[$t]) -> $t {
@@ -560,10 +500,9 @@ macro_rules! stamp {
                 mask: DropoutMask,
                 first_row: usize,
                 scale: $t,
-                x: &mut Output<'_, $t>,
+                x: &mut MatMut<'_, $t>,
             ) {
-                // SAFETY: see above.
-                unsafe { elementwise::dropout(mask, first_row, scale, x) }
+                super::dropout(mask, first_row, scale, x)
             }
         }
     };

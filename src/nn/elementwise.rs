@@ -3,7 +3,7 @@
 use crate::{
     context::Context,
     error::{Error, Result},
-    kernels::{Average, DropoutMask, Element, Update},
+    kernels::{Average, DropoutMask, Element},
     matrix::{MatMut, MatRef},
     threads::{Tasks, cut, divide},
 };
@@ -34,9 +34,9 @@ pub(crate) fn move_average<T: Element>(
     x: &[T],
     average: &mut [T],
 ) -> Result<()> {
-    let rule = Average { keep: T::from_f64(decay), take: T::from_f64(1.0 - decay) };
+    let factors = Average { keep: T::from_f64(decay), take: T::from_f64(1.0 - decay) };
     for_pairs(context, x, average, &|x, average| {
-        context.kernels().update(Update::Average(rule), average, x, [&mut [], &mut []]);
+        context.kernels().move_average(factors, x, average);
     })
 }
 
@@ -154,8 +154,8 @@ pub(crate) fn dropout<T: Element>(
 ) -> Result<()> {
     expect_contiguous(x.cols(), x.col_stride())?;
     let tasks = context.tasks_for(x.rows() * x.cols())?;
-    for_row_bands((0, x), tasks, &|(first_row, x): (usize, MatMut<'_, T>)| {
-        context.kernels().dropout(mask, first_row, scale, &mut x.into());
+    for_row_bands((0, x), tasks, &|(first_row, mut x): (usize, MatMut<'_, T>)| {
+        context.kernels().dropout(mask, first_row, scale, &mut x);
     });
     Ok(())
 }
@@ -179,7 +179,7 @@ fn for_row_bands<'a, T: Element>(
         tasks,
         &|(first_row, x): (usize, MatMut<'_, T>), left, parts| {
             let at = cut(x.rows(), 1, left, parts);
-            let (upper, lower) = x.split_rows(at).expect("rows that do not interleave");
+            let (upper, lower) = x.split_rows(at);
             ((first_row, upper), (first_row + at, lower))
         },
         run,

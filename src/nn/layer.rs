@@ -178,7 +178,10 @@ impl RandomPlace {
     /// The elements that dropout keeps; none are dropped in evaluation or with probability 0.
     pub fn dropout_mask(&self, probability: f64) -> Option<DropoutMask> {
         let step = self.step.filter(|_| probability > 0.0)?;
-        Some(DropoutMask::new(probability, self.seed, step, self.layer).below(self.first_row))
+        Some(
+            DropoutMask::new(probability, self.seed, step, self.layer)
+                .from_element(self.first_row, 0),
+        )
     }
 }
 

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use crate::{
     context::Context,
     error::{Error, Result},
-    gemm::{Backend, Finish, Operand},
+    gemm::{Backend, Epilogue, Operand},
     kernels::Element,
     nn::{
         Arena, CrossEntropy, L2, Mode, Network, ParameterKind, ParameterSettings, Part, PassTimes,
@@ -188,12 +188,9 @@ struct Updates<'a, T: Element> {
 }
 
 impl<T: Element> Sink<T> for Updates<'_, T> {
-    fn fused(&mut self, parameter: usize) -> Result<Finish<'_, T>> {
+    fn fused(&mut self, parameter: usize) -> Result<Epilogue<'_, T>> {
         let settings = self.settings(parameter, ParameterKind::Weight);
-        let rule = self.optimizer.optimizer().name();
-        self.optimizer.weight_finish(parameter, settings)?.ok_or_else(|| {
-            Error::setting("optimizer", rule, "one whose updates are part of a product")
-        })
+        self.optimizer.fused_update(parameter, settings)
     }
 
     fn take(

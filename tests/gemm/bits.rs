@@ -5,7 +5,10 @@ use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use rayon::prelude::*;
 use tilewise::{
     Element,
-    gemm::{Blocking, DropoutMask, Epilogue, Finish, GatheredRows, Gemm, Operand, Start, naive},
+    gemm::{
+        Blocking, DropoutMask, Epilogue, Finish, GatheredRows, Gemm, Operand, Rule, Update,
+        epilogue::Momentum, naive,
+    },
     matrix::{MatMut, MatRef},
     simd::InstructionSet,
     threads::Threads,
@@ -65,9 +68,8 @@ fn results<T: Element>(
     let (packed_a, packed_b) = (gemm.pack_a(T::ONE, a).unwrap(), gemm.pack_b(b).unwrap());
     let bias = || Epilogue::bias_relu(&batch.bias);
     let dropout = || Epilogue {
-        start: Start::Bias(&batch.bias),
         finish: Finish::ReluDropout { mask: DropoutMask::new(0.4, 1, 2, 3), scale: T::ONE },
-        b_sums: None,
+        ..Epilogue::bias(&batch.bias)
     };
     let mut found = vec![
         ("a product", product(gemm, a, b, Epilogue::default())),
@@ -92,16 +94,15 @@ fn results<T: Element>(
     let mut velocity = batch.b[..k * outputs].to_vec();
     let mut sums = vec![T::ZERO; outputs];
     let mut scratch = gemm.scratch(k, outputs, m).unwrap();
+    let (learning_rate, momentum) = (T::from_f64(0.1), T::from_f64(0.9));
+    let update = Update {
+        l2: T::from_f64(0.02),
+        weight_decay: T::from_f64(0.01),
+        rule: Rule::Momentum(Momentum { learning_rate, momentum, nesterov: true }),
+    };
     let epilogue = Epilogue {
-        start: Start::Scaled(T::ZERO),
-        finish: Finish::Momentum {
-            velocity: MatMut::new(&mut velocity, k, outputs).unwrap(),
-            learning_rate: T::from_f64(0.1),
-            momentum: T::from_f64(0.9),
-            nesterov: true,
-            l2: T::from_f64(0.01),
-        },
-        b_sums: Some(&mut sums),
+        column_sums: Some(&mut sums),
+        ..Epilogue::update(update, MatMut::new(&mut velocity, k, outputs).unwrap())
     };
     let c = MatMut::new(&mut weights, k, outputs).unwrap();
     let pictures = Operand::GatheredTransposed(batch.rows());

@@ -148,13 +148,17 @@ fn every_backend_computes_the_same_whole_numbers() {
         |len: usize| (0..len).map(|_| f32::from(rng.random_range(-8..=8i8))).collect::<Vec<_>>();
     let (a, b, bias, activation) = (whole(m * k), whole(k * n), whole(n), whole(m * n));
     let (a, b) = (MatRef::new(&a, m, k).unwrap(), MatRef::new(&b, k, n).unwrap());
-    let gate = || Epilogue::gate(MatRef::new(&activation, m, n).unwrap());
+    let relu_gradient = || Epilogue::relu_gradient(MatRef::new(&activation, m, n).unwrap());
     let gemm = Gemm::new().unwrap();
     for &backend in &Backend::ALL[1..] {
         let other = gemm.with_backend(backend);
         let biased = product(other, a, b, Epilogue::bias_relu(&bias));
         let expected = product(gemm, a, b, Epilogue::bias_relu(&bias));
-        assert_eq!(biased, expected, "{backend:?} seed {seed}: bias and rectifier");
-        assert_eq!(product(other, a, b, gate()), product(gemm, a, b, gate()), "{backend:?}: gate");
+        assert_eq!(biased, expected, "{backend:?} seed {seed}: bias and ReLU");
+        assert_eq!(
+            product(other, a, b, relu_gradient()),
+            product(gemm, a, b, relu_gradient()),
+            "{backend:?}"
+        );
     }
 }

@@ -3,7 +3,12 @@
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use tilewise::{
     Error,
-    gemm::{Backend, Blocking, Epilogue, Finish, GatheredRows, Gemm, Operand, Packed, Start, gemm},
+    gemm::{
+        Backend, Blocking, Companions, Epilogue, Finish, GatheredRows, Gemm, Operand, Packed, Rule,
+        Start, Update,
+        epilogue::{Descent, Momentum},
+        gemm,
+    },
     matrix::{MatMut, MatRef},
     simd::InstructionSet,
     threads::Threads,
@@ -60,7 +65,7 @@ fn without_rows_or_columns_nothing_happens() {
         let (a, b) = (zeros(m, 4), zeros(4, n));
         let view = MatMut::new(&mut [], m, n).unwrap();
         plan().run(1.0, a, b, view, Epilogue::bias(&bias), &mut [0.0; 4096]).unwrap();
-        let sums = Epilogue { b_sums: Some(&mut bias), ..Epilogue::default() };
+        let sums = Epilogue { column_sums: Some(&mut bias), ..Epilogue::default() };
         let view = MatMut::new(&mut [], m, n).unwrap();
         plan().run(1.0, a, b, view, sums, &mut [0.0; 4096]).unwrap();
         assert!(bias.iter().all(|&sum| sum == 0.0), "{m} x {n}: sums of B, which has columns");
@@ -88,26 +93,34 @@ fn epilogues_that_do_not_fit() {
     let refused = |epilogue: Epilogue<'_, f32>| refusal(plan(), 1.0, a, b, (3, 5), epilogue);
     let error = refused(Epilogue::bias(&[0.0; 4]));
     assert_eq!(error.to_string(), "bias: expected 5 elements, found 4");
-    let error = refused(Epilogue { b_sums: Some(&mut [0.0; 6]), ..Epilogue::default() });
+    let error = refused(Epilogue { column_sums: Some(&mut [0.0; 6]), ..Epilogue::default() });
     assert_eq!(error.to_string(), "sums of the columns of B: expected 5 elements, found 6");
-    let error = refused(Epilogue::gate(zeros(5, 3)));
+    let error = refused(Epilogue::relu_gradient(zeros(5, 3)));
     assert_eq!(error.to_string(), "activation: expected 3 x 5, found 5 x 3");
-    let error = refused(Epilogue::gate(zeros(5, 3).t()));
+    let error = refused(Epilogue::relu_gradient(zeros(5, 3).t()));
     assert!(matches!(error, Error::Setting { .. }), "{error}");
+    let rule = Momentum { learning_rate: 0.1, momentum: 0.9, nesterov: false };
+    let update = Update { l2: 0.0, weight_decay: 0.0, rule: Rule::Momentum(rule) };
     let mut velocity = [0.0; 12];
-    let velocity = MatMut::new(&mut velocity, 3, 4).unwrap();
-    let (learning_rate, momentum, l2) = (0.1, 0.9, 0.0);
-    let finish = Finish::Momentum { velocity, learning_rate, momentum, nesterov: false, l2 };
-    let error = refused(Epilogue { finish, ..Epilogue::default() });
+    let error = refused(Epilogue::update(update, MatMut::new(&mut velocity, 3, 4).unwrap()));
     assert_eq!(error.to_string(), "velocity: expected 3 x 5, found 3 x 4");
+    // Too few companions, too many, and one that may not be changed.
+    let error = refused(Epilogue::update(update, Companions::default()));
+    assert!(error.to_string().contains("1: velocity"), "{error}");
+    let companions = zeros(3, 5).into();
+    let error = refused(Epilogue { companions, ..Epilogue::default() });
+    assert!(error.to_string().contains("companions = 1"), "{error}");
+    let error = refused(Epilogue::update(update, zeros(3, 5)));
+    assert!(matches!(error, Error::Setting { name: "velocity", .. }), "{error}");
 }
 
 #[test]
 fn an_update_starts_from_0() {
     let bias = [0.0; 5];
     for start in [Start::Scaled(1.0), Start::Scaled(0.5), Start::Bias(&bias)] {
-        let finish = Finish::Descent { learning_rate: 0.1, l2: 0.0 };
-        let epilogue = Epilogue { start, finish, b_sums: None };
+        let rule = Rule::Descent(Descent { learning_rate: 0.1 });
+        let finish = Finish::Update(Update { l2: 0.0, weight_decay: 0.0, rule });
+        let epilogue = Epilogue { start, finish, ..Epilogue::default() };
         let error = refusal(plan(), 1.0, zeros(3, 4), zeros(4, 5), (3, 5), epilogue);
         assert!(matches!(error, Error::Setting { name: "start", .. }), "{start:?}: {error}");
     }
@@ -189,7 +202,7 @@ fn sums_of_a_b_that_cannot_be_summed() {
     let operands: [Operand<'_, f32>; 3] = [(&packed).into(), rows.into(), zeros(4, 4).t().into()];
     for b in operands {
         let mut sums = [0.0; 4];
-        let epilogue = Epilogue { b_sums: Some(&mut sums), ..Epilogue::default() };
+        let epilogue = Epilogue { column_sums: Some(&mut sums), ..Epilogue::default() };
         let error = refusal(plan(), 1.0, zeros(4, 4), b, (4, 4), epilogue);
         assert!(matches!(error, Error::Setting { .. }), "{b:?}: {error}");
     }

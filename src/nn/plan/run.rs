@@ -8,7 +8,7 @@ use std::{
 use crate::{
     context::Context,
     error::{Error, Result},
-    gemm::{Epilogue, Finish, Operand, Start},
+    gemm::{Companions, Epilogue, Finish, Operand, Start},
     kernels::Element,
     matrix::{MatMut, MatRef},
     nn::{
@@ -49,12 +49,12 @@ impl Clock {
 
 /// Where the gradients of parameters go, one after another, from the last layer to the first.
 pub trait Sink<T: Element> {
-    /// What turns the product that computes the gradient of parameter number `parameter`, a matrix
-    /// of weights, into its update. It is asked in plans for [`Passes::FusedUpdate`] alone.
+    /// The epilogue that turns the product that computes the gradient of parameter number
+    /// `parameter`, a matrix of weights, into its update. It is asked in plans for [`Passes::FusedUpdate`] alone.
     ///
     /// # Errors
     /// Those of the optimizer.
-    fn fused(&mut self, parameter: usize) -> Result<Finish<'_, T>>;
+    fn fused(&mut self, parameter: usize) -> Result<Epilogue<'_, T>>;
 
     /// Takes the gradient of parameter number `parameter`. It is not called in plans for
     /// [`Passes::Gradient`].
@@ -75,7 +75,7 @@ pub trait Sink<T: Element> {
 pub struct Gradients;
 
 impl<T: Element> Sink<T> for Gradients {
-    fn fused(&mut self, parameter: usize) -> Result<Finish<'_, T>> {
+    fn fused(&mut self, parameter: usize) -> Result<Epilogue<'_, T>> {
         Err(Error::setting("passes", parameter, "Passes::Gradient, which stores gradients"))
     }
 
@@ -395,13 +395,13 @@ impl<T: Element> Plan<T> {
         let (activation, to) = (x_rows.view(x_data, batch), d_x_rows.view_mut(d_x_data, batch));
         let d_out = d_out_rows.view(d_out_data, batch);
         let start = Start::Scaled(if d_x.accumulate { T::ONE } else { T::ZERO });
-        let finish = match d_x.gate {
-            Some(scale) => Finish::Gate { activation, scale: T::from_f64(scale) },
-            None => Finish::Store,
+        let (finish, companions) = match d_x.gate {
+            Some(scale) => (Finish::ReluGradient { scale: T::from_f64(scale) }, activation.into()),
+            None => (Finish::Store, Companions::default()),
         };
         let parameters = network.parameters().slices(structure.layers[layer].parameters.clone());
         let weight = MatRef::new(parameters.get(Linear::WEIGHT), to.cols(), d_out.cols())?;
-        let epilogue = Epilogue { start, finish, ..Epilogue::default() };
+        let epilogue = Epilogue { start, finish, companions, column_sums: None };
         context.gemm().run(T::ONE, d_out, weight.t(), to, epilogue, scratch)
     }
 
@@ -448,14 +448,13 @@ impl<T: Element> Plan<T> {
             }
             return Ok(());
         }
-        let start = Start::Scaled(if accumulate { T::ONE } else { T::ZERO });
+        let start = if accumulate { T::ONE } else { T::ZERO };
         let number = numbers.start + Linear::WEIGHT;
         let (rows, cols) = (x.shape().1, d_out.cols());
         let fused = *passes == Passes::FusedUpdate;
-        let finish = if fused { sink.fused(number)? } else { Finish::Store };
+        let epilogue = if fused { sink.fused(number)? } else { Epilogue::scaled(start) };
         let to = if fused { network.parameters_mut().tensor_mut(number) } else { weight };
-        let b_sums = (!no_bias).then_some(bias);
-        let epilogue = Epilogue { start, finish, b_sums };
+        let epilogue = Epilogue { column_sums: (!no_bias).then_some(bias), ..epilogue };
         let to = MatMut::new(to, rows, cols)?;
         context.gemm().run(T::ONE, x.t()?, d_out, to, epilogue, scratch)
     }

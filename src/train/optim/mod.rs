@@ -16,7 +16,8 @@
 //! They agree with those of PyTorch; the velocities, which have the learning rate in them here and
 //! not there, make the same steps as long as the learning rate stays the same.
 //!
-//! Weight decay is added to the gradient, `g += decay w`, except for AdamW, where it shrinks the
+//! Weight decay is added to the gradient behind the L2 term and behind clipping, `g += decay w`,
+//! rounded once, whether the update is fused or not; except for AdamW, where it shrinks the
 //! weights apart from the gradient. Like the L2 term of the loss, whose gradient is `2 l2 w`, it
 //! applies to weight matrices and not to biases; PyTorch decays all parameters that it is given.
 //!
@@ -160,11 +161,10 @@ impl Optimizer {
         }
     }
 
-    /// Whether the rule can update weights in the product that computes their gradient; see
-    /// [`OptimizerState::weight_finish`].
+    /// Whether a trainer updates weights in the product that computes their gradient; see
+    /// [`OptimizerState::fused_update`], which every optimizer has, with the same bits.
     pub fn is_fused(&self) -> bool {
-        use UpdateRule::{Momentum, Nesterov, Sgd};
-        matches!(self.rule, Sgd | Momentum { .. } | Nesterov { .. })
+        true
     }
 
     /// Names of what the rule keeps for each parameter.

@@ -7,8 +7,11 @@ use crate::{
     aligned::ALIGNMENT,
     context::Context,
     error::{Error, Result},
-    gemm::Finish,
-    kernels::{AdaGrad, Adam, Average, Descent, Element, MAX_SLOTS, Momentum, RmsProp, Update},
+    gemm::{
+        Companion, Companions, Epilogue, Rule, Update,
+        epilogue::{AdaGrad, Adam, Average, Descent, Momentum, RmsProp, RmsPropMomentum},
+    },
+    kernels::{Element, MAX_SLOTS},
     matrix::MatMut,
     nn::{Arena, TensorLayout},
     threads::{cut, divide},
@@ -30,7 +33,7 @@ pub struct StepSettings {
 ///
 /// A step begins with [`begin_step`](Self::begin_step); then every parameter is updated once, by
 /// [`update`](Self::update) with a stored gradient, or while its gradient is computed with
-/// [`weight_finish`](Self::weight_finish): the bits are the same. Nothing allocates after
+/// [`fused_update`](Self::fused_update): the bits are the same. Nothing allocates after
 /// construction, and the bits depend neither on threads nor on the fused instruction set.
 #[derive(Debug)]
 pub struct OptimizerState<T: Element> {
@@ -136,7 +139,7 @@ impl<T: Element> OptimizerState<T> {
             }
         }
         let tasks = context.tasks_for(expected)?;
-        let rule = self.rule(settings);
+        let update = self.step(settings);
         let slots = self.slots_of(number);
         let line = ALIGNMENT / size_of::<T>();
         divide(
@@ -149,85 +152,81 @@ impl<T: Element> OptimizerState<T> {
                 let [(a1, a2), (b1, b2)] = slots.map(|slot| slot.split_at_mut(at.min(slot.len())));
                 ((w1, g1, [a1, b1]), (w2, g2, [a2, b2]))
             },
-            &|(w, g, slots)| context.kernels().update(rule, w, g, slots),
+            &|(w, g, slots)| context.kernels().update(&update, w, g, slots),
         );
         Ok(())
     }
 
-    /// What makes a product that computes the gradient of parameter number `number`, a matrix of
-    /// weights, update them instead of storing it; `None` if the rule has no such finish.
+    /// The epilogue of a product that computes the gradient of parameter number `number`, a matrix of
+    /// weights, which makes it update them instead.
     ///
     /// # Errors
     /// [`Error::Setting`] if there is no such parameter, it is no matrix, or no step was begun.
-    pub fn weight_finish(
+    pub fn fused_update(
         &mut self,
         number: usize,
         settings: StepSettings,
-    ) -> Result<Option<Finish<'_, T>>> {
+    ) -> Result<Epilogue<'_, T>> {
         self.check(number)?;
         let layout = Arc::clone(&self.layout);
         let &[rows, cols] = layout.tensors()[number].shape() else {
             let found = format!("{:?}", layout.tensors()[number].shape());
             return Err(Error::setting("shape of weights", found, "rows and columns"));
         };
-        let StepSettings { learning_rate, .. } = settings;
-        let (learning_rate, l2) = (T::from_f64(learning_rate), self.l2_factor(settings));
-        let (momentum, nesterov) = match self.optimizer.rule {
-            UpdateRule::Sgd => return Ok(Some(Finish::Descent { learning_rate, l2 })),
-            UpdateRule::Momentum { momentum } => (T::from_f64(momentum), false),
-            UpdateRule::Nesterov { momentum } => (T::from_f64(momentum), true),
-            _ => return Ok(None),
-        };
-        let [velocity, _] = self.slots_of(number);
-        let velocity = MatMut::new(velocity, rows, cols)?;
-        Ok(Some(Finish::Momentum { velocity, learning_rate, momentum, nesterov, l2 }))
+        let update = self.step(settings);
+        let mut companions = [None, None];
+        let used = update.rule.slot_names().len();
+        for (companion, slot) in companions.iter_mut().zip(self.slots_of(number)).take(used) {
+            *companion = Some(Companion::Exclusive(MatMut::new(slot, rows, cols)?));
+        }
+        Ok(Epilogue::update(update, Companions::from(companions)))
     }
 
-    /// Half of what the gradient gets of the weights: the loss's L2 term and coupled decay.
-    fn l2_factor(&self, StepSettings { l2, weight_decay, .. }: StepSettings) -> T {
-        T::from_f64(match self.optimizer.rule {
-            UpdateRule::AdamW { .. } => l2,
-            _ => l2 + 0.5 * weight_decay,
-        })
+    /// This step of a parameter, with its factors.
+    fn step(&self, settings: StepSettings) -> Update<T> {
+        let StepSettings { learning_rate, l2, weight_decay } = settings;
+        // AdamW decays the weights apart from the gradient.
+        let decoupled = matches!(self.optimizer.rule, UpdateRule::AdamW { .. });
+        Update {
+            l2: T::from_f64(2.0 * l2),
+            weight_decay: T::from_f64(if decoupled { 0.0 } else { weight_decay }),
+            rule: self.rule(learning_rate, if decoupled { weight_decay } else { 0.0 }),
+        }
     }
 
-    /// The rule with this step's factors.
-    fn rule(&self, settings: StepSettings) -> Update<T> {
-        let StepSettings { learning_rate, weight_decay, .. } = settings;
-        let l2 = self.l2_factor(settings);
-        let (rate, decay) = (T::from_f64(learning_rate), l2 + l2);
+    /// How the gradient moves a parameter in this step. AdamW also shrinks it by the learning rate
+    /// times `decay`.
+    fn rule(&self, learning_rate: f64, decay: f64) -> Rule<T> {
         let average =
             |keep: f64| Average { keep: T::from_f64(keep), take: T::from_f64(1.0 - keep) };
+        let rate = T::from_f64(learning_rate);
+        let with_momentum = |momentum: f64, nesterov: bool| {
+            let momentum = T::from_f64(momentum);
+            Rule::Momentum(Momentum { learning_rate: rate, momentum, nesterov })
+        };
         match self.optimizer.rule {
-            UpdateRule::Sgd => Update::Descent(Descent { rate, decay }),
-            UpdateRule::Momentum { momentum } => {
-                let momentum = T::from_f64(momentum);
-                Update::Momentum(Momentum { rate, decay, momentum, nesterov: false })
-            }
-            UpdateRule::Nesterov { momentum } => {
-                let momentum = T::from_f64(momentum);
-                Update::Momentum(Momentum { rate, decay, momentum, nesterov: true })
-            }
+            UpdateRule::Sgd => Rule::Descent(Descent { learning_rate: rate }),
+            UpdateRule::Momentum { momentum } => with_momentum(momentum, false),
+            UpdateRule::Nesterov { momentum } => with_momentum(momentum, true),
             UpdateRule::AdaGrad { epsilon } => {
-                Update::AdaGrad(AdaGrad { rate, decay, epsilon: T::from_f64(epsilon) })
+                Rule::AdaGrad(AdaGrad { learning_rate: rate, epsilon: T::from_f64(epsilon) })
             }
-            UpdateRule::RmsProp { decay: keep, epsilon, momentum } => {
-                let (squares, epsilon) = (average(keep), T::from_f64(epsilon));
-                let rule =
-                    RmsProp { rate, decay, squares, epsilon, momentum: T::from_f64(momentum) };
-                if momentum == 0.0 { Update::RmsProp(rule) } else { Update::RmsPropMomentum(rule) }
+            UpdateRule::RmsProp { decay, epsilon, momentum } => {
+                let (squares, epsilon) = (average(decay), T::from_f64(epsilon));
+                let rms_prop = RmsProp { learning_rate: rate, squares, epsilon };
+                if momentum == 0.0 {
+                    Rule::RmsProp(rms_prop)
+                } else {
+                    let momentum = T::from_f64(momentum);
+                    Rule::RmsPropMomentum(RmsPropMomentum { rms_prop, momentum })
+                }
             }
             UpdateRule::Adam { beta1, beta2, epsilon }
             | UpdateRule::AdamW { beta1, beta2, epsilon } => {
-                let shrink = match self.optimizer.rule {
-                    UpdateRule::AdamW { .. } => T::from_f64(learning_rate * weight_decay),
-                    _ => T::ZERO,
-                };
                 let [of_mean, of_squares] = self.corrections;
-                Update::Adam(Adam {
-                    rate: T::from_f64(learning_rate / of_mean),
-                    decay,
-                    shrink,
+                Rule::Adam(Adam {
+                    learning_rate: T::from_f64(learning_rate / of_mean),
+                    shrink: T::from_f64(learning_rate * decay),
                     gradients: average(beta1),
                     squares: average(beta2),
                     root_scale: T::from_f64(1.0 / of_squares.sqrt()),
