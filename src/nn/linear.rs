@@ -106,15 +106,15 @@ impl<T: Element> Linear<T> {
         [&mut self.weight, &mut self.bias]
     }
 
-    /// Elements of scratch memory that the passes over `batch` rows need.
+    /// Bytes of scratch memory that the passes over `batch` rows need.
     ///
     /// # Errors
     /// [`Error::SizeOverflow`] if that exceeds the address space.
-    pub fn scratch_len(&self, gemm: &Gemm<T>, batch: usize) -> Result<usize> {
+    pub fn scratch_bytes(&self, gemm: &Gemm<T>, batch: usize) -> Result<usize> {
         let (input, output) = (self.in_features, self.out_features);
-        let forward = gemm.scratch_len(batch, output, input)?;
-        let d_weight = gemm.scratch_len(input, output, batch)?;
-        let d_x = gemm.scratch_len(batch, input, output)?;
+        let forward = gemm.scratch_bytes(batch, output, input)?;
+        let d_weight = gemm.scratch_bytes(input, output, batch)?;
+        let d_x = gemm.scratch_bytes(batch, input, output)?;
         Ok(forward.max(d_weight).max(d_x))
     }
 
@@ -127,7 +127,7 @@ impl<T: Element> Linear<T> {
         gemm: &Gemm<T>,
         x: impl Into<Operand<'a, T>>,
         out: MatMut<'_, T>,
-        scratch: &mut [T],
+        scratch: &mut [u8],
     ) -> Result<()> {
         self.forward_finish(gemm, x.into(), out, Finish::Store, scratch)
     }
@@ -139,7 +139,7 @@ impl<T: Element> Linear<T> {
         x: Operand<'_, T>,
         out: MatMut<'_, T>,
         finish: Finish<T>,
-        scratch: &mut [T],
+        scratch: &mut [u8],
     ) -> Result<()> {
         let epilogue = Epilogue { finish, ..Epilogue::bias(&self.bias) };
         gemm.run(T::ONE, x, self.weight(), out, epilogue, scratch)
@@ -160,7 +160,7 @@ impl<T: Element> Linear<T> {
         d_out: MatRef<'_, T>,
         gradient: LinearGradient<'_, T>,
         d_x: Option<(MatMut<'_, T>, Epilogue<'_, T>)>,
-        scratch: &mut [T],
+        scratch: &mut [u8],
     ) -> Result<()> {
         if let Some((d_x, epilogue)) = d_x {
             self.backward_input(gemm, d_out, d_x, epilogue, scratch)?;
@@ -176,7 +176,7 @@ impl<T: Element> Linear<T> {
         d_out: MatRef<'_, T>,
         d_x: MatMut<'_, T>,
         epilogue: Epilogue<'_, T>,
-        scratch: &mut [T],
+        scratch: &mut [u8],
     ) -> Result<()> {
         gemm.run(T::ONE, d_out, self.weight().t(), d_x, epilogue, scratch)
     }
@@ -189,7 +189,7 @@ impl<T: Element> Linear<T> {
         d_out: MatRef<'_, T>,
         gradient: LinearGradient<'_, T>,
         start: Start<'_, T>,
-        scratch: &mut [T],
+        scratch: &mut [u8],
     ) -> Result<()> {
         self.check_gradient(x.shape().0, d_out, gradient.bias)?;
         let sums = Epilogue { start, column_sums: Some(gradient.bias), ..Epilogue::default() };
@@ -205,7 +205,7 @@ impl<T: Element> Linear<T> {
         d_out: MatRef<'_, T>,
         d_bias: &mut [T],
         epilogue: Epilogue<'_, T>,
-        scratch: &mut [T],
+        scratch: &mut [u8],
     ) -> Result<()> {
         self.check_gradient(x.shape().0, d_out, d_bias)?;
         let epilogue = Epilogue { column_sums: Some(d_bias), ..epilogue };
@@ -235,7 +235,7 @@ impl<T: Element> LinearRelu<T> {
         gemm: &Gemm<T>,
         x: impl Into<Operand<'a, T>>,
         out: MatMut<'_, T>,
-        scratch: &mut [T],
+        scratch: &mut [u8],
     ) -> Result<()> {
         self.0.forward_finish(gemm, x.into(), out, Finish::Relu, scratch)
     }
@@ -252,7 +252,7 @@ impl<T: Element> LinearRelu<T> {
         mut d_out: MatMut<'_, T>,
         gradient: LinearGradient<'_, T>,
         d_x: Option<(MatMut<'_, T>, Epilogue<'_, T>)>,
-        scratch: &mut [T],
+        scratch: &mut [u8],
     ) -> Result<()> {
         Relu.backward(gemm, out, d_out.reborrow())?;
         self.0.backward(gemm, x, d_out.as_ref(), gradient, d_x, scratch)

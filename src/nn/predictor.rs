@@ -192,7 +192,7 @@ impl<T: Element> Predictor<T> {
         indices.extend(0..count);
         let mut product = 0;
         for pair in self.dims.windows(2) {
-            product = product.max(gemm.scratch_len(capacity, pair[1], pair[0])?);
+            product = product.max(gemm.scratch_bytes(capacity, pair[1], pair[0])?);
         }
         let scratch = Scratch {
             gemm,
@@ -296,7 +296,7 @@ pub struct Scratch<T: Element> {
     hidden: [AlignedBuf<T>; 2], // (capacity, widest)
     /// 0, 1, 2, …: which pictures of a batch are taken.
     indices: Vec<u32>, // (capacity)
-    product: AlignedBuf<T>,
+    product: AlignedBuf<u8>,
 }
 
 impl<T: Element> Scratch<T> {
@@ -307,9 +307,8 @@ impl<T: Element> Scratch<T> {
 
     /// Size of the memory.
     pub fn bytes(&self) -> usize {
-        let buffers = [&self.hidden[0], &self.hidden[1], &self.product];
-        buffers.iter().map(|buffer| size_of_val(&buffer[..])).sum::<usize>()
-            + size_of_val(&self.indices[..])
+        let hidden: usize = self.hidden.iter().map(|hidden| size_of_val(&hidden[..])).sum();
+        hidden + self.product.len() + size_of_val(&self.indices[..])
     }
 
     fn instruction_set(&self) -> InstructionSet {

@@ -1,4 +1,4 @@
-//! `Relu`: the rectifier.
+//! `Relu`: the rectified linear unit.
 
 use crate::{
     error::{Error, Result},
@@ -22,7 +22,7 @@ impl Relu {
         x: MatRef<'_, T>,
         mut out: MatMut<'_, T>,
     ) -> Result<()> {
-        out.expect_shape("output of a rectifier", x.shape())?;
+        out.expect_shape("output of ReLU", x.shape())?;
         for i in 0..x.rows() {
             let problem = || not_contiguous(x.col_stride());
             let row = x.row(i).ok_or_else(problem)?;
@@ -43,7 +43,7 @@ impl Relu {
         activation: MatRef<'_, T>,
         mut gradient: MatMut<'_, T>,
     ) -> Result<()> {
-        gradient.expect_shape("gradient of a rectifier", activation.shape())?;
+        gradient.expect_shape("gradient of ReLU", activation.shape())?;
         for i in 0..activation.rows() {
             let problem = || not_contiguous(activation.col_stride());
             let row = activation.row(i).ok_or_else(problem)?;

@@ -95,7 +95,7 @@ pub(super) struct LayerParts<'a, T: Element> {
     pub(super) weight: &'a mut [T],
     /// Room for the gradient of b: (out).
     pub(super) bias: &'a mut [T],
-    pub(super) scratch: &'a mut [T],
+    pub(super) scratch: &'a mut [u8],
 }
 
 impl Parts {
@@ -133,11 +133,11 @@ impl Parts {
                 },
                 planner.take(usize::from(backward), output)?,
             ]);
-            scratch = scratch.max(layer.scratch_len(gemm, capacity)?);
+            scratch = scratch.max(layer.scratch_bytes(gemm, capacity)?);
         }
         parts.row_losses = planner.take(1, capacity)?;
         parts.partial_sums = planner.take(1, most_weights.max(widest).div_ceil(SQUARES_BLOCK))?;
-        parts.scratch = planner.take(1, scratch)?;
+        parts.scratch = planner.take(1, scratch.div_ceil(size_of::<T>()))?;
         parts.len = planner.len;
         Ok(parts)
     }
@@ -238,7 +238,7 @@ impl<T: Element> Workspace<T> {
         &mut self,
         layer: usize,
         batch: usize,
-    ) -> Result<(Option<MatRef<'_, T>>, MatMut<'_, T>, &mut [T])> {
+    ) -> Result<(Option<MatRef<'_, T>>, MatMut<'_, T>, &mut [u8])> {
         self.check(batch)?;
         let parts = &self.parts;
         let x = layer.checked_sub(1).map(|before| &parts.values[before]);
@@ -246,6 +246,7 @@ impl<T: Element> Workspace<T> {
         let x_range = x.map_or(&nothing, |rows| &rows.range);
         let [x_data, out_data, scratch] =
             disjoint(&mut self.block, [x_range, &out.range, &parts.scratch]);
+        let scratch = bytemuck::cast_slice_mut(scratch);
         Ok((x.map(|rows| rows.view(x_data, batch)), out.view_mut(out_data, batch), scratch))
     }
 
@@ -297,7 +298,7 @@ impl<T: Element> Workspace<T> {
             d_x: d_x.map(|rows| rows.view_mut(d_x_data, batch)),
             weight,
             bias,
-            scratch,
+            scratch: bytemuck::cast_slice_mut(scratch),
         })
     }
 
