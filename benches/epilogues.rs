@@ -50,7 +50,7 @@ fn forward(criterion: &mut Criterion) {
             product(&mut sums, Finish::Store);
             Relu.forward(&gemm, sums.view(), out.view_mut()).expect("equal shapes");
             let position = DropoutPosition { step: 1, layer: 0 };
-            dropout.forward(&gemm, position, out.view_mut()).expect("columns side by side");
+            dropout.forward(&gemm, position, out.view_mut()).expect("contiguous rows");
         });
     });
 }
@@ -164,10 +164,10 @@ fn gathered(criterion: &mut Criterion) {
     group.bench_function("a pass ahead", |b| {
         b.iter(|| {
             for (i, &index) in indices.iter().enumerate() {
-                let picture = &store[index as usize * INPUT..][..INPUT];
+                let image = &store[index as usize * INPUT..][..INPUT];
                 let mut view = x.view_mut();
                 let row = view.row_mut(i).expect("a dense row");
-                for (j, (to, &byte)) in row.iter_mut().zip(picture).enumerate() {
+                for (j, (to, &byte)) in row.iter_mut().zip(image).enumerate() {
                     *to = f32::from(byte) * scale[j] + shift[j];
                 }
             }

@@ -201,7 +201,7 @@ pub fn general_mat_mul<T: Element>(
     b: &ArrayRef2<T>,
     beta: T,
     c: &mut ArrayRef2<T>,
-    scratch: &mut [T],
+    scratch: &mut [u8],
 ) -> Result<()> {
     let c = c.view_mut().into();
     gemm.run(alpha, a.view(), b.view(), c, Epilogue::scaled(beta), scratch)

@@ -1,6 +1,8 @@
-//! Imports run one way: a module uses only those below it. Unsafe code has its few places.
+//! Imports run one way: a module uses only those below it, and the files of a folder do not import
+//! each other in a circle. Unsafe code has its few places.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -28,6 +30,9 @@ const ORDER: &[&str] = &[
 
 /// Pairs on one floor that must not know each other.
 const STRANGERS: [(&str, &str); 2] = [("data", "gemm"), ("nn", "data")];
+
+/// Folders whose files are held to it.
+const FOLDERS: [&str; 4] = ["simd", "kernels", "kernels/pack", "gemm"];
 
 /// Where unsafe code may stand.
 const UNSAFE: [&str; 8] = [
@@ -159,4 +164,168 @@ fn imports_are_found_in_every_spelling() {
     let source =
         "use crate::{a::{b, c}, d,\n e::f};\nuse crate::g;\nlet x = crate::h::i;\n// crate::j";
     assert_eq!(imports(source), ["a", "d", "e", "g", "h"]);
+}
+
+/// The paths of a `use` tree, from its first name on: `a::{b, c::d}` is `a::b` and `a::c::d`.
+fn tree(source: &str) -> Vec<Vec<String>> {
+    let name: String = source.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+    let Some(rest) = source[name.len()..].strip_prefix("::") else { return vec![vec![name]] };
+    let Some(group) = rest.strip_prefix('{') else {
+        return tree(rest).into_iter().map(|path| [vec![name.clone()], path].concat()).collect();
+    };
+    let (mut depth, mut parts) = (0, vec![String::new()]);
+    for c in group.chars() {
+        match c {
+            '}' if depth == 0 => break,
+            ',' if depth == 0 => parts.push(String::new()),
+            c => {
+                depth += i32::from(c == '{') - i32::from(c == '}');
+                parts.last_mut().unwrap().push(c);
+            }
+        }
+    }
+    let parts = parts.iter().map(|part| part.trim()).filter(|part| !part.is_empty());
+    parts.flat_map(tree).map(|path| [vec![name.clone()], path].concat()).collect()
+}
+
+/// Code without comments and without the tests at its end.
+fn code(source: &str) -> String {
+    let code = source.split("#[cfg(test)]").next().unwrap_or_default();
+    let lines = code.lines().map(|line| line.split("//").next().unwrap_or_default());
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Which file of `folder` each file imports from; "mod" is `mod.rs`, whose re-exports are looked
+/// through and do not count.
+fn imports_within(
+    folder: &str,
+    files: &BTreeMap<String, String>,
+) -> BTreeMap<String, BTreeSet<String>> {
+    let inside = format!("crate::{}::", folder.replace('/', "::"));
+    let (mut exported, mut module) = (BTreeMap::new(), String::new());
+    for statement in files["mod"].split_inclusive(';') {
+        match statement.trim_start().split_once(" use ") {
+            Some((visibility, paths)) if visibility.starts_with("pub") => {
+                for path in tree(paths.trim_end_matches(';')) {
+                    exported.insert(path.last().unwrap().clone(), path[0].clone());
+                }
+            }
+            _ => module.push_str(statement),
+        }
+    }
+    let file_of = |name: &str| {
+        let origin = exported.get(name).map_or(name, String::as_str);
+        if files.contains_key(origin) {
+            Some(origin.to_owned())
+        } else if exported.contains_key(name) {
+            None // Of another module.
+        } else {
+            Some("mod".to_owned())
+        }
+    };
+    let mut found = BTreeMap::new();
+    for (file, source) in files {
+        let mut imports = BTreeSet::new();
+        if file == "mod" {
+            for child in files.keys() {
+                let path = format!("{child}::");
+                let paths = module.match_indices(&path);
+                let mut own = paths.filter(|(at, _)| {
+                    !module[..*at].ends_with(|c: char| c.is_alphanumeric() || "_:".contains(c))
+                });
+                if own.next().is_some() {
+                    imports.insert(child.clone());
+                }
+            }
+        } else {
+            for (at, _) in source.match_indices("crate::") {
+                for path in tree(&source[at..]).iter().map(|path| path.join("::")) {
+                    if let Some(rest) = path.strip_prefix(&inside) {
+                        imports.extend(file_of(rest.split("::").next().unwrap_or_default()));
+                    }
+                }
+            }
+            for (at, _) in source.match_indices("super::") {
+                let names = tree(&source[at..]);
+                let names = names.iter().filter_map(|path| path.get(1));
+                let siblings = names.filter(|name| files.contains_key(*name));
+                imports.extend(siblings.cloned());
+            }
+            // A submodule in the same file, `use super::*`, imports from its own file.
+            imports.remove(file);
+        }
+        found.insert(file.clone(), imports);
+    }
+    found
+}
+
+/// A circle of imports, if there is one.
+fn circle(imports: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
+    fn visit<'a>(
+        file: &'a str,
+        imports: &'a BTreeMap<String, BTreeSet<String>>,
+        path: &mut Vec<&'a str>,
+        done: &mut BTreeSet<&'a str>,
+    ) -> Option<Vec<String>> {
+        if let Some(start) = path.iter().position(|&other| other == file) {
+            return Some(path[start..].iter().chain([&file]).map(|&f| f.to_owned()).collect());
+        }
+        if !done.contains(file) {
+            path.push(file);
+            let next = imports.get(file).into_iter().flatten();
+            let found = next.map(|next| visit(next, imports, path, done)).find(Option::is_some);
+            if let Some(found) = found {
+                return found;
+            }
+            path.pop();
+            done.insert(file);
+        }
+        None
+    }
+    let mut done = BTreeSet::new();
+    imports.keys().find_map(|file| visit(file, imports, &mut Vec::new(), &mut done))
+}
+
+/// The code of a folder's files, by their names; a folder inside counts as one file.
+fn folder(folder: &str) -> BTreeMap<String, String> {
+    let mut files = BTreeMap::<String, String>::new();
+    for file in sources() {
+        let Ok(inside) = file.strip_prefix(folder) else { continue };
+        let name = inside.with_extension("");
+        let name = name.iter().next().unwrap().to_str().unwrap().to_owned();
+        files.entry(name).or_default().push_str(&code(&read(&file)));
+    }
+    files
+}
+
+#[test]
+fn files_of_a_folder_import_each_other_one_way() {
+    for name in FOLDERS {
+        let imports = imports_within(name, &folder(name));
+        let found: usize = imports.values().map(BTreeSet::len).sum();
+        assert!(found >= 2, "{name}: only {found} imports were found: {imports:?}");
+        if let Some(circle) = circle(&imports) {
+            panic!("{name}: {}", circle.join(" imports "));
+        }
+    }
+}
+
+#[test]
+fn circles_are_found() {
+    let files = |files: &[(&str, &str)]| {
+        files.iter().map(|(name, code)| (name.to_string(), code.to_string())).collect()
+    };
+    // Through a re-export, `super`, and what stands in mod.rs itself.
+    let exported = "mod a;\npub use b::{X, y};\nuse crate::other::Z;";
+    for (module, a, b) in [
+        (exported, "use crate::{f::{X, c::Q}, g};", "use crate::f::a::P;"),
+        (exported, "let x = super::b::y();", "use super::a;"),
+        ("use a::P;\npub fn f() {}", "use crate::f::{b, f};", ""),
+    ] {
+        let imports = imports_within("f", &files(&[("mod", module), ("a", a), ("b", b)]));
+        assert!(circle(&imports).is_some(), "{imports:?}");
+    }
+    let one_way = [("mod", "pub use a::X;\npub use crate::g::W;"), ("a", "use crate::f::{W, b};")];
+    let imports = imports_within("f", &files(&[one_way[0], one_way[1], ("b", "use crate::g;")]));
+    assert_eq!(circle(&imports), None, "{imports:?}");
 }

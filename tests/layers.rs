@@ -73,7 +73,7 @@ fn check_linear(
 fn linear_has_the_right_gradients() {
     let gemm = Gemm::new().unwrap();
     let (layer, x, d_out) = (layer(7, 5), random(6, 7, 3), random(6, 5, 4));
-    let mut scratch = vec![0.0; layer.scratch_len(&gemm, 6).unwrap()];
+    let mut scratch = vec![0; layer.scratch_bytes(&gemm, 6).unwrap()];
     let (mut weight, mut bias, mut d_x) =
         (Matrix::zeros(7, 5).unwrap(), [0.0; 5], Matrix::zeros(6, 7).unwrap());
     let gradient = LinearGradient { weight: weight.view_mut(), bias: &mut bias };
@@ -105,7 +105,7 @@ fn linear_relu_has_the_right_gradients() {
     let out = forward(&layer, x.view()).unwrap();
     let zeros = elements(out.view()).iter().filter(|&&x| x == 0.0).count();
     assert!((5..25).contains(&zeros), "{zeros} of 30 activations are 0");
-    let mut scratch = vec![0.0; layer.scratch_len(&gemm, 6).unwrap()];
+    let mut scratch = vec![0; layer.scratch_bytes(&gemm, 6).unwrap()];
     let (mut weight, mut bias, mut d_x) =
         (Matrix::zeros(7, 5).unwrap(), [0.0; 5], Matrix::zeros(6, 7).unwrap());
     let gradient = LinearGradient { weight: weight.view_mut(), bias: &mut bias };

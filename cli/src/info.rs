@@ -8,8 +8,8 @@ use crate::{console::print, cores};
 use tilewise::{
     Element,
     error::Result,
-    gemm::{Blocking, Caches, Gemm},
-    simd::InstructionSet,
+    gemm::{Blocking, Gemm},
+    simd::{Caches, InstructionSet},
 };
 
 /// Arguments of `tilewise info`.

@@ -18,7 +18,7 @@ use crate::{
 /// A plan of products, with the memory that they need. One thread at a time may use it.
 pub struct Gemm<T: Element> {
     gemm: gemm::Gemm<T>,
-    scratch: Exclusive<AlignedBuf<T>>,
+    scratch: Exclusive<AlignedBuf<u8>>,
     place: Place,
 }
 

@@ -19,6 +19,7 @@ use std::{
 };
 
 use crate::{
+    aligned::{elements, from_cache_line},
     gemm::{
         operand::Lines,
         plan::{Blocking, Plan},
@@ -90,15 +91,15 @@ impl<'a, T: Element> Band<'a, T> {
 }
 
 impl<T: Element> Product<'_, T> {
-    /// Computes `c` from packed operands; `scratch` holds `plan.scratch_len` elements.
+    /// Computes `c` from packed operands; `scratch` was checked by the plan.
     pub(super) fn run_packed(
         &self,
         c: MatMut<'_, T>,
         mut epilogue: Epilogue<'_, T>,
-        scratch: &mut [T],
+        scratch: &mut [u8],
     ) {
         let mut sums = epilogue.column_sums.take();
-        let (for_b, for_a) = scratch.split_at_mut(self.plan.b_len);
+        let (for_b, for_a) = from_cache_line(scratch).split_at_mut(self.plan.b_bytes);
         let (nr, kb) = (self.kernels.tile_cols(), self.plan.blocking.kb.max(1));
         let mut rest = Band::new(c, epilogue);
         while !rest.cols.is_empty() {
@@ -108,11 +109,13 @@ impl<T: Element> Product<'_, T> {
             for first in (0..self.depth.max(1)).step_by(kb) {
                 let depth = first..self.depth.min(first + kb);
                 let panels = if let Some(packed) = self.b.packed() {
-                    packed.part(nr, cols.start, first)
+                    packed.part(cols.start, first)
                 } else {
+                    let len = cols.len().next_multiple_of(nr) * depth.len();
+                    let for_b = elements(for_b, len);
                     let sums = sums.as_mut().map(|sums| &mut sums[cols.clone()]);
                     self.pack_b(depth.clone(), cols.clone(), for_b, sums);
-                    Panels { data: for_b, stride: depth.len() * nr }
+                    Panels::new(for_b, nr, depth.len() * nr)
                 };
                 self.multiply(part.reborrow(), depth, panels, for_a);
             }
@@ -130,7 +133,6 @@ impl<T: Element> Product<'_, T> {
     ) {
         let nr = self.kernels.tile_cols();
         let panel = depth.len() * nr;
-        let packed = &mut packed[..cols.len().div_ceil(nr) * panel];
         divide(
             (cols, packed, sums),
             self.tasks,
@@ -173,7 +175,7 @@ impl<T: Element> Product<'_, T> {
         whole: Band<'_, T>,
         depth: Range<usize>,
         packed_b: Panels<'_, T>,
-        scratch: &mut [T],
+        scratch: &mut [u8],
     ) {
         let (mr, nr) = (self.kernels.tile_rows(), self.kernels.tile_cols());
         let by_cols = whole.rows.len() < 2 * mr * self.tasks.get();
@@ -181,8 +183,8 @@ impl<T: Element> Product<'_, T> {
         divide(
             (whole, scratch),
             self.tasks,
-            &|(band, scratch): (Band<'_, T>, &mut [T]), left, parts| {
-                let (s1, s2) = scratch.split_at_mut(self.plan.a_len * left);
+            &|(band, scratch): (Band<'_, T>, &mut [u8]), left, parts| {
+                let (s1, s2) = scratch.split_at_mut(self.plan.a_bytes * left);
                 let (b1, b2) = if by_cols {
                     let at = cut(band.cols.len(), nr, left, parts);
                     band.split_cols(at)
@@ -193,9 +195,7 @@ impl<T: Element> Product<'_, T> {
                 ((b1, s1), (b2, s2))
             },
             &|(band, scratch)| {
-                let first_panel = (band.cols.start - first_col) / nr;
-                let data = packed_b.data.get(first_panel * packed_b.stride..);
-                let panels = Panels { data: data.unwrap_or_default(), ..packed_b };
+                let panels = packed_b.part((band.cols.start - first_col) / nr, 0);
                 self.multiply_band(band, depth.clone(), panels, scratch);
             },
         );
@@ -207,21 +207,19 @@ impl<T: Element> Product<'_, T> {
         mut band: Band<'_, T>,
         depth: Range<usize>,
         packed_b: Panels<'_, T>,
-        scratch: &mut [T],
+        scratch: &mut [u8],
     ) {
         let (mc, kc) = (self.plan.blocking.mc, self.plan.blocking.kc.max(1));
-        let (mr, nr) = (self.kernels.tile_rows(), self.kernels.tile_cols());
+        let mr = self.kernels.tile_rows();
         for first in (depth.start..depth.end.max(depth.start + 1)).step_by(kc) {
             let part = first..depth.end.min(first + kc);
-            let b = Panels {
-                data: packed_b.data.get((first - depth.start) * nr..).unwrap_or_default(),
-                ..packed_b
-            };
+            let b = packed_b.part(0, first - depth.start);
             let mut rest = band.reborrow();
             while !rest.rows.is_empty() {
                 let (mut block, below) = rest.split_rows(mc);
                 let rows = block.rows.clone();
-                let a = self.panels(&self.a, mr, rows, part.clone(), scratch, None);
+                let len = rows.len().next_multiple_of(mr) * part.len();
+                let a = self.panels(&self.a, mr, rows, part.clone(), elements(scratch, len), None);
                 let Band { c, epilogue, .. } = &mut block;
                 let epilogue = epilogue.of_block(part.start == 0, part.end == self.depth);
                 self.kernels.block(part.len(), a, b, c, epilogue);
@@ -239,11 +237,9 @@ impl<T: Element> Product<'_, T> {
         let (m, n) = (c.rows(), c.cols());
         let work = m.saturating_mul(n).saturating_mul(self.depth);
         let Blocking { in_place_lines, in_place_work, .. } = self.plan.blocking;
-        match (self.a, self.b) {
-            (Lines::Matrix(a, scale), Lines::Matrix(b, b_scale))
-                if scale == T::ONE
-                    && b_scale == T::ONE
-                    && b.row_stride() == 1
+        match (self.a.in_place(), self.b.in_place()) {
+            (Some(a), Some(b))
+                if b.row_stride() == 1
                     && c.col_stride() == 1
                     && (m.min(n) <= in_place_lines || work <= in_place_work) =>
             {

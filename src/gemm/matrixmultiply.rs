@@ -2,7 +2,7 @@
 
 use crate::{
     error::{Error, Result},
-    gemm::{Backend, Epilogue, Finish, Start, check_shapes},
+    gemm::{Backend, Epilogue, Finish, Start, shapes::check_shapes},
     kernels::Element,
     matrix::{MatMut, MatRef},
 };

@@ -5,8 +5,8 @@ use crate::{
     error::Result,
     float::Float,
     gemm::{
-        Companion, Companions, Epilogue, Finish, Rule, Start, Update, check_shapes,
-        epilogue::Average,
+        Companion, Companions, Epilogue, Finish, Rule, Start, Update, epilogue::Average,
+        shapes::check_shapes,
     },
     matrix::{MatMut, MatRef},
 };

@@ -57,6 +57,8 @@ pub struct Packed<T: Element> {
     panels: AlignedBuf<T>,
     side: Side,
     set: InstructionSet,
+    /// Lines in a panel.
+    width: usize,
     rows: usize,
     cols: usize,
 }
@@ -78,7 +80,7 @@ impl<T: Element> Packed<T> {
         let len = padded.checked_mul(lines.cols()).ok_or_else(overflow)?;
         let mut panels = AlignedBuf::zeroed(len)?;
         kernels.pack_rows(lines, width, scale, &mut panels, None);
-        Ok(Self { panels, side, set: kernels.instruction_set(), rows, cols })
+        Ok(Self { panels, side, set: kernels.instruction_set(), width, rows, cols })
     }
 
     /// Rows and columns of the operand.
@@ -205,15 +207,23 @@ impl<'a, T: Element> Lines<'a, T> {
                 };
                 kernels.pack_gathered(matrix.submatrix(rows, cols), along, width, scratch);
             }
-            Self::Packed(packed) => return packed.part(width, lines.start, depth.start),
+            Self::Packed(packed) => return packed.part(lines.start, depth.start),
         }
-        Panels { data: scratch, stride }
+        Panels::new(scratch, width, stride)
     }
 
     /// Whether neighbouring lines are contiguous in memory, so that they can be summed while they
     /// are packed.
     pub(super) fn has_contiguous_lines(&self) -> bool {
         matches!(self, Self::Matrix(matrix, _) if matrix.row_stride() == 1)
+    }
+
+    /// The matrix, where its elements are those of the product.
+    pub(super) fn in_place(&self) -> Option<MatRef<'a, T>> {
+        match *self {
+            Self::Matrix(matrix, scale) if scale == T::ONE => Some(matrix),
+            _ => None,
+        }
     }
 
     /// The panels if there is nothing to pack.
@@ -227,13 +237,11 @@ impl<'a, T: Element> Lines<'a, T> {
 
 impl<T: Element> Packed<T> {
     /// The panels from line `line` and depth `p` on; `line` begins a panel.
-    pub(super) fn part(&self, width: usize, line: usize, p: usize) -> Panels<'_, T> {
+    pub(super) fn part(&self, line: usize, p: usize) -> Panels<'_, T> {
         let depth = match self.side {
             Side::A => self.cols,
             Side::B => self.rows,
         };
-        let stride = depth * width;
-        let start = line / width * stride + p * width;
-        Panels { data: self.panels.get(start..).unwrap_or_default(), stride }
+        Panels::new(&self.panels, self.width, depth * self.width).part(line / self.width, p)
     }
 }

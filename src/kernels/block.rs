@@ -3,10 +3,13 @@
 //! For each panel of B (which stays in the L1 cache) all panels of A (which stay in L2) pass by.
 //! Shallow blocks do little but write C: they go along its rows.
 
+use bytemuck::Zeroable;
+
 use crate::{
     float::Float,
     kernels::{
         epilogue::{Finish, Start},
+        product::Types,
         tile::Tile,
         update::RawRows,
     },
@@ -19,17 +22,17 @@ pub(crate) const MAX_TILE: (usize, usize) = (14, 64);
 const SHALLOW: usize = 32;
 
 /// Computes a tile: see `kernels::tile::tile` for what must hold.
-pub(crate) type TileFn<T> = unsafe fn(&Tile<'_, T>);
+pub(crate) type TileFn<P> = unsafe fn(&Tile<'_, P>);
 
 /// The tile functions of an instruction set for one kind of operands,
 /// `functions[rows - 1][vectors - 1]`, and its vector width.
 #[derive(Clone, Copy)]
-pub(crate) struct Tiles<T: Copy + 'static> {
-    pub(crate) functions: &'static [&'static [TileFn<T>]],
+pub(crate) struct Tiles<P: Types> {
+    pub(crate) functions: &'static [&'static [TileFn<P>]],
     pub(crate) lanes: usize,
 }
 
-impl<T: Copy> Tiles<T> {
+impl<P: Types> Tiles<P> {
     /// MR: rows of a full tile, and width of a panel of A.
     pub(crate) fn rows(&self) -> usize {
         self.functions.len()
@@ -43,14 +46,14 @@ impl<T: Copy> Tiles<T> {
 
 /// A block of A, `rows x depth`, a block of B, `depth x cols`, and their place in C. Packed or in
 /// place, that is up to the tile functions.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Block<'a, T: Copy> {
+#[derive(Clone, Copy)]
+pub(crate) struct Block<'a, P: Types> {
     pub(crate) rows: usize,
     pub(crate) cols: usize,
     /// Rows of a tile, up to those of a full one; of a packed A, those of a full one.
     pub(crate) tile_rows: usize,
     /// The first tile; the others follow from it.
-    pub(crate) first: Tile<'a, T>,
+    pub(crate) first: Tile<'a, P>,
     /// Elements from the first row of a tile in A to that of the next.
     pub(crate) a_panel_stride: isize,
     /// Elements from one panel (NR columns) of B to the next.
@@ -72,7 +75,7 @@ pub(crate) struct Block<'a, T: Copy> {
 ///   touched by nobody else meanwhile; likewise the companions that the finish takes. A bias has
 ///   `cols` elements.
 /// - A bias, and every finish but `Store` and `Relu`, comes only with `col_stride == 1`.
-pub(crate) unsafe fn block<T: Float>(tiles: Tiles<T>, few: Option<Tiles<T>>, block: &Block<'_, T>) {
+pub(crate) unsafe fn block<P: Types>(tiles: Tiles<P>, few: Option<Tiles<P>>, block: &Block<'_, P>) {
     let (mr, nr) = (block.tile_rows, tiles.cols());
     if block.first.depth <= SHALLOW {
         for i in (0..block.rows).step_by(mr) {
@@ -106,7 +109,7 @@ pub(crate) unsafe fn block<T: Float>(tiles: Tiles<T>, few: Option<Tiles<T>>, blo
 /// # Safety
 /// As for [`block`]; `i` and `j` are multiples of the tile's sizes inside of the block.
 #[inline(always)]
-unsafe fn tile_at<T: Float>(tiles: Tiles<T>, nr: usize, block: &Block<'_, T>, i: usize, j: usize) {
+unsafe fn tile_at<P: Types>(tiles: Tiles<P>, nr: usize, block: &Block<'_, P>, i: usize, j: usize) {
     let mr = block.tile_rows;
     let Block { first, a_panel_stride, b_panel_stride, col_stride, .. } = *block;
     let (rows, cols) = (mr.min(block.rows - i), tiles.cols().min(block.cols - j));
@@ -144,19 +147,19 @@ unsafe fn tile_at<T: Float>(tiles: Tiles<T>, nr: usize, block: &Block<'_, T>, i:
 ///
 /// # Safety
 /// As for [`block`], for the tile's `shape`, of at most MAX_TILE.
-unsafe fn through_buffer<T: Float>(
-    function: TileFn<T>,
-    mut tile: Tile<'_, T>,
+unsafe fn through_buffer<P: Types>(
+    function: TileFn<P>,
+    mut tile: Tile<'_, P>,
     shape: (usize, usize),
     col_stride: isize,
 ) {
     debug_assert!(matches!(tile.finish, Finish::Store | Finish::Relu));
     let (rows, cols) = shape;
-    let mut buffer = [T::ZERO; MAX_TILE.0 * MAX_TILE.1];
+    let mut buffer = [P::Output::zeroed(); MAX_TILE.0 * MAX_TILE.1];
     let (c, row_stride) = (tile.c, tile.row_stride);
     let at =
         |i: usize, j: usize| c.wrapping_offset(i as isize * row_stride + j as isize * col_stride);
-    if matches!(tile.start, Start::Scaled(factor) if factor != T::ZERO) {
+    if matches!(tile.start, Start::Scaled(factor) if factor != P::Sum::ZERO) {
         for i in 0..rows {
             for j in 0..cols {
                 // SAFETY: an element of the tile.

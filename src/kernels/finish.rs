@@ -6,10 +6,11 @@ use crate::{
     float::Float,
     kernels::{
         epilogue::Finish,
+        product::{MultiplyAdd, Types},
         tile::Tile,
         update::{Parameters, RawRows, Update},
     },
-    simd::{Isa, MAX_LANES},
+    simd::MAX_LANES,
 };
 
 /// Finishes and stores a tile from its sums: `rows` rows of `vectors` whole vectors.
@@ -17,12 +18,12 @@ use crate::{
 /// # Safety
 /// As for `kernels::tile::tile`; all sums are readable. `update` is that of the instruction set.
 #[inline(always)]
-pub(crate) unsafe fn finish<S: Isa<T>, T: Float>(
+pub(crate) unsafe fn finish<S: MultiplyAdd<P>, P: Types>(
     isa: S,
-    update: unsafe fn(&Update<T>, &Parameters<T>),
-    tile: &Tile<'_, T>,
+    update: unsafe fn(&Update<P::Sum>, &Parameters<P::Sum>),
+    tile: &Tile<'_, P>,
     (rows, vectors): (usize, usize),
-    sums: *const T,
+    sums: *const P::Sum,
 ) {
     let cols = (vectors - 1) * S::LANES + tile.last_cols;
     let stride = vectors * S::LANES;
@@ -35,17 +36,17 @@ pub(crate) unsafe fn finish<S: Isa<T>, T: Float>(
                     let c = tile.c.offset(i as isize * tile.row_stride);
                     for col in (0..cols).step_by(S::LANES) {
                         // No vector has more than MAX_LANES lanes.
-                        let mut kept = [T::ZERO; MAX_LANES];
+                        let mut kept = [P::Sum::ZERO; MAX_LANES];
                         mask.fill(tile.row + i, tile.col + col, &mut kept[..S::LANES]);
                         let sum = isa.load(sums.add(i * stride + col));
                         let value = isa.mul(isa.relu(sum), scale);
                         let value = isa.gate(value, isa.load(kept.as_ptr()));
-                        isa.store_up_to(c.add(col), value, S::LANES.min(cols - col));
+                        isa.store_c(c.add(col), value, S::LANES.min(cols - col));
                     }
                 }
             }
             Finish::Update(step) => {
-                let w = RawRows { ptr: tile.c, row_stride: tile.row_stride };
+                let w = RawRows { ptr: tile.c.cast::<P::Sum>(), row_stride: tile.row_stride };
                 let gradient = RawRows { ptr: sums, row_stride: stride as isize };
                 update(step, &Parameters { rows, cols, w, gradient, slots: tile.companions });
             }

@@ -1,9 +1,11 @@
 //! The innermost loops, written once over `simd::Isa` and stamped out for every instruction set.
 //!
-//! `table` holds one [`KernelSet`] for each instruction set and element type; its methods check
-//! every length once and are safe to call. Nothing above this module names an architecture.
+//! `set` holds one [`KernelSet`] for each instruction set and element type; its methods, in
+//! `checked`, check every length once and are safe to call; `stamp` fills it in. Nothing above this
+//! module names an architecture. `product` says what another type of operands takes.
 
 mod block;
+mod checked;
 mod dropout;
 mod elementwise;
 pub mod epilogue;
@@ -12,13 +14,15 @@ mod finish;
 mod matrixmultiply;
 mod pack;
 mod peak;
-mod table;
+mod product;
+mod set;
+mod stamp;
 mod tile;
 mod update;
 
 pub(crate) use epilogue::{Average, DropoutMask, Epilogue};
 pub(crate) use pack::Along;
 pub use pack::GatheredRows;
-pub use table::Element;
-pub(crate) use table::{KernelSet, Panels};
+pub use set::Element;
+pub(crate) use set::{KernelSet, Panels};
 pub(crate) use update::MAX_SLOTS;

@@ -15,48 +15,48 @@ use crate::{
     float::Float,
     kernels::{
         epilogue::{Finish, MAX_COMPANIONS, Start},
+        product::{MultiplyAdd, Types},
         update::RawRows,
     },
-    simd::Isa,
 };
 
 /// Finishes and stores a tile from the sums of its rows, so many vectors each: see
 /// `kernels::finish`.
-pub(crate) type FinishFn<T> = unsafe fn(&Tile<'_, T>, (usize, usize), *const T);
+pub(crate) type FinishFn<P> = unsafe fn(&Tile<'_, P>, (usize, usize), *const <P as Types>::Sum);
 
 /// One tile: where its operands are read, its place in C, and its epilogue.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Tile<'a, T: Copy> {
+#[derive(Clone, Copy)]
+pub(crate) struct Tile<'a, P: Types> {
     /// Length of the chains.
     pub(crate) depth: usize,
-    /// Element (0, 0) of A. Packed: for each p the MR elements of a column.
-    pub(crate) a: *const T,
+    /// Element (0, 0) of A. Packed: for each step of k the MR elements of a column.
+    pub(crate) a: *const P::Left,
     /// Elements from one row of A to the next.
     pub(crate) a_row_stride: isize,
-    /// Elements from one column of A to the next.
+    /// Elements from one step of k to the next in A.
     pub(crate) a_depth_stride: isize,
-    /// Element (0, 0) of B. Packed: for each p the NR elements of a row.
-    pub(crate) b: *const T,
-    /// Elements from one row of B to the next.
+    /// Element (0, 0) of B. Packed: for each step of k the NR elements of a row.
+    pub(crate) b: *const P::Right,
+    /// Elements from one step of k to the next in B.
     pub(crate) b_depth_stride: isize,
     /// Elements from one column of B to the one NR behind it.
     pub(crate) b_panel_stride: isize,
     /// First element of C, whose rows are contiguous.
-    pub(crate) c: *mut T,
+    pub(crate) c: *mut P::Output,
     /// Elements from one row of C to the next.
     pub(crate) row_stride: isize,
     /// Columns in the last vector, 1 to LANES.
     pub(crate) last_cols: usize,
     /// A bias begins with that of the tile's first column.
-    pub(crate) start: Start<'a, T>,
-    pub(crate) finish: &'a Finish<T>,
+    pub(crate) start: Start<'a, P::Sum>,
+    pub(crate) finish: &'a Finish<P::Sum>,
     /// Place of the tile's first element in the C that `finish` is for.
     pub(crate) row: usize,
     pub(crate) col: usize,
     /// From the tile's first element on, those that `finish` takes.
-    pub(crate) companions: [RawRows<*mut T>; MAX_COMPANIONS],
+    pub(crate) companions: [RawRows<*mut P::Sum>; MAX_COMPANIONS],
     /// For the finishes that work on memory.
-    pub(crate) finish_in_memory: FinishFn<T>,
+    pub(crate) finish_in_memory: FinishFn<P>,
 }
 
 /// Where a tile's operands are read from: panels of width `MR` and `NR = NV * LANES`. For full
@@ -69,6 +69,7 @@ pub(crate) const STRIDED: bool = false;
 /// Computes one tile of `ROWS` rows and `VECS` vectors, with operands as `FROM` says.
 ///
 /// # Safety
+/// - An update comes only where C has the type of the sums.
 /// - A is readable for `ROWS x depth` elements and B for `depth x ((VECS - 1) * LANES +
 ///   last_cols)` by their strides; packed panels for whole MR and NR.
 /// - For each of the `ROWS` rows, `c` is writable for `(VECS - 1) * LANES + last_cols` elements,
@@ -77,7 +78,7 @@ pub(crate) const STRIDED: bool = false;
 #[inline(always)]
 pub(crate) unsafe fn tile<
     S,
-    T,
+    P,
     const FROM: bool,
     const ROWS: usize,
     const VECS: usize,
@@ -85,12 +86,12 @@ pub(crate) unsafe fn tile<
     const NV: usize,
 >(
     isa: S,
-    tile: &Tile<'_, T>,
+    tile: &Tile<'_, P>,
 ) where
-    S: Isa<T>,
-    T: Float,
+    S: MultiplyAdd<P>,
+    P: Types,
 {
-    let zero = isa.splat(T::ZERO);
+    let zero = isa.splat(P::Sum::ZERO);
     let mut acc = [[zero; VECS]; ROWS];
     let cols = |v: usize| if v + 1 == VECS { tile.last_cols } else { S::LANES };
     let at = |i: usize, v: usize| i as isize * tile.row_stride + (v * S::LANES) as isize;
@@ -105,15 +106,15 @@ pub(crate) unsafe fn tile<
                 }
             }
         }
-        Start::Scaled(factor) if factor == T::ZERO => {}
+        Start::Scaled(factor) if factor == P::Sum::ZERO => {}
         Start::Scaled(factor) => {
             for (i, row) in acc.iter_mut().enumerate() {
                 for (v, sum) in row.iter_mut().enumerate() {
                     // SAFETY: the caller vouches for the tile's elements of C.
-                    *sum = unsafe { isa.load_up_to(tile.c.offset(at(i, v)), cols(v)) };
+                    *sum = unsafe { isa.load_c(tile.c.offset(at(i, v)), cols(v)) };
                 }
             }
-            if factor != T::ONE {
+            if factor != P::Sum::ONE {
                 let factor = isa.splat(factor);
                 for sum in acc.as_flattened_mut() {
                     *sum = isa.mul(*sum, factor);
@@ -124,48 +125,49 @@ pub(crate) unsafe fn tile<
 
     let (mut a, mut b) = (tile.a, tile.b);
     let (a_row_stride, a_depth_stride, b_depth_stride) = if FROM == PACKED {
-        (1, MR as isize, (NV * S::LANES) as isize)
+        (S::STEP as isize, (MR * S::STEP) as isize, (NV * S::LANES * S::STEP) as isize)
     } else {
         (tile.a_row_stride, tile.a_depth_stride, tile.b_depth_stride)
     };
-    let load_b = |b: *const T, v: usize| {
+    let load_b = |b: *const P::Right, v: usize| {
         let panel = (v / NV) as isize * tile.b_panel_stride;
-        let from = b.wrapping_offset(panel).wrapping_add(v % NV * S::LANES);
+        let from = b.wrapping_offset(panel).wrapping_add(v % NV * S::LANES * S::STEP);
         // SAFETY: row p of B; packed panels are padded to whole vectors.
         unsafe {
             if FROM == PACKED || v + 1 < VECS {
-                isa.load(from)
+                isa.load_right(from)
             } else {
-                isa.load_first(from, tile.last_cols)
+                isa.load_right_first(from, tile.last_cols)
             }
         }
     };
-    let splat_a = |a: *const T, i: usize| {
+    let splat_a = |a: *const P::Left, i: usize| {
         // SAFETY: row i of column p of A.
-        isa.splat(unsafe { *a.offset(i as isize * a_row_stride) })
+        unsafe { isa.splat_left(a.offset(i as isize * a_row_stride)) }
     };
-    for _ in 0..tile.depth {
+    let (no_a, no_b) = isa.zeros();
+    for _ in 0..tile.depth.div_ceil(S::STEP) {
         // The shorter side of the tile is kept in registers beside the sums.
         if ROWS < VECS {
-            let mut a_column = [zero; ROWS];
+            let mut a_column = [no_a; ROWS];
             for (i, a_value) in a_column.iter_mut().enumerate() {
                 *a_value = splat_a(a, i);
             }
             for v in 0..VECS {
                 let vector = load_b(b, v);
                 for (row, &a_value) in acc.iter_mut().zip(&a_column) {
-                    row[v] = isa.mul_add(a_value, vector, row[v]);
+                    row[v] = isa.accumulate(a_value, vector, row[v]);
                 }
             }
         } else {
-            let mut b_row = [zero; VECS];
+            let mut b_row = [no_b; VECS];
             for (v, vector) in b_row.iter_mut().enumerate() {
                 *vector = load_b(b, v);
             }
             for (i, row) in acc.iter_mut().enumerate() {
                 let a_value = splat_a(a, i);
                 for (sum, &vector) in row.iter_mut().zip(&b_row) {
-                    *sum = isa.mul_add(a_value, vector, *sum);
+                    *sum = isa.accumulate(a_value, vector, *sum);
                 }
             }
         }
@@ -214,7 +216,7 @@ pub(crate) unsafe fn tile<
             // SAFETY: the caller vouches for the tile's elements of C.
             unsafe {
                 let c = tile.c.offset(at(i, v));
-                isa.store_up_to(c, sum, cols(v));
+                isa.store_c(c, sum, cols(v));
             }
         }
     }

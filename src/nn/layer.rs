@@ -151,12 +151,12 @@ pub struct Needs {
     pub output: bool,
 }
 
-/// Memory of a layer for batches up to a size, in elements.
+/// Memory of a layer for batches up to a size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LayerMemory {
-    /// What the forward pass leaves for the backward pass.
+    /// Elements that the forward pass leaves for the backward pass.
     pub saved: usize,
-    /// Scratch memory of each pass.
+    /// Bytes of scratch memory of each pass.
     pub scratch: usize,
 }
 
@@ -198,8 +198,8 @@ pub struct Forward<'a, T: Element> {
     pub out: MatMut<'a, T>,
     /// [`LayerMemory::saved`] elements for the backward pass; empty where none follows.
     pub saved: &'a mut [T],
-    /// [`LayerMemory::scratch`] elements.
-    pub scratch: &'a mut [T],
+    /// [`LayerMemory::scratch`] bytes, on a cache line.
+    pub scratch: &'a mut [u8],
     /// Where random numbers come from.
     pub random: RandomPlace,
 }
@@ -223,8 +223,8 @@ pub struct Backward<'a, T: Element> {
     pub accumulate: bool,
     /// What the forward pass left.
     pub saved: &'a mut [T],
-    /// [`LayerMemory::scratch`] elements.
-    pub scratch: &'a mut [T],
+    /// [`LayerMemory::scratch`] bytes, on a cache line.
+    pub scratch: &'a mut [u8],
     /// Where random numbers come from: that of the forward pass.
     pub random: RandomPlace,
 }

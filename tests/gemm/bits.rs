@@ -105,8 +105,8 @@ fn results<T: Element>(
         ..Epilogue::update(update, MatMut::new(&mut velocity, k, outputs).unwrap())
     };
     let c = MatMut::new(&mut weights, k, outputs).unwrap();
-    let pictures = Operand::GatheredTransposed(batch.rows());
-    gemm.run(T::ONE, pictures, gradient, c, epilogue, &mut scratch).unwrap();
+    let images = Operand::GatheredTransposed(batch.rows());
+    gemm.run(T::ONE, images, gradient, c, epilogue, &mut scratch).unwrap();
     found.extend([("weights", weights), ("their velocity", velocity), ("the bias's", sums)]);
     found
 }
@@ -162,7 +162,9 @@ fn the_width_of_vectors() {
             let gemm = Gemm::with_instruction_set(set).unwrap();
             (set, results(gemm, &batch, shape))
         });
-        let Some((first, expected)) = sets.next() else { return };
+        let Some((first, expected)) = sets.next() else {
+            return;
+        };
         for (set, found) in sets {
             for ((name, found), (_, expected)) in found.iter().zip(&expected) {
                 assert!(
@@ -276,15 +278,15 @@ fn at_offsets<T: Element>(
         to
     };
     let (a, b) = (copy(&batch.a, for_a), copy(&batch.b[..k * n], for_b));
-    let (mut c, len) = (aligned(m * n), gemm.scratch_len(m, n, k).unwrap());
-    let mut scratch = aligned(len);
+    let (mut c, len) = (aligned(m * n), gemm.scratch_bytes(m, n, k).unwrap());
+    let mut scratch = tilewise::aligned::AlignedBuf::<u8>::zeroed(len + 256).unwrap();
     gemm.run(
         T::ONE,
         MatRef::new(&a[for_a..for_a + m * k], m, k).unwrap(),
         MatRef::new(&b[for_b..for_b + k * n], k, n).unwrap(),
         MatMut::new(&mut c[for_c..for_c + m * n], m, n).unwrap(),
         Epilogue::bias(&batch.bias),
-        &mut scratch[for_scratch..for_scratch + len],
+        &mut scratch[4 * for_scratch..4 * for_scratch + len],
     )
     .unwrap();
     c[for_c..for_c + m * n].to_vec()

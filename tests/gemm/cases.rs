@@ -466,7 +466,7 @@ impl<T: Element, M: Memory> Case<T, M> {
                 copy.copy_from_slice(sums);
                 copy
             });
-            let mut run = |scratch: &mut [T]| {
+            let mut run = |scratch: &mut [u8]| {
                 gemm.run(
                     alpha,
                     self.a.operand(packed_a.as_ref()),
@@ -483,10 +483,10 @@ impl<T: Element, M: Memory> Case<T, M> {
                 Err(error) => return Err(error.to_string()),
             };
             if needed > 0 {
-                if needed > gemm.scratch_len(m, n, k).unwrap() {
-                    return Err(format!("{needed} elements of scratch, against its promise"));
+                if needed > gemm.scratch_bytes(m, n, k).unwrap() {
+                    return Err(format!("{needed} bytes of scratch, against its promise"));
                 }
-                run(&mut M::buffer::<T>(rng, needed)).map_err(|error| error.to_string())?;
+                run(&mut M::buffer::<u8>(rng, needed)).map_err(|error| error.to_string())?;
             }
             in_place |= needed == 0 && m * n * k > 0 && alpha != T::ZERO;
             let how = if needed == 0 { "in place" } else { "packed" };

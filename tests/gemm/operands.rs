@@ -47,7 +47,7 @@ pub enum Layouts {
     Shared,
     /// Any strides, every element its own.
     Distinct,
-    /// Columns side by side; any row stride that keeps elements distinct.
+    /// Contiguous rows; any row stride that keeps elements distinct.
     Contiguous,
 }
 

@@ -200,13 +200,15 @@ struct Operands<'g, T: Element> {
     b: Matrix<T>,
     /// (m, n)
     c: Matrix<T>,
-    scratch: AlignedBuf<T>,
+    scratch: AlignedBuf<u8>,
 }
 
 impl<'g, T: Element> Operands<'g, T> {
     fn new(gemm: &'g Gemm<T>, shape: Shape, transpose: Transpose) -> Result<Self> {
         let Shape { m, n, k } = shape;
-        let stored = |transposed, rows, cols| if transposed { (cols, rows) } else { (rows, cols) };
+        let stored = |transposed, rows, cols| {
+            if transposed { (cols, rows) } else { (rows, cols) }
+        };
         // First, so that they are refused before random numbers take their time.
         let (c, scratch) = (Matrix::zeros(m, n)?, gemm.scratch(m, n, k)?);
         let a = random(stored(transpose.a, m, k), 1)?;
@@ -294,7 +296,9 @@ fn best_peak(lines: &[Line], threads: usize) -> f64 {
 fn as_json<T: Element>(gemm: &Gemm<T>, lines: &[Line]) -> String {
     let mut text = String::new();
     for line in lines {
-        let Some(Rates { median, best }) = line.rates else { continue };
+        let Some(Rates { median, best }) = line.rates else {
+            continue;
+        };
         let peak = best_peak(lines, line.threads);
         let object = json!({
             "backend": line.backend,

@@ -98,9 +98,9 @@ impl<T: Element> Layer<T> for Linear {
 
     fn memory(&self, context: &Context<T>, _input: Shape, batch: usize) -> Result<LayerMemory> {
         let (gemm, input, output) = (context.gemm(), self.in_features, self.out_features);
-        let forward = gemm.scratch_len(batch, output, input)?;
-        let d_weight = gemm.scratch_len(input, output, batch)?;
-        let d_x = gemm.scratch_len(batch, input, output)?;
+        let forward = gemm.scratch_bytes(batch, output, input)?;
+        let d_weight = gemm.scratch_bytes(input, output, batch)?;
+        let d_x = gemm.scratch_bytes(batch, input, output)?;
         Ok(LayerMemory { saved: 0, scratch: forward.max(d_weight).max(d_x) })
     }
 

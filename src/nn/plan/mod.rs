@@ -417,7 +417,7 @@ impl Memory {
         let tensors = structure.parameters.tensors();
         let largest = tensors.iter().map(|tensor| tensor.len()).max().unwrap_or(0);
         let partial_sums = places.want((1, largest.div_ceil(SQUARES_BLOCK)), (0, end))?;
-        let scratch = places.want((1, scratch), (0, end))?;
+        let scratch = places.want((1, scratch.div_ceil(size_of::<T>())), (0, end))?;
         let (found, len) = places.place()?;
         for (value, (&of, &d_of)) in values.iter().zip(&d_values).enumerate() {
             memory.values[value].range = found[of].clone();

@@ -214,6 +214,7 @@ impl<T: Element> Plan<T> {
                 ],
             );
             let (x_data, skip_data) = (&*x_data, &*skip_data);
+            let scratch: &mut [u8] = bytemuck::cast_slice_mut(scratch);
             let x_view = x_rows.map(|rows| rows.view(x_data, batch));
             let mut out = match &mut given {
                 Some(logits) => logits.reborrow(),
@@ -392,6 +393,7 @@ impl<T: Element> Plan<T> {
         let (x_rows, d_x_rows) = (&memory.values[x], &memory.d_values[x]);
         let [x_data, d_x_data, d_out_data, scratch] =
             disjoint(block, [&x_rows.range, &d_x_rows.range, &d_out_rows.range, &memory.scratch]);
+        let scratch = bytemuck::cast_slice_mut(scratch);
         let (activation, to) = (x_rows.view(x_data, batch), d_x_rows.view_mut(d_x_data, batch));
         let d_out = d_out_rows.view(d_out_data, batch);
         let start = Start::Scaled(if d_x.accumulate { T::ONE } else { T::ZERO });
@@ -436,6 +438,7 @@ impl<T: Element> Plan<T> {
             Some(arena) => arena.region_mut(places.region.clone()),
             None => stored,
         };
+        let scratch = bytemuck::cast_slice_mut(scratch);
         let d_out = d_out_rows.view(d_out_data, batch);
         let x = x_rows.map_or(input, |rows| rows.view(x_data, batch).into());
         let [weight, bias] =
@@ -496,6 +499,7 @@ impl<T: Element> Plan<T> {
             None => stored,
         };
         let (x_data, out_data) = (&*x_data, &*out_data);
+        let scratch = bytemuck::cast_slice_mut(scratch);
         let to = match d_x_rows {
             Some(_) if d_x.accumulate => Some(apart.view_mut(apart_data, batch)),
             Some(rows) => Some(rows.view_mut(d_x_data, batch)),
