@@ -4,7 +4,7 @@ use crate::{
     error::Result,
     gemm::{Backend, Gemm},
     kernels::{Element, KernelSet},
-    simd::InstructionSet,
+    simd::{Denormals, InstructionSet},
     threads::{Tasks, Threads},
 };
 
@@ -72,6 +72,17 @@ impl<T: Element> Context<T> {
     /// As [`of`](Self::of).
     pub fn with_threads(self, threads: Threads) -> Result<Self> {
         Self::of(self.gemm.threads(threads))
+    }
+
+    /// The same with denormal numbers kept or flushed in training; evaluation goes by the calling
+    /// thread's setting.
+    pub fn with_denormals(self, denormals: Denormals) -> Self {
+        Self { gemm: self.gemm.with_denormals(denormals), ..self }
+    }
+
+    /// The same for evaluation: denormal numbers by the calling thread's setting.
+    pub(crate) fn for_evaluation(self) -> Self {
+        Self { gemm: self.gemm.with_denormals_of_caller(), ..self }
     }
 
     /// How products are computed.

@@ -40,17 +40,18 @@ impl Threads {
     /// rayon pool.
     pub fn tasks(self) -> Result<Tasks> {
         if let Self::Caller | Self::Count(0 | 1) = self {
-            return Ok(Tasks(1));
+            return Ok(Tasks { count: 1, denormals: None });
         }
         if rayon::current_thread_index().is_none() {
             let expected = "a call inside of a rayon pool: wrap it in pool.install(|| ...), or use \
                             Threads::Caller";
             return Err(Error::setting("threads", format!("{self:?}"), expected));
         }
-        Ok(Tasks(match self {
+        let count = match self {
             Self::Count(count) => count,
             _ => rayon::current_num_threads(),
-        }))
+        };
+        Ok(Tasks { count, denormals: None })
     }
 
     /// The same with the size of the pool counted, for a plan whose memory depends on it.
@@ -58,7 +59,7 @@ impl Threads {
     /// # Errors
     /// As [`tasks`](Self::tasks).
     pub(crate) fn resolved(self) -> Result<Self> {
-        let Tasks(tasks) = self.tasks()?;
+        let tasks = self.tasks()?.count;
         Ok(if self == Self::Pool { Self::Count(tasks) } else { self })
     }
 }
@@ -66,17 +67,26 @@ impl Threads {
 /// A number of tasks, at least 1; for more than one, the calling thread was found in a rayon pool.
 /// Only [`Threads::tasks`] makes it, so work cannot be divided without that check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tasks(usize);
+pub struct Tasks {
+    count: usize,
+    /// What the tasks do with denormal numbers; none: what the calling thread does.
+    denormals: Option<Denormals>,
+}
 
 impl Tasks {
     /// The number.
     pub fn get(self) -> usize {
-        self.0
+        self.count
+    }
+
+    /// The same, which treat denormal numbers as given.
+    pub(crate) fn with_denormals(self, denormals: Option<Denormals>) -> Self {
+        Self { denormals, ..self }
     }
 
     /// The same, but no more than `most`; at least 1.
     pub(crate) fn at_most(self, most: usize) -> Self {
-        Self(self.0.min(most).max(1))
+        Self { count: self.count.min(most).max(1), ..self }
     }
 }
 
@@ -91,21 +101,23 @@ pub(crate) fn warm_up() {
 /// Divides `work` into a part for each task and runs them all, in parallel; returns when all are
 /// done.
 ///
-/// `split(work, left, parts)` cuts off the first `left` of `parts` parts. Nothing is allocated. The
-/// parts run with the caller's setting for denormal numbers; what else a thread does while it waits
-/// for them does not.
-pub(crate) fn divide<W, S, R>(work: W, Tasks(parts): Tasks, split: &S, run: &R)
+/// `split(work, left, parts)` cuts off the first `left` of `parts` parts. Nothing is allocated. Each
+/// part, wherever it runs, runs with the setting for denormal numbers that the tasks have, and
+/// nothing else does.
+pub(crate) fn divide<W, S, R>(work: W, tasks: Tasks, split: &S, run: &R)
 where
     W: Send,
     S: Fn(W, usize, usize) -> (W, W) + Sync,
     R: Fn(W) + Sync,
 {
-    if parts <= 1 {
-        return run(work);
+    let Tasks { count, denormals } = tasks;
+    let denormals = denormals.unwrap_or_else(Denormals::current);
+    if count > 1 {
+        // What a thread does while it waits for the others is not of these tasks.
+        let _waiting = Denormals::Keep.scope();
+        return divide_with(denormals, work, count, split, run);
     }
-    let denormals = Denormals::current();
-    let _waiting = Denormals::Keep.set();
-    divide_with(denormals, work, parts, split, run);
+    divide_with(denormals, work, 1, split, run);
 }
 
 fn divide_with<W, S, R>(denormals: Denormals, work: W, parts: usize, split: &S, run: &R)
@@ -115,7 +127,7 @@ where
     R: Fn(W) + Sync,
 {
     if parts <= 1 {
-        let _own = denormals.set();
+        let _own = denormals.scope();
         return run(work);
     }
     let left = parts / 2;
@@ -158,7 +170,7 @@ mod tests {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
         pool.install(|| {
             for setting in [Denormals::Flush, Denormals::Keep] {
-                let _own = setting.set();
+                let _own = setting.scope();
                 let halves = |count: usize, left, parts| {
                     assert_eq!(Denormals::current(), Denormals::Keep);
                     (count * left / parts, count - count * left / parts)

@@ -32,7 +32,7 @@ use crate::{
     error::{Error, Result},
     kernels::{Element, KernelSet},
     matrix::{MatMut, MatRef},
-    simd::{Caches, InstructionSet},
+    simd::{Caches, Denormals, InstructionSet},
     threads::{Tasks, Threads},
 };
 use driver::Product;
@@ -76,6 +76,7 @@ pub struct Gemm<T: Element> {
     kernels: &'static KernelSet<T>,
     blocking: Choice,
     threads: Threads,
+    denormals: Option<Denormals>,
     backend: Backend,
     pack_clock: Option<&'static AtomicU64>,
 }
@@ -121,6 +122,7 @@ impl<T: Element> Gemm<T> {
             kernels,
             blocking: Choice::for_tile(Caches::detect(), (rows, cols), size_of::<T>()),
             threads: Threads::Caller,
+            denormals: None,
             backend: Backend::Tilewise,
             pack_clock: None,
         })
@@ -138,6 +140,22 @@ impl<T: Element> Gemm<T> {
     /// its sums have nowhere to wait.
     pub fn with_blocking(self, blocking: Blocking) -> Self {
         Self { blocking: Choice::given(blocking, self.tile()), ..self }
+    }
+
+    /// The same with denormal numbers kept or flushed, whatever the setting of the calling thread,
+    /// by which it goes otherwise.
+    pub fn with_denormals(self, denormals: Denormals) -> Self {
+        Self { denormals: Some(denormals), ..self }
+    }
+
+    /// The same by the calling thread's setting for denormal numbers.
+    pub(crate) fn with_denormals_of_caller(self) -> Self {
+        Self { denormals: None, ..self }
+    }
+
+    /// What becomes of denormal numbers; none: what the calling thread's setting says.
+    pub(crate) fn denormals(&self) -> Option<Denormals> {
+        self.denormals
     }
 
     /// The same with another backend.
@@ -220,7 +238,7 @@ impl<T: Element> Gemm<T> {
     /// # Errors
     /// As [`Threads::tasks`].
     pub(crate) fn tasks(&self) -> Result<Tasks> {
-        self.threads.tasks()
+        Ok(self.threads.tasks()?.with_denormals(self.denormals))
     }
 
     /// Tasks for `elements` of element-wise work.

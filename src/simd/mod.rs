@@ -22,7 +22,7 @@ mod detect;
 pub(crate) mod portable;
 
 pub use caches::Caches;
-pub use denormals::{Denormals, DenormalsGuard};
+pub use denormals::Denormals;
 pub use detect::InstructionSet;
 
 use crate::float::Float;

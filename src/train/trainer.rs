@@ -61,8 +61,7 @@ pub struct TrainerConfig {
     /// Whether gradients have a place of their own although no setting asks for it, for
     /// [`Trainer::accumulate`] and [`Trainer::gradients`]. It changes no bits.
     pub store_gradients: bool,
-    /// What becomes of denormal numbers during a step; the setting of the caller's thread is back
-    /// after it.
+    /// What becomes of denormal numbers in the kernels of a step.
     pub denormals: Denormals,
     /// Threads that a step is divided among; see [`Threads`]. The result's bits do not depend on
     /// them.
@@ -256,7 +255,7 @@ impl<T: Element> Trainer<T> {
         } else {
             Passes::LayerUpdate
         };
-        let context = context.with_threads(config.threads)?;
+        let context = context.with_threads(config.threads)?.with_denormals(config.denormals);
         let average = config.ema_decay.map(|_| network.try_clone());
         Ok(Self {
             plan: Plan::new(&network, config.batch_size, passes, context)?,
@@ -285,7 +284,6 @@ impl<T: Element> Trainer<T> {
             self.accumulate(x, labels, labels.len())?;
             return self.apply();
         }
-        let _denormals = self.config.denormals.set();
         let (x, part) = (x.into(), self.part(0));
         let mut stats = self.forward(x, labels, labels.len(), part)?;
         self.optimizer.begin_step();
@@ -326,7 +324,6 @@ impl<T: Element> Trainer<T> {
             let found = format!("row {rows} of {of}");
             return Err(Error::setting("part of a batch", found, format!("parts of {all} rows")));
         }
-        let _denormals = self.config.denormals.set();
         let (x, part) = (x.into(), self.part(before));
         let mut stats = self.forward(x, labels, of, part)?;
         let accumulate = before > 0;
@@ -349,7 +346,6 @@ impl<T: Element> Trainer<T> {
             let found = format!("{rows} of {of} rows");
             return Err(Error::setting("accumulated batch", found, "a whole batch"));
         };
-        let _denormals = self.config.denormals.set();
         let begin = Instant::now();
         self.l2.add_gradient(&self.network, &mut self.plan)?;
         stats.gradient_norm = self.clip()?;

@@ -23,6 +23,7 @@ use crate::{
             lower::{Kind, Step, Value},
         },
     },
+    simd::Denormals,
 };
 
 /// Wall time of a backward pass by what it computes.
@@ -193,7 +194,11 @@ impl<T: Element> Plan<T> {
             let (expected, found) = ((batch, expected), (batch, columns));
             return Err(Error::Shape { what: "batch of a network", expected, found });
         }
-        let Self { structure, context, lowered, memory, block, .. } = self;
+        let context = &match part.mode {
+            Mode::Training { .. } => self.context,
+            Mode::Evaluation => self.context.for_evaluation(),
+        };
+        let Self { structure, lowered, memory, block, .. } = self;
         let gemm = context.gemm();
         for (at, step) in lowered.steps.iter().enumerate() {
             let rows = |value: Option<usize>| value.map(|number| &memory.values[number]);
@@ -306,6 +311,7 @@ impl<T: Element> Plan<T> {
             let expected = "one for training, of a network with parameters to train";
             return Err(Error::setting("plan", format!("for {:?}", self.passes), expected));
         }
+        let _denormals = self.context.gemm().denormals().map(Denormals::scope);
         criterion.part_backward(logits, labels, d_logits.view_mut(d_values, batch), of, row_losses)
     }
 
@@ -447,6 +453,7 @@ impl<T: Element> Plan<T> {
             [Linear::WEIGHT, Linear::BIAS].map(|place| frozen[numbers.start + place]);
         if no_weight {
             if !no_bias {
+                let _denormals = context.gemm().denormals().map(Denormals::scope);
                 sum_columns(d_out, bias, accumulate);
             }
             return Ok(());
