@@ -184,6 +184,30 @@ mod tests {
         });
     }
 
+    #[test]
+    #[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
+    fn parts_have_the_setting_of_the_tasks_and_nothing_else_does() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        pool.install(|| {
+            for (own, count) in [(Denormals::Keep, 1), (Denormals::Keep, 4), (Denormals::Flush, 4)]
+            {
+                let _own = own.scope();
+                for setting in [Denormals::Flush, Denormals::Keep] {
+                    let tasks = Threads::Count(count).tasks().unwrap();
+                    let found = std::sync::Mutex::new(Vec::new());
+                    let halves = |count: usize, left, parts| {
+                        (count * left / parts, count - count * left / parts)
+                    };
+                    divide(count, tasks.with_denormals(Some(setting)), &halves, &|_| {
+                        found.lock().unwrap().push(Denormals::current());
+                    });
+                    assert_eq!(found.into_inner().unwrap(), vec![setting; count]);
+                    assert_eq!(Denormals::current(), own);
+                }
+            }
+        });
+    }
+
     fn cover_once(len: usize, step: usize, parts: usize) {
         let mut items = vec![0u8; len];
         divide(
@@ -213,7 +237,7 @@ mod tests {
     fn tasks_are_counted_in_the_callers_pool_and_refused_outside_of_one() {
         let settings = [Threads::Caller, Threads::Count(0), Threads::Count(1)];
         for alone in settings {
-            assert_eq!(alone.tasks().unwrap(), Tasks(1), "{alone:?}");
+            assert_eq!(alone.tasks().unwrap().get(), 1, "{alone:?}");
             assert_eq!(alone.resolved().unwrap(), alone);
         }
         for several in [Threads::Pool, Threads::Count(2), Threads::Count(usize::MAX)] {
@@ -224,10 +248,10 @@ mod tests {
         }
         let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
         pool.install(|| {
-            assert_eq!(Threads::Pool.tasks().unwrap(), Tasks(3));
+            assert_eq!(Threads::Pool.tasks().unwrap().get(), 3);
             assert_eq!(Threads::Pool.resolved().unwrap(), Threads::Count(3));
-            assert_eq!(Threads::Count(5).tasks().unwrap(), Tasks(5));
-            assert_eq!(Threads::Caller.tasks().unwrap(), Tasks(1));
+            assert_eq!(Threads::Count(5).tasks().unwrap().get(), 5);
+            assert_eq!(Threads::Caller.tasks().unwrap().get(), 1);
         });
     }
 }

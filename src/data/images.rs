@@ -250,7 +250,8 @@ mod tests {
         assert!(matches!(error, Error::Label { label: 3, row: 1, classes: 3 }), "{error}");
         assert!(matches!(set(1, 0, vec![]), Error::Setting { name: "pictures", .. }));
         assert!(matches!(set(0, 4, vec![0]), Error::Setting { name: "classes", .. }));
-        assert!(matches!(set(257, 4, vec![0]), Error::Setting { name: "classes", .. }));
+        let many = ImageSet::new(SHAPE, names(1000), vec![0; 4], vec![999]).unwrap();
+        assert_eq!((many.classes(), many.labels()), (1000, &[999][..]));
         let huge = ImageShape { channels: usize::MAX, height: 2, width: 1 };
         let error = ImageSet::new(huge, names(1), vec![], vec![0]).unwrap_err();
         assert!(matches!(error, Error::SizeOverflow { .. }), "{error}");
