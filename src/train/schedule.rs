@@ -192,9 +192,7 @@ impl Curve {
 
     /// The rate of a step below `total`.
     fn rate(self, base: f64, step: u64, steps_per_epoch: u64, total: u64) -> f64 {
-        let power = |factor: f64, exponent: u64| {
-            base * factor.powi(i32::try_from(exponent).unwrap_or(i32::MAX))
-        };
+        let power = |factor: f64, exponent: u64| base * libm::pow(factor, exponent as f64);
         let epoch = step / steps_per_epoch.max(1);
         match self {
             Self::Constant => base,
@@ -219,5 +217,5 @@ impl Curve {
 
 /// Half a cosine, from `from` where `share` is 0 to `to` where it is 1.
 fn anneal(from: f64, to: f64, share: f64) -> f64 {
-    to + (from - to) * (0.5 * (1.0 + (PI * share).cos()))
+    to + (from - to) * (0.5 * (1.0 + libm::cos(PI * share)))
 }

@@ -98,7 +98,7 @@ impl<T: Element> OptimizerState<T> {
         if let UpdateRule::Adam { beta1, beta2, .. } | UpdateRule::AdamW { beta1, beta2, .. } =
             self.optimizer.rule
         {
-            self.corrections = [beta1, beta2].map(|beta| 1.0 - beta.powf(steps as f64));
+            self.corrections = [beta1, beta2].map(|beta| 1.0 - libm::pow(beta, steps as f64));
         }
     }
 
