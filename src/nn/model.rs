@@ -266,7 +266,7 @@ impl<T: Element> FullyConnectedNet<T> {
             let finish = match mask {
                 _ if l == last => Finish::Store,
                 Some(mask) => {
-                    let (mask, scale) = (mask.from_element(first, 0), self.dropout.scale());
+                    let (mask, scale) = (mask.starting_at(first, 0), self.dropout.scale());
                     Finish::ReluDropout { mask, scale }
                 }
                 None => Finish::Relu,
