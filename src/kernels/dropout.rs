@@ -28,7 +28,7 @@ impl DropoutMask {
 
     /// The mask of the part from element (`row`, `col`) on, as a mask of its own.
     #[must_use]
-    pub(crate) fn from_element(self, row: usize, col: usize) -> Self {
+    pub(crate) fn starting_at(self, row: usize, col: usize) -> Self {
         let key = self.key.wrapping_add(row as u64);
         Self { key, first_col: self.first_col.wrapping_add(col as u32), ..self }
     }

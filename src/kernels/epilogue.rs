@@ -63,10 +63,10 @@ impl<T: Float> Finish<T> {
     }
 
     /// The same for the part of C from element (`row`, `col`) on.
-    fn from_element(self, row: usize, col: usize) -> Self {
+    fn starting_at(self, row: usize, col: usize) -> Self {
         match self {
             Self::ReluDropout { mask, scale } => {
-                Self::ReluDropout { mask: mask.from_element(row, col), scale }
+                Self::ReluDropout { mask: mask.starting_at(row, col), scale }
             }
             other => other,
         }
@@ -292,12 +292,7 @@ impl<'a, T: Float> Epilogue<'a, T> {
         let (upper, lower) = companions.split(|companion| companion.split_rows(at));
         (
             Self { start, finish, companions: upper, column_sums: None },
-            Self {
-                start,
-                finish: finish.from_element(at, 0),
-                companions: lower,
-                column_sums: None,
-            },
+            Self { start, finish: finish.starting_at(at, 0), companions: lower, column_sums: None },
         )
     }
 
@@ -318,7 +313,7 @@ impl<'a, T: Float> Epilogue<'a, T> {
             Self { start: left_start, finish, companions: left, column_sums: None },
             Self {
                 start: right_start,
-                finish: finish.from_element(0, at),
+                finish: finish.starting_at(0, at),
                 companions: right,
                 column_sums: None,
             },

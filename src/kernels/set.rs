@@ -64,16 +64,25 @@ pub struct KernelSet<P: Types> {
     /// Multiply-adds of one step of `multiply_adds`.
     pub(super) multiply_adds_per_step: usize,
     pub(super) multiply_adds: unsafe fn(usize) -> P::Sum,
-    pub(super) pack: unsafe fn(&Packing<P::Sum, Strided<P::Sum>>),
-    pub(super) pack_gathered: unsafe fn(&Packing<P::Sum, GatheredRows<'_, P::Sum>>),
+    pub(super) pack: PackFn<P::Sum, Strided<P::Sum>>,
+    pub(super) pack_gathered: PackGatheredFn<P::Sum>,
     pub(super) relu: unsafe fn(&[P::Sum], &mut [P::Sum]),
     pub(super) gate: unsafe fn(&[P::Sum], &mut [P::Sum]),
-    pub(super) add_scaled: unsafe fn(P::Sum, &[P::Sum], &mut [P::Sum]),
-    pub(super) move_average: unsafe fn(Average<P::Sum>, &[P::Sum], &mut [P::Sum]),
+    pub(super) add_scaled: AddScaledFn<P::Sum>,
+    pub(super) move_average: MoveAverageFn<P::Sum>,
     pub(super) update: unsafe fn(&Update<P::Sum>, &Parameters<P::Sum>),
     pub(super) sum_of_squares: unsafe fn(&[P::Sum]) -> P::Sum,
     pub(super) dropout: unsafe fn(DropoutMask, usize, P::Sum, &mut MatMut<'_, P::Sum>),
 }
+
+/// Packs from a source of elements.
+type PackFn<T, S> = unsafe fn(&Packing<T, S>);
+/// Packs gathered rows.
+type PackGatheredFn<T> = unsafe fn(&Packing<T, GatheredRows<'_, T>>);
+/// Factor, x, and what is added to.
+type AddScaledFn<T> = unsafe fn(T, &[T], &mut [T]);
+/// Factors, x, and its average.
+type MoveAverageFn<T> = unsafe fn(Average<T>, &[T], &mut [T]);
 
 /// A packed operand, or a block of it: panels of lines, as `kernels::pack` lays them out. The type
 /// of the elements and the width are their format; the kernels refuse any other.
