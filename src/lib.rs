@@ -23,6 +23,8 @@
 pub mod aligned;
 #[cfg(feature = "model-files")]
 pub mod atomic_file;
+#[cfg(feature = "capi")]
+mod capi;
 #[cfg(feature = "cblas")]
 pub mod cblas;
 pub mod context;

@@ -210,8 +210,8 @@ impl<'a, T: Copy> MatRef<'a, T> {
     /// A view of raw memory whose element (0, 0) is `*origin`.
     ///
     /// # Safety
-    /// All elements at `origin + i * row_stride + j * col_stride` are readable, and written by
-    /// nobody, during `'a`.
+    /// All elements at `origin + i * row_stride + j * col_stride` are initialized, and written by
+    /// nobody, during `'a`. `origin` is not null.
     pub(crate) unsafe fn from_raw(
         origin: *const T,
         (rows, cols): (usize, usize),
@@ -303,8 +303,10 @@ impl<'a, T: Copy> MatMut<'a, T> {
     /// A view of raw memory whose element (0, 0) is `*origin`.
     ///
     /// # Safety
-    /// All elements at `origin + i * row_stride + j * col_stride` are distinct, readable and
-    /// writable, and touched by nobody else, during `'a`.
+    /// All elements at `origin + i * row_stride + j * col_stride` are distinct, writable, and
+    /// touched by nobody else, during `'a`. `origin` is not null. Elements that are not initialized
+    /// are only written, as by products with a start of `Start::Bias` or `Start::Scaled(0)`, until
+    /// they are.
     pub(crate) unsafe fn from_raw(
         origin: *mut T,
         (rows, cols): (usize, usize),
@@ -312,6 +314,33 @@ impl<'a, T: Copy> MatMut<'a, T> {
     ) -> Self {
         let layout = Layout { rows, cols, row_stride, col_stride };
         Self { origin, layout, exclusive: PhantomData }
+    }
+
+    /// As [`from_raw`](Self::from_raw), with a check that the elements are distinct.
+    ///
+    /// # Errors
+    /// [`Error::Overlap`] if two positions share an element.
+    ///
+    /// # Safety
+    /// As for [`from_raw`](Self::from_raw), but for that check.
+    #[cfg(feature = "capi")]
+    pub(crate) unsafe fn from_raw_distinct(
+        origin: *mut T,
+        (rows, cols): (usize, usize),
+        (row_stride, col_stride): (isize, isize),
+    ) -> Result<Self> {
+        Layout { rows, cols, row_stride, col_stride }.without_overlap()?;
+        // SAFETY: the elements are distinct, by the line above; the rest is the caller's promise.
+        Ok(unsafe { Self::from_raw(origin, (rows, cols), (row_stride, col_stride)) })
+    }
+
+    /// Sets all elements, without reading them.
+    pub(crate) fn fill(&mut self, value: T) {
+        for row in 0..self.rows() {
+            for col in 0..self.cols() {
+                self.set(row, col, value);
+            }
+        }
     }
 
     /// The same elements as a shared view.

@@ -227,7 +227,12 @@ impl<T: Element> Predictor<T> {
 
     /// The number of examples, if they and the scratch fit.
     fn check(&self, x: &Examples<'_, T>, scratch: &Scratch<T>) -> Result<usize> {
-        scratch.plan.expect(&self.structure)?;
+        let planned = scratch.plan.structure();
+        if !planned.is_same(&self.structure) {
+            let expected = format!("for {:?}", self.structure);
+            let found = format!("for {planned:?}");
+            return Err(Error::setting("scratch of a predictor", found, expected));
+        }
         let (here, there) = (self.context, scratch.plan.context());
         if here.instruction_set() != there.instruction_set() {
             let expected = format!("for {}", here.instruction_set());

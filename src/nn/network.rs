@@ -41,6 +41,7 @@ pub struct Network<T: Element> {
 }
 
 /// What a network is, without its parameters.
+#[derive(Clone)]
 pub(crate) struct Structure<T: Element> {
     pub(crate) input: Shape,
     pub(crate) output: Shape,
@@ -61,6 +62,7 @@ pub(crate) enum Node {
 }
 
 /// A layer in its place.
+#[derive(Clone)]
 pub(crate) struct Placed<T: Element> {
     /// Its numbers on the way from the network: "3" or "3.0".
     pub(crate) name: String,
@@ -273,6 +275,12 @@ impl<T: Element> Network<T> {
     /// Number of classes: columns of the logits.
     pub fn classes(&self) -> usize {
         self.structure.output.features()
+    }
+
+    /// The same layers and parameters, with another seed of random numbers in training.
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        Arc::make_mut(&mut self.structure).seed = seed;
+        self
     }
 
     /// Seed of the initial parameters and of random numbers in training.

@@ -284,6 +284,11 @@ impl<T: Element> Plan<T> {
         layers.map(|layer| self.structure.layers[layer].parameters.start + Linear::WEIGHT)
     }
 
+    /// What it was made for.
+    pub(crate) fn structure(&self) -> &Structure<T> {
+        &self.structure
+    }
+
     /// # Errors
     /// [`Error::Setting`] if the network is not of the layers that the plan was made for.
     pub(crate) fn expect(&self, structure: &Structure<T>) -> Result<()> {

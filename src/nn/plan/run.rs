@@ -222,7 +222,15 @@ impl<T: Element> Plan<T> {
             let scratch: &mut [u8] = bytemuck::cast_slice_mut(scratch);
             let x_view = x_rows.map(|rows| rows.view(x_data, batch));
             let mut out = match &mut given {
-                Some(logits) => logits.reborrow(),
+                Some(logits) => {
+                    let mut logits = logits.reborrow();
+                    // Memory of the caller need not be initialized. Products only write to it; other
+                    // steps may take its rows as slices.
+                    if !matches!(step.kind, Kind::Linear { .. }) {
+                        logits.fill(T::ZERO);
+                    }
+                    logits
+                }
                 None => out_rows.view_mut(out_data, batch),
             };
             match (step.kind, step.layer) {
