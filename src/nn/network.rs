@@ -114,6 +114,13 @@ impl<T: Element> fmt::Debug for Structure<T> {
     }
 }
 
+impl<T: Element> fmt::Display for Network<T> {
+    /// The shape of an example and the layers: `32x32x3 -> flatten -> linear(...) -> relu -> ...`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.structure, f)
+    }
+}
+
 impl<T: Element> fmt::Debug for Network<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Network({:?}, {} parameters)", self.structure, self.parameter_count())
