@@ -37,7 +37,7 @@ impl Init {
             Self::Xavier => (2.0 / (in_features + out_features) as f64).sqrt(),
         };
         if !(std.is_finite() && std >= 0.0) {
-            return Err(Error::setting("weight-scale", std, "a finite number, 0 or above"));
+            return Err(Error::setting("weight_scale", std, "a finite number, 0 or above"));
         }
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(layer);

@@ -27,7 +27,7 @@ impl CrossEntropy {
     pub fn new(label_smoothing: f64) -> Result<Self> {
         if !(0.0..1.0).contains(&label_smoothing) {
             let expected = "a number from 0 to below 1";
-            return Err(Error::setting("label-smoothing", label_smoothing, expected));
+            return Err(Error::setting("label_smoothing", label_smoothing, expected));
         }
         Ok(Self { label_smoothing })
     }

@@ -105,7 +105,7 @@ impl SolverConfig {
         }
         let TrainerConfig { batch_size, learning_rate, .. } = self.trainer;
         if batch_size == 0 {
-            return Err(Error::setting("batch", 0, "at least 1"));
+            return Err(Error::setting("batch_size", 0, "at least 1"));
         }
         if !(learning_rate.is_finite() && learning_rate > 0.0) {
             return Err(Error::setting("learning_rate", learning_rate, "a finite number above 0"));
