@@ -27,9 +27,14 @@ impl CrossEntropy {
     pub fn new(label_smoothing: f64) -> Result<Self> {
         if !(0.0..1.0).contains(&label_smoothing) {
             let expected = "a number from 0 to below 1";
-            return Err(Error::setting("label-smoothing", label_smoothing, expected));
+            return Err(Error::setting("label_smoothing", label_smoothing, expected));
         }
         Ok(Self { label_smoothing })
+    }
+
+    /// The label smoothing; 0 is none.
+    pub fn label_smoothing(self) -> f64 {
+        self.label_smoothing
     }
 
     /// The mean loss, and that of each row.

@@ -117,29 +117,29 @@ impl Schedule {
         match self.curve {
             Curve::Constant => {}
             Curve::EpochDecay { factor } => {
-                fits("lr-decay", factor, factor > 0.0, "a finite number above 0")?;
+                fits("schedule_factor", factor, factor > 0.0, "a finite number above 0")?;
             }
             Curve::Step { every, factor } => {
-                fits("lr-decay", factor, factor > 0.0, "a finite number above 0")?;
-                fits("lr-step-epochs", every as f64, every > 0, "at least 1")?;
+                fits("schedule_factor", factor, factor > 0.0, "a finite number above 0")?;
+                fits("schedule_every", every as f64, every > 0, "at least 1")?;
             }
             Curve::Cosine { minimum } => {
                 let expected = "a number from 0 to the learning rate";
-                fits("lr-min", minimum, (0.0..=base).contains(&minimum), expected)?;
+                fits("schedule_minimum", minimum, (0.0..=base).contains(&minimum), expected)?;
             }
             Curve::OneCycle { share, initial_divisor, final_divisor } => {
                 let expected = "a number from 0 to below 1";
-                fits("one-cycle-share", share, (0.0..1.0).contains(&share), expected)?;
+                fits("schedule_share", share, (0.0..1.0).contains(&share), expected)?;
                 for (name, divisor) in [
-                    ("one-cycle-initial-divisor", initial_divisor),
-                    ("one-cycle-final-divisor", final_divisor),
+                    ("schedule_initial_divisor", initial_divisor),
+                    ("schedule_final_divisor", final_divisor),
                 ] {
                     fits(name, divisor, divisor >= 1.0, "a finite number, at least 1")?;
                 }
             }
         }
         if let WarmUp::Epochs(epochs) = self.warm_up {
-            fits("warm-up-epochs", epochs, epochs >= 0.0, "a finite number, 0 or above")?;
+            fits("warm_up_epochs", epochs, epochs >= 0.0, "a finite number, 0 or above")?;
         }
         Ok(())
     }

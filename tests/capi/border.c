@@ -384,8 +384,8 @@ static void trainers(void) {
     BAD_NETWORK(MEMORY, "", dims[0] = (size_t)-1);
     BAD_NETWORK(SETTING, "init = -1", net.init = -1);
     BAD_NETWORK(SETTING, "init = 3", net.init = 3);
-    BAD_NETWORK(SETTING, "weight-scale", net.init = TILEWISE_INIT_NORMAL; net.weight_scale = NAN);
-    BAD_NETWORK(SETTING, "weight-scale", net.init = TILEWISE_INIT_NORMAL; net.weight_scale = -1);
+    BAD_NETWORK(SETTING, "weight_scale", net.init = TILEWISE_INIT_NORMAL; net.weight_scale = NAN);
+    BAD_NETWORK(SETTING, "weight_scale", net.init = TILEWISE_INIT_NORMAL; net.weight_scale = -1);
     BAD_NETWORK(SETTING, "dropout = 1", net.dropout = 1);
     BAD_NETWORK(SETTING, "dropout = NaN", net.dropout = NAN);
 
@@ -402,7 +402,7 @@ static void trainers(void) {
     BAD_RULE(SETTING, "epsilon = 0", rule.epsilon = 0);
     BAD_RULE(SETTING, "momentum = 2", rule.name = "momentum"; rule.momentum = 2);
     BAD_RULE(SETTING, "rms-decay = 1", rule.name = "rmsprop"; rule.decay = 1);
-    BAD_RULE(SETTING, "weight-decay = inf", rule.weight_decay = INFINITY);
+    BAD_RULE(SETTING, "weight_decay = inf", rule.weight_decay = INFINITY);
 
 #define BAD_SETTINGS(status, part, ...)                                          \
     do {                                                                         \

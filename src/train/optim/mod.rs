@@ -207,7 +207,7 @@ impl Optimizer {
             }
             UpdateRule::AdaGrad { epsilon } => above_0(epsilon)?,
             UpdateRule::RmsProp { decay, epsilon, momentum } => {
-                share("rms-decay", decay)?;
+                share("rms_decay", decay)?;
                 above_0(epsilon)?;
                 share("momentum", momentum)?;
             }
@@ -222,7 +222,7 @@ impl Optimizer {
             Ok(())
         } else {
             let expected = "a finite number, 0 or above";
-            Err(Error::setting("weight-decay", self.weight_decay, expected))
+            Err(Error::setting("weight_decay", self.weight_decay, expected))
         }
     }
 }
