@@ -125,25 +125,30 @@ impl<T: Element> Plan<T> {
         self.run_forward(network.into(), x.into(), Part::whole(mode), None)
     }
 
-    /// The logits of the last forward pass: (batch, classes).
+    /// The logits of the first `batch` rows of the last forward pass: (batch, classes).
     ///
     /// # Errors
-    /// [`Error::BatchTooLarge`] if there is no room for that many rows.
+    /// [`Error::Setting`] if the last forward pass had fewer rows, or failed.
     pub fn logits(&self, batch: usize) -> Result<MatRef<'_, T>> {
-        self.expect_batch(batch)?;
+        if batch > self.rows {
+            let expected = format!("at most {}, those of the last forward pass", self.rows);
+            return Err(Error::setting("rows of logits", batch, expected));
+        }
         let rows = &self.memory.values[self.lowered.output];
         Ok(rows.view(&self.block[rows.range.clone()], batch))
     }
 
-    /// The mean loss of the last forward pass over as many rows as there are labels.
+    /// The mean loss of the last forward pass, with a label for each of its rows.
     ///
     /// # Errors
-    /// [`Error::Label`] if a label names no class.
+    /// [`Error::Length`] if there are more or fewer labels than rows, [`Error::Label`] if one names
+    /// no class; [`Error::Setting`] if the plan has several threads and the calling one is in no
+    /// rayon pool.
     pub fn loss(&mut self, criterion: CrossEntropy, labels: &[u32]) -> Result<f64> {
         self.run_loss(criterion, labels, labels.len(), false)
     }
 
-    /// The loss of each row of the last forward pass over as many rows as there are labels.
+    /// The loss of each row of the last forward pass.
     ///
     /// # Errors
     /// As [`loss`](Self::loss).
@@ -185,6 +190,7 @@ impl<T: Element> Plan<T> {
         part: Part,
         mut logits: Option<MatMut<'_, T>>,
     ) -> Result<()> {
+        self.rows = 0;
         self.expect(weights.structure)?;
         let (batch, columns) = x.shape();
         self.expect_batch(batch)?;
@@ -278,6 +284,9 @@ impl<T: Element> Plan<T> {
                 _ => unreachable!("a step of a layer has one"),
             }
         }
+        if logits.is_none() {
+            self.rows = batch;
+        }
         Ok(())
     }
 
@@ -292,6 +301,12 @@ impl<T: Element> Plan<T> {
     ) -> Result<f64> {
         let batch = labels.len();
         self.expect_batch(batch)?;
+        if batch != self.rows {
+            let what = "labels of the last forward pass";
+            return Err(Error::Length { what, expected: self.rows, found: batch });
+        }
+        // All passes of a plan need its pool, also those that divide nothing.
+        self.context.tasks()?;
         let (logits, d_logits) =
             (&self.memory.values[self.lowered.output], &self.memory.d_values[self.lowered.output]);
         let [values, d_values, row_losses] =
