@@ -98,6 +98,11 @@ impl Part {
         Self { mode, first_row: 0 }
     }
 
+    /// Whether dropout drops: in evaluation it is the identity, and so is its gradient.
+    fn drops(self) -> bool {
+        matches!(self.mode, Mode::Training { .. })
+    }
+
     fn random<T: Element>(self, structure: &Structure<T>, layer: usize) -> RandomPlace {
         let step = match self.mode {
             Mode::Training { step } => Some(step),
@@ -355,7 +360,7 @@ impl<T: Element> Plan<T> {
                     times.input_gradients += clock.lap();
                 }
                 (Kind::Linear { .. }, Some(layer)) => {
-                    self.linear_input(at, layer, network, batch)?;
+                    self.linear_input(at, layer, network, part, batch)?;
                     times.input_gradients += clock.lap();
                     self.linear_parameters(at, layer, network, x, accumulate, sink)?;
                     times.parameter_gradients += clock.lap();
@@ -390,6 +395,7 @@ impl<T: Element> Plan<T> {
         at: usize,
         layer: usize,
         network: &Network<T>,
+        part: Part,
         batch: usize,
     ) -> Result<()> {
         let Self { structure, context, lowered, memory, block, .. } = self;
@@ -398,7 +404,8 @@ impl<T: Element> Plan<T> {
         let (out_rows, d_out_rows) = (&memory.values[out], &memory.d_values[out]);
         if relu && !gated {
             // What was kept was scaled, what was dropped is 0: the gate passes what was kept.
-            let scale = dropout.map_or(T::ONE, |(probability, _)| kept_scale(probability));
+            let scale = dropout.filter(|_| part.drops());
+            let scale = scale.map_or(T::ONE, |(probability, _)| kept_scale(probability));
             let [out, d_out] = disjoint(block, [&out_rows.range, &d_out_rows.range]);
             let (out, d_out) = (out_rows.view(out, batch), d_out_rows.view_mut(d_out, batch));
             elementwise::relu_gradient(context, out, scale, d_out)?;
@@ -411,7 +418,10 @@ impl<T: Element> Plan<T> {
         let d_out = d_out_rows.view(d_out_data, batch);
         let start = Start::Scaled(if d_x.accumulate { T::ONE } else { T::ZERO });
         let finish = match d_x.gate {
-            Some(scale) => Finish::Gate { activation, scale: T::from_f64(scale) },
+            Some(scale) => {
+                let scale = if part.drops() { T::from_f64(scale) } else { T::ONE };
+                Finish::Gate { activation, scale }
+            }
             None => Finish::Store,
         };
         let parameters = network.parameters().slices(structure.layers[layer].parameters.clone());
