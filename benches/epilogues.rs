@@ -4,25 +4,36 @@
 mod support;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use support::{gemm, random, set_flops};
+use support::{backward, forward as pass, gemm, random, set_flops};
 use tilewise::{
+    Context,
     gemm::{
         Backend, Companions, DropoutMask, Epilogue, Finish, GatheredRows, Operand, Rule, Update,
         epilogue::{Descent, Momentum},
     },
     matrix::{MatMut, Matrix},
-    nn::{Dropout, DropoutPosition, Relu},
+    nn::{
+        Arena, Network, Shape,
+        layers::{Dropout, Relu},
+    },
 };
 
 const BATCH: usize = 512;
 const INPUT: usize = 3072;
 const HIDDEN: usize = 512;
 
+/// The parameters of a network that has none, for passes of layers without any.
+fn nothing() -> Arena<f32> {
+    let network = Network::builder(Shape::Features(1)).relu().build().expect("one layer");
+    network.parameters().try_clone().expect("no memory at all")
+}
+
 /// `relu(X W + b)`, and with dropout behind it.
 fn forward(criterion: &mut Criterion) {
     let gemm = gemm(Backend::Tilewise);
     let (x, w) = (random(BATCH, INPUT, 1), random(INPUT, HIDDEN, 2));
     let bias = vec![0.1; HIDDEN];
+    let (context, none) = (Context::of(gemm).expect("the calling thread"), nothing());
     let mut out = Matrix::zeros(BATCH, HIDDEN).expect("a small matrix");
     let mut sums = out.clone();
     let mut scratch = gemm.scratch(BATCH, HIDDEN, INPUT).expect("little scratch memory");
@@ -37,10 +48,11 @@ fn forward(criterion: &mut Criterion) {
     group.bench_function("ReLU, two passes", |b| {
         b.iter(|| {
             product(&mut sums, Finish::Store);
-            Relu.forward(&gemm, sums.view(), out.view_mut()).expect("equal shapes");
+            pass(&context, &Relu, &none, (sums.view(), out.view_mut()), &mut [])
+                .expect("equal shapes");
         });
     });
-    let dropout = Dropout::new(0.1, 7).expect("a probability");
+    let dropout = Dropout::new(0.1).expect("a probability");
     let (mask, scale) = (DropoutMask::new(0.1, 7, 1, 0), dropout.scale());
     group.bench_function("ReLU and dropout, fused", |b| {
         b.iter(|| product(&mut out, Finish::ReluDropout { mask, scale }));
@@ -48,9 +60,10 @@ fn forward(criterion: &mut Criterion) {
     group.bench_function("ReLU and dropout, three passes", |b| {
         b.iter(|| {
             product(&mut sums, Finish::Store);
-            Relu.forward(&gemm, sums.view(), out.view_mut()).expect("equal shapes");
-            let position = DropoutPosition { step: 1, layer: 0 };
-            dropout.forward(&gemm, position, out.view_mut()).expect("contiguous rows");
+            pass(&context, &Relu, &none, (sums.view(), out.view_mut()), &mut [])
+                .expect("equal shapes");
+            pass(&context, &dropout, &none, (out.view(), sums.view_mut()), &mut [])
+                .expect("equal shapes");
         });
     });
 }
@@ -61,7 +74,9 @@ fn input_gradient(criterion: &mut Criterion) {
     let gemm = gemm(Backend::Tilewise);
     let (d_out, w) = (random(BATCH, NEXT, 1), random(HIDDEN, NEXT, 2));
     let activation = random(BATCH, HIDDEN, 3);
+    let (context, mut none) = (Context::of(gemm).expect("the calling thread"), nothing());
     let mut d_x = Matrix::zeros(BATCH, HIDDEN).expect("a small matrix");
+    let mut sums = d_x.clone();
     let mut scratch = gemm.scratch(BATCH, HIDDEN, NEXT).expect("little scratch memory");
     let mut product = |d_x: &mut Matrix<f32>, epilogue| {
         gemm.run(1.0, d_out.view(), w.view().t(), d_x.view_mut(), epilogue, &mut scratch)
@@ -74,8 +89,9 @@ fn input_gradient(criterion: &mut Criterion) {
     });
     group.bench_function("ReLU gradient, two passes", |b| {
         b.iter(|| {
-            product(&mut d_x, Epilogue::default());
-            Relu.backward(&gemm, activation.view(), d_x.view_mut()).expect("equal shapes");
+            product(&mut sums, Epilogue::default());
+            let operands = (activation.view(), sums.view(), d_x.view_mut());
+            backward(&context, &Relu, &mut none, operands).expect("equal shapes");
         });
     });
 }

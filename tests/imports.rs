@@ -1,4 +1,4 @@
-//! Imports run one way: a module uses only those below it, and the files of a folder do not import
+//! Imports run one way: a module uses only those below it, and the files of a module do not use
 //! each other in a circle. Unsafe code has its few places.
 
 use std::{
@@ -20,19 +20,19 @@ const ORDER: &[&str] = &[
     "threads",
     "kernels",
     "gemm",
+    "context",
     "cblas",
-    "data",
     "nn",
+    "data",
+    "io",
+    "infer",
     "ndarray",
     "train",
     "capi",
 ];
 
-/// Pairs on one floor that must not know each other.
-const STRANGERS: [(&str, &str); 2] = [("data", "gemm"), ("nn", "data")];
-
-/// Folders whose files are held to it.
-const FOLDERS: [&str; 4] = ["simd", "kernels", "kernels/pack", "gemm"];
+/// Modules that do not know one below them: data sets know neither products nor networks.
+const STRANGERS: [(&str, &str); 2] = [("data", "gemm"), ("data", "nn")];
 
 /// Where unsafe code may stand.
 const UNSAFE: [&str; 8] = [
@@ -46,32 +46,51 @@ const UNSAFE: [&str; 8] = [
     "capi",
 ];
 
-fn imports(source: &str) -> Vec<String> {
-    let mut found = Vec::new();
+/// All paths below `crate` that the code names, groups written out.
+fn paths(source: &str) -> Vec<String> {
     let code = source.lines().filter(|line| !line.trim_start().starts_with("//"));
     let code: String = code.collect::<Vec<_>>().join("\n");
-    for (start, _) in code.match_indices("crate::") {
-        let rest = &code[start + "crate::".len()..];
-        if let Some(group) = rest.strip_prefix('{') {
-            let mut depth = 0;
-            let mut name = String::new();
-            for c in group.chars() {
-                match c {
-                    '{' => depth += 1,
-                    '}' if depth == 0 => break,
-                    '}' => depth -= 1,
-                    ',' if depth == 0 => found.push(std::mem::take(&mut name)),
-                    c if depth == 0 => name.push(c),
-                    _ => {}
-                }
+    let mut found = Vec::new();
+    for (start, name) in code.match_indices("crate::") {
+        write_out(&code[start + name.len()..], "", &mut found);
+    }
+    found
+}
+
+/// Adds the paths of a `use` tree, which begins a text; returns what comes after it.
+fn write_out<'a>(mut rest: &'a str, prefix: &str, found: &mut Vec<String>) -> &'a str {
+    rest = rest.trim_start();
+    let Some(group) = rest.strip_prefix('{') else {
+        let name = |c: char| c.is_alphanumeric() || c == '_' || c == '*';
+        let end = rest.find(|c| !name(c)).unwrap_or(rest.len());
+        let (path, after) = (format!("{prefix}{}", &rest[..end]), &rest[end..]);
+        return match after.strip_prefix("::") {
+            Some(tree) if end > 0 => write_out(tree, &format!("{path}::"), found),
+            _ => {
+                found.push(path);
+                after
             }
-            found.push(name);
-        } else {
-            found.push(rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect());
+        };
+    };
+    rest = group;
+    loop {
+        rest = write_out(rest, prefix, found).trim_start();
+        // A name may be bound to another.
+        rest = rest.find([',', '}']).map_or("", |end| &rest[end..]);
+        match rest.strip_prefix(',').map(str::trim_start) {
+            Some(more) if !more.starts_with('}') => rest = more,
+            more => return more.unwrap_or(rest).strip_prefix('}').unwrap_or_default(),
         }
     }
-    let module = |path: &String| path.trim().split("::").next().unwrap_or_default().to_owned();
-    found.iter().map(module).filter(|name| !name.is_empty()).collect()
+}
+
+/// The modules that the code names.
+fn imports(source: &str) -> Vec<String> {
+    let paths = paths(source);
+    let module = |path: &String| path.split("::").next().unwrap_or_default().to_owned();
+    let mut modules: Vec<String> = paths.iter().map(module).filter(|m| !m.is_empty()).collect();
+    modules.dedup();
+    modules
 }
 
 fn check(path: &Path, module: &str, problems: &mut Vec<String>) {
@@ -129,6 +148,121 @@ fn imports_run_one_way() {
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 
+/// The file that a path names: the deepest that there is, or where its folder has it from.
+fn file_of(path: &str, sources: &BTreeMap<PathBuf, String>) -> Option<PathBuf> {
+    let mut at = PathBuf::new();
+    for segment in path.split("::") {
+        at.push(segment);
+        let file = at.with_extension("rs");
+        if sources.contains_key(&file) {
+            return Some(file);
+        }
+        if sources.contains_key(&at.join("mod.rs")) {
+            continue;
+        }
+        at.pop();
+        let index = at.join("mod.rs");
+        let source = sources.get(&index)?;
+        let exported = re_exports(source).into_iter().find(|path| path.ends_with(segment));
+        let Some(exported) = exported else { return Some(index) };
+        let (file, _) = exported.split_once("::")?;
+        let file = at.join(file);
+        let candidates = [file.with_extension("rs"), file.join("mod.rs")];
+        return candidates.into_iter().find(|file| sources.contains_key(file));
+    }
+    Some(at.join("mod.rs"))
+}
+
+/// What a `mod.rs` passes on from the files of its folder, as `file::Name`.
+fn re_exports(source: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (start, word) in source.match_indices("use ") {
+        let line = source[..start].rsplit('\n').next().unwrap_or_default();
+        if line.starts_with("pub") {
+            write_out(&source[start + word.len()..], "", &mut found);
+        }
+    }
+    found
+}
+
+/// The files of its own module that a file uses. What a `mod.rs` passes on does not count.
+fn neighbors(file: &Path, sources: &BTreeMap<PathBuf, String>) -> BTreeSet<PathBuf> {
+    let source = &sources[file];
+    let mut paths = paths(source);
+    if file.ends_with("mod.rs") {
+        let folder = file.parent().unwrap();
+        let prefix = folder.iter().map(|part| part.to_str().unwrap()).collect::<Vec<_>>();
+        for line in source.lines().filter_map(|line| line.strip_prefix("use ")) {
+            let name = line.split([':', ';']).next().unwrap_or_default();
+            let own = [folder.join(name).with_extension("rs"), folder.join(name).join("mod.rs")];
+            if own.iter().any(|file| sources.contains_key(file)) {
+                paths.push([&prefix[..], &[name]].concat().join("::"));
+            }
+        }
+    }
+    let module = |file: &Path| file.iter().next().map(|part| part.to_owned());
+    let files = paths.iter().filter_map(|path| file_of(path, sources));
+    files.filter(|other| other != file && module(other) == module(file)).collect()
+}
+
+/// A circle in a graph, if there is one.
+fn circle(graph: &BTreeMap<PathBuf, BTreeSet<PathBuf>>) -> Option<Vec<PathBuf>> {
+    fn visit(
+        at: &PathBuf,
+        graph: &BTreeMap<PathBuf, BTreeSet<PathBuf>>,
+        way: &mut Vec<PathBuf>,
+        done: &mut BTreeSet<PathBuf>,
+    ) -> Option<Vec<PathBuf>> {
+        if let Some(start) = way.iter().position(|file| file == at) {
+            return Some(way[start..].to_vec());
+        }
+        if done.contains(at) {
+            return None;
+        }
+        way.push(at.clone());
+        let found = graph.get(at).into_iter().flatten().find_map(|to| visit(to, graph, way, done));
+        way.pop();
+        done.insert(at.clone());
+        found
+    }
+    let mut done = BTreeSet::new();
+    graph.keys().find_map(|file| visit(file, graph, &mut Vec::new(), &mut done))
+}
+
+#[test]
+fn files_of_a_module_use_each_other_one_way() {
+    let sources: BTreeMap<PathBuf, String> =
+        sources().into_iter().map(|file| (file.clone(), read(&file))).collect();
+    let graph: BTreeMap<_, _> =
+        sources.keys().map(|file| (file.clone(), neighbors(file, &sources))).collect();
+    // That files are found at all.
+    let uses = |from: &str, to: &str| graph[Path::new(from)].contains(Path::new(to));
+    assert!(
+        uses("nn/plan/run.rs", "nn/plan/lower.rs") && uses("nn/plan/mod.rs", "nn/plan/place.rs")
+    );
+    assert!(uses("nn/network.rs", "nn/layers/mod.rs") && uses("nn/mlp.rs", "nn/network.rs"));
+    assert!(uses("train/solver.rs", "train/trainer.rs"));
+    for module in ["nn", "infer", "io", "train"] {
+        let part = graph.iter().filter(|(file, _)| file.starts_with(module));
+        let part = part.map(|(file, uses)| (file.clone(), uses.clone())).collect();
+        assert_eq!(circle(&part), None, "files of {module} that use each other");
+    }
+}
+
+#[test]
+fn a_circle_is_found() {
+    let graph = |edges: &[(&str, &str)]| {
+        let mut graph: BTreeMap<PathBuf, BTreeSet<PathBuf>> = BTreeMap::new();
+        for (from, to) in edges {
+            graph.entry(from.into()).or_default().insert(to.into());
+        }
+        circle(&graph).map(|files| files.len())
+    };
+    assert_eq!(graph(&[("a", "b"), ("b", "c"), ("a", "c")]), None);
+    assert_eq!(graph(&[("a", "b"), ("b", "c"), ("c", "b")]), Some(2));
+    assert_eq!(graph(&[("a", "b"), ("c", "d"), ("d", "e"), ("e", "c")]), Some(3));
+}
+
 /// Whether the word `unsafe` stands in the code, comments and lints aside.
 fn is_unsafe(source: &str) -> bool {
     let code = source.lines().map(|line| line.split("//").next().unwrap_or_default());
@@ -161,171 +295,9 @@ fn unsafe_is_found_in_code_alone() {
 
 #[test]
 fn imports_are_found_in_every_spelling() {
-    let source =
-        "use crate::{a::{b, c}, d,\n e::f};\nuse crate::g;\nlet x = crate::h::i;\n// crate::j";
-    assert_eq!(imports(source), ["a", "d", "e", "g", "h"]);
-}
-
-/// The paths of a `use` tree, from its first name on: `a::{b, c::d}` is `a::b` and `a::c::d`.
-fn tree(source: &str) -> Vec<Vec<String>> {
-    let name: String = source.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-    let Some(rest) = source[name.len()..].strip_prefix("::") else { return vec![vec![name]] };
-    let Some(group) = rest.strip_prefix('{') else {
-        return tree(rest).into_iter().map(|path| [vec![name.clone()], path].concat()).collect();
-    };
-    let (mut depth, mut parts) = (0, vec![String::new()]);
-    for c in group.chars() {
-        match c {
-            '}' if depth == 0 => break,
-            ',' if depth == 0 => parts.push(String::new()),
-            c => {
-                depth += i32::from(c == '{') - i32::from(c == '}');
-                parts.last_mut().unwrap().push(c);
-            }
-        }
-    }
-    let parts = parts.iter().map(|part| part.trim()).filter(|part| !part.is_empty());
-    parts.flat_map(tree).map(|path| [vec![name.clone()], path].concat()).collect()
-}
-
-/// Code without comments and without the tests at its end.
-fn code(source: &str) -> String {
-    let code = source.split("#[cfg(test)]").next().unwrap_or_default();
-    let lines = code.lines().map(|line| line.split("//").next().unwrap_or_default());
-    lines.collect::<Vec<_>>().join("\n")
-}
-
-/// Which file of `folder` each file imports from; "mod" is `mod.rs`, whose re-exports are looked
-/// through and do not count.
-fn imports_within(
-    folder: &str,
-    files: &BTreeMap<String, String>,
-) -> BTreeMap<String, BTreeSet<String>> {
-    let inside = format!("crate::{}::", folder.replace('/', "::"));
-    let (mut exported, mut module) = (BTreeMap::new(), String::new());
-    for statement in files["mod"].split_inclusive(';') {
-        match statement.trim_start().split_once(" use ") {
-            Some((visibility, paths)) if visibility.starts_with("pub") => {
-                for path in tree(paths.trim_end_matches(';')) {
-                    exported.insert(path.last().unwrap().clone(), path[0].clone());
-                }
-            }
-            _ => module.push_str(statement),
-        }
-    }
-    let file_of = |name: &str| {
-        let origin = exported.get(name).map_or(name, String::as_str);
-        if files.contains_key(origin) {
-            Some(origin.to_owned())
-        } else if exported.contains_key(name) {
-            None // Of another module.
-        } else {
-            Some("mod".to_owned())
-        }
-    };
-    let mut found = BTreeMap::new();
-    for (file, source) in files {
-        let mut imports = BTreeSet::new();
-        if file == "mod" {
-            for child in files.keys() {
-                let path = format!("{child}::");
-                let paths = module.match_indices(&path);
-                let mut own = paths.filter(|(at, _)| {
-                    !module[..*at].ends_with(|c: char| c.is_alphanumeric() || "_:".contains(c))
-                });
-                if own.next().is_some() {
-                    imports.insert(child.clone());
-                }
-            }
-        } else {
-            for (at, _) in source.match_indices("crate::") {
-                for path in tree(&source[at..]).iter().map(|path| path.join("::")) {
-                    if let Some(rest) = path.strip_prefix(&inside) {
-                        imports.extend(file_of(rest.split("::").next().unwrap_or_default()));
-                    }
-                }
-            }
-            for (at, _) in source.match_indices("super::") {
-                let names = tree(&source[at..]);
-                let names = names.iter().filter_map(|path| path.get(1));
-                let siblings = names.filter(|name| files.contains_key(*name));
-                imports.extend(siblings.cloned());
-            }
-            // A submodule in the same file, `use super::*`, imports from its own file.
-            imports.remove(file);
-        }
-        found.insert(file.clone(), imports);
-    }
-    found
-}
-
-/// A circle of imports, if there is one.
-fn circle(imports: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
-    fn visit<'a>(
-        file: &'a str,
-        imports: &'a BTreeMap<String, BTreeSet<String>>,
-        path: &mut Vec<&'a str>,
-        done: &mut BTreeSet<&'a str>,
-    ) -> Option<Vec<String>> {
-        if let Some(start) = path.iter().position(|&other| other == file) {
-            return Some(path[start..].iter().chain([&file]).map(|&f| f.to_owned()).collect());
-        }
-        if !done.contains(file) {
-            path.push(file);
-            let next = imports.get(file).into_iter().flatten();
-            let found = next.map(|next| visit(next, imports, path, done)).find(Option::is_some);
-            if let Some(found) = found {
-                return found;
-            }
-            path.pop();
-            done.insert(file);
-        }
-        None
-    }
-    let mut done = BTreeSet::new();
-    imports.keys().find_map(|file| visit(file, imports, &mut Vec::new(), &mut done))
-}
-
-/// The code of a folder's files, by their names; a folder inside counts as one file.
-fn folder(folder: &str) -> BTreeMap<String, String> {
-    let mut files = BTreeMap::<String, String>::new();
-    for file in sources() {
-        let Ok(inside) = file.strip_prefix(folder) else { continue };
-        let name = inside.with_extension("");
-        let name = name.iter().next().unwrap().to_str().unwrap().to_owned();
-        files.entry(name).or_default().push_str(&code(&read(&file)));
-    }
-    files
-}
-
-#[test]
-fn files_of_a_folder_import_each_other_one_way() {
-    for name in FOLDERS {
-        let imports = imports_within(name, &folder(name));
-        let found: usize = imports.values().map(BTreeSet::len).sum();
-        assert!(found >= 2, "{name}: only {found} imports were found: {imports:?}");
-        if let Some(circle) = circle(&imports) {
-            panic!("{name}: {}", circle.join(" imports "));
-        }
-    }
-}
-
-#[test]
-fn circles_are_found() {
-    let files = |files: &[(&str, &str)]| {
-        files.iter().map(|(name, code)| (name.to_string(), code.to_string())).collect()
-    };
-    // Through a re-export, `super`, and what stands in mod.rs itself.
-    let exported = "mod a;\npub use b::{X, y};\nuse crate::other::Z;";
-    for (module, a, b) in [
-        (exported, "use crate::{f::{X, c::Q}, g};", "use crate::f::a::P;"),
-        (exported, "let x = super::b::y();", "use super::a;"),
-        ("use a::P;\npub fn f() {}", "use crate::f::{b, f};", ""),
-    ] {
-        let imports = imports_within("f", &files(&[("mod", module), ("a", a), ("b", b)]));
-        assert!(circle(&imports).is_some(), "{imports:?}");
-    }
-    let one_way = [("mod", "pub use a::X;\npub use crate::g::W;"), ("a", "use crate::f::{W, b};")];
-    let imports = imports_within("f", &files(&[one_way[0], one_way[1], ("b", "use crate::g;")]));
-    assert_eq!(circle(&imports), None, "{imports:?}");
+    let source = "use crate::{a::{b, c as x}, d,\n e::{f::{self, *}, g}, h,\n};\nuse crate::i;\n\
+                  let x = crate::j::k(1);\n// crate::l";
+    let expected = ["a::b", "a::c", "d", "e::f::self", "e::f::*", "e::g", "h", "i", "j::k"];
+    assert_eq!(paths(source), expected);
+    assert_eq!(imports(source), ["a", "d", "e", "h", "i", "j"]);
 }

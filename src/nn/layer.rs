@@ -180,7 +180,7 @@ impl RandomPlace {
         let step = self.step.filter(|_| probability > 0.0)?;
         Some(
             DropoutMask::new(probability, self.seed, step, self.layer)
-                .from_element(self.first_row, 0),
+                .starting_at(self.first_row, 0),
         )
     }
 }

@@ -294,13 +294,19 @@ impl<T: Element> Arena<T> {
         &mut self.block[range]
     }
 
-    /// The tensors numbered `range`: those of one layer.
-    pub(crate) fn slices(&self, range: Range<usize>) -> Slices<'_, T> {
+    /// The tensors numbered `range`: those of one layer, for its passes.
+    ///
+    /// # Panics
+    /// If there are no such tensors.
+    pub fn slices(&self, range: Range<usize>) -> Slices<'_, T> {
         Slices { block: &self.block, ranges: &self.layout.ranges[range] }
     }
 
     /// The tensors numbered `range`, to be changed.
-    pub(crate) fn slices_mut(&mut self, range: Range<usize>) -> SlicesMut<'_, T> {
+    ///
+    /// # Panics
+    /// If there are no such tensors.
+    pub fn slices_mut(&mut self, range: Range<usize>) -> SlicesMut<'_, T> {
         SlicesMut { block: &mut self.block, ranges: &self.layout.ranges[range] }
     }
 }

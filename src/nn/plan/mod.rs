@@ -82,6 +82,8 @@ pub struct Plan<T: Element> {
     pub(super) gradients: Option<Arena<T>>,
     /// Parameters that stay as they are.
     pub(super) frozen: Vec<bool>,
+    /// Rows of the last forward pass, whose logits stand in the block; 0 if there are none.
+    pub(super) rows: usize,
 }
 
 /// Where everything stands in the block.
@@ -185,6 +187,7 @@ impl<T: Element> Plan<T> {
             memory,
             gradients: gradients.transpose()?,
             frozen,
+            rows: 0,
         })
     }
 
@@ -223,6 +226,7 @@ impl<T: Element> Plan<T> {
             block: AlignedBuf::zeroed(self.memory.len)?,
             gradients: self.gradients.as_ref().map(Arena::try_clone).transpose()?,
             frozen: self.frozen.clone(),
+            rows: 0,
         })
     }
 

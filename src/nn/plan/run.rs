@@ -99,6 +99,11 @@ impl Part {
         Self { mode, first_row: 0 }
     }
 
+    /// Whether dropout drops: in evaluation it is the identity, and so is its gradient.
+    fn drops(self) -> bool {
+        matches!(self.mode, Mode::Training { .. })
+    }
+
     fn random<T: Element>(self, structure: &Structure<T>, layer: usize) -> RandomPlace {
         let step = match self.mode {
             Mode::Training { step } => Some(step),
@@ -126,25 +131,30 @@ impl<T: Element> Plan<T> {
         self.run_forward(network.into(), x.into(), Part::whole(mode), None)
     }
 
-    /// The logits of the last forward pass: (batch, classes).
+    /// The logits of the first `batch` rows of the last forward pass: (batch, classes).
     ///
     /// # Errors
-    /// [`Error::BatchTooLarge`] if there is no room for that many rows.
+    /// [`Error::Setting`] if the last forward pass had fewer rows, or failed.
     pub fn logits(&self, batch: usize) -> Result<MatRef<'_, T>> {
-        self.expect_batch(batch)?;
+        if batch > self.rows {
+            let expected = format!("at most {}, those of the last forward pass", self.rows);
+            return Err(Error::setting("rows of logits", batch, expected));
+        }
         let rows = &self.memory.values[self.lowered.output];
         Ok(rows.view(&self.block[rows.range.clone()], batch))
     }
 
-    /// The mean loss of the last forward pass over as many rows as there are labels.
+    /// The mean loss of the last forward pass, with a label for each of its rows.
     ///
     /// # Errors
-    /// [`Error::Label`] if a label names no class.
+    /// [`Error::Length`] if there are more or fewer labels than rows, [`Error::Label`] if one names
+    /// no class; [`Error::Setting`] if the plan has several threads and the calling one is in no
+    /// rayon pool.
     pub fn loss(&mut self, criterion: CrossEntropy, labels: &[u32]) -> Result<f64> {
         self.run_loss(criterion, labels, labels.len(), false)
     }
 
-    /// The loss of each row of the last forward pass over as many rows as there are labels.
+    /// The loss of each row of the last forward pass.
     ///
     /// # Errors
     /// As [`loss`](Self::loss).
@@ -186,6 +196,7 @@ impl<T: Element> Plan<T> {
         part: Part,
         mut logits: Option<MatMut<'_, T>>,
     ) -> Result<()> {
+        self.rows = 0;
         self.expect(weights.structure)?;
         let (batch, columns) = x.shape();
         self.expect_batch(batch)?;
@@ -292,6 +303,9 @@ impl<T: Element> Plan<T> {
                 _ => unreachable!("a step of a layer has one"),
             }
         }
+        if logits.is_none() {
+            self.rows = batch;
+        }
         Ok(())
     }
 
@@ -306,6 +320,12 @@ impl<T: Element> Plan<T> {
     ) -> Result<f64> {
         let batch = labels.len();
         self.expect_batch(batch)?;
+        if batch != self.rows {
+            let what = "labels of the last forward pass";
+            return Err(Error::Length { what, expected: self.rows, found: batch });
+        }
+        // All passes of a plan need its pool, also those that divide nothing.
+        self.context.tasks()?;
         let (logits, d_logits) =
             (&self.memory.values[self.lowered.output], &self.memory.d_values[self.lowered.output]);
         let [values, d_values, row_losses] =
@@ -355,7 +375,7 @@ impl<T: Element> Plan<T> {
                     times.input_gradients += clock.lap();
                 }
                 (Kind::Linear { .. }, Some(layer)) => {
-                    self.linear_input(at, layer, network, batch)?;
+                    self.linear_input(at, layer, network, part, batch)?;
                     times.input_gradients += clock.lap();
                     self.linear_parameters(at, layer, network, x, accumulate, sink)?;
                     times.parameter_gradients += clock.lap();
@@ -390,6 +410,7 @@ impl<T: Element> Plan<T> {
         at: usize,
         layer: usize,
         network: &Network<T>,
+        part: Part,
         batch: usize,
     ) -> Result<()> {
         let Self { structure, context, lowered, memory, block, .. } = self;
@@ -398,7 +419,8 @@ impl<T: Element> Plan<T> {
         let (out_rows, d_out_rows) = (&memory.values[out], &memory.d_values[out]);
         if relu && !gated {
             // What was kept was scaled, what was dropped is 0: the gate passes what was kept.
-            let scale = dropout.map_or(T::ONE, |(probability, _)| kept_scale(probability));
+            let scale = dropout.filter(|_| part.drops());
+            let scale = scale.map_or(T::ONE, |(probability, _)| kept_scale(probability));
             let [out, d_out] = disjoint(block, [&out_rows.range, &d_out_rows.range]);
             let (out, d_out) = (out_rows.view(out, batch), d_out_rows.view_mut(d_out, batch));
             elementwise::relu_gradient(context, out, scale, d_out)?;
@@ -412,7 +434,10 @@ impl<T: Element> Plan<T> {
         let d_out = d_out_rows.view(d_out_data, batch);
         let start = Start::Scaled(if d_x.accumulate { T::ONE } else { T::ZERO });
         let (finish, companions) = match d_x.gate {
-            Some(scale) => (Finish::ReluGradient { scale: T::from_f64(scale) }, activation.into()),
+            Some(scale) => {
+                let scale = if part.drops() { T::from_f64(scale) } else { T::ONE };
+                (Finish::ReluGradient { scale }, activation.into())
+            }
             None => (Finish::Store, Companions::default()),
         };
         let parameters = network.parameters().slices(structure.layers[layer].parameters.clone());
