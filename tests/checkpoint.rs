@@ -420,7 +420,11 @@ impl<'a, S: Loads> Attack<'a, S> {
             for (dtype, shape, data) in [
                 (other, shape.clone(), data.clone()),
                 (*dtype, [&shape[..], &[1]].concat(), data.clone()),
-                (*dtype, if turned == *shape { vec![1, shape[0]] } else { turned }, data.clone()),
+                (
+                    *dtype,
+                    if turned == *shape { vec![1, data.len() / size] } else { turned },
+                    data.clone(),
+                ),
                 (*dtype, vec![], vec![0; size]),
                 (*dtype, rows(shape[0] - 1), data[row..].to_vec()),
                 (*dtype, rows(shape[0] + 1), [&data[..], &data[..row]].concat()),

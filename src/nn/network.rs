@@ -356,7 +356,8 @@ impl<T: Element> Network<T> {
         &self.structure
     }
 
-    /// Parameters to be changed, and buffers.
+    /// Parameters and buffers, to be changed.
+    #[cfg(feature = "model-files")]
     pub(crate) fn arenas_mut(&mut self) -> (&mut Arena<T>, &mut Arena<T>) {
         (&mut self.parameters, &mut self.buffers)
     }
