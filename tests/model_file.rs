@@ -324,7 +324,11 @@ fn what_is_wrong_with_a_file_is_said() {
             ]),
             "`2.weight` has shape [1, 4], expected [1, 2] after a layer with 2 outputs",
         ),
-        ("a layer of nothing", tensors(&[("0.bias", &[0]), ("0.weight", &[0, 2])]), "`0.weight`"),
+        (
+            "a layer of nothing",
+            tensors(&[("0.bias", &[0]), ("0.weight", &[0, 2])]),
+            "out_features = 0: expected at least 1",
+        ),
         ("whole numbers", filled("I32", &[0; 12]), "`0.weight` is of type I32"),
         ("half precision", filled("BF16", &[0; 6]), "`0.weight` is of type BF16"),
         ("NaN", filled("F32", &floats([0.0, 1.0, f32::NAN])), "`0.weight` holds NaN at [0, 1]"),

@@ -57,7 +57,7 @@ impl<T: Element> Layer<T> for LearnedSlope {
     }
 
     fn memory(&self, _: &Context<T>, _: Shape, batch: usize) -> Result<LayerMemory> {
-        Ok(LayerMemory { saved: batch * self.features, scratch: self.features })
+        Ok(LayerMemory { saved: batch * self.features, scratch: self.features * size_of::<T>() })
     }
 
     fn forward(&self, _: &Context<T>, mut pass: Forward<'_, T>) -> Result<()> {
@@ -75,7 +75,9 @@ impl<T: Element> Layer<T> for LearnedSlope {
     }
 
     fn backward(&self, _: &Context<T>, mut pass: Backward<'_, T>) -> Result<()> {
-        let (slope, sums) = (pass.parameters.get(0), &mut pass.scratch[..self.features]);
+        let slope = pass.parameters.get(0);
+        let sums = bytemuck::cast_slice_mut::<u8, T>(pass.scratch);
+        let sums = &mut sums[..self.features];
         // One chain over the parts of a batch; the gradient is empty if it is frozen.
         let start = pass.gradients.get(0);
         match pass.accumulate && !start.is_empty() {
@@ -692,7 +694,7 @@ fn what_does_not_fit_is_an_error_of_build() {
     assert!(error(features(8).residual(|b| b.linear(9))).contains("8 features"));
     assert!(error(features(8).residual(|b| b)).contains("layers"));
     assert!(error(features(8)).contains("layers"));
-    assert!(error(features(0).linear(3)).contains("in_features"));
+    assert!(error(features(0).linear(3)).contains("input of a network"));
     assert!(error(Network::builder(image).linear(3)).contains("flatten"));
     assert!(error(features(8).linear(0)).contains("out_features"));
     assert!(error(features(8).linear(3).dropout(1.0).linear(0)).contains("dropout"));
@@ -768,6 +770,7 @@ fn a_layer_of_ones_own_runs_alone() {
     let network = features::<f64>(3).layer(layer).build().unwrap();
     let (x, d_out) = ([-1.0, 2.0, -3.0], [1.0, 10.0, 100.0]);
     let (mut out, mut d_x, mut saved) = ([0.0; 3], [0.0; 3], [0.0; 3]);
+    let (mut first, mut second) = ([0.0f64; 3], [0.0f64; 3]);
     let random = tilewise::nn::RandomPlace { seed: 0, step: Some(1), layer: 0, first_row: 0 };
     let context = Context::new().unwrap();
     let forward = Forward {
@@ -776,7 +779,7 @@ fn a_layer_of_ones_own_runs_alone() {
         x: MatRef::new(&x, 1, 3).unwrap(),
         out: MatMut::new(&mut out, 1, 3).unwrap(),
         saved: &mut saved,
-        scratch: &mut [0.0; 3],
+        scratch: bytemuck::cast_slice_mut(&mut first),
         random,
     };
     layer.forward(&context, forward).unwrap();
@@ -791,7 +794,7 @@ fn a_layer_of_ones_own_runs_alone() {
         gradients: gradients.slices_mut(0..1),
         accumulate: true,
         saved: &mut saved,
-        scratch: &mut [0.0; 3],
+        scratch: bytemuck::cast_slice_mut(&mut second),
         random,
     };
     layer.backward(&context, backward).unwrap();

@@ -117,7 +117,7 @@ fn refused_layer(threads: Threads, context: &Context<f32>, layer: impl Layer<f32
     (0..count).for_each(|number| gradients.tensor_mut(number).fill(7.0));
     let memory = layer.memory(&Context::new().unwrap(), Shape::Features(2), 2).unwrap();
     let LayerMemory { saved, scratch } = memory;
-    let (mut saved, mut scratch) = (vec![0.0; saved], vec![0.0; scratch + 10_000]);
+    let (mut saved, mut scratch) = (vec![0.0; saved], vec![0u8; scratch + 40_000]);
     let random = RandomPlace { seed: 1, step: Some(1), layer: 0, first_row: 0 };
     let forward = Forward {
         parameters: parameters.slices(0..count),
@@ -163,7 +163,7 @@ fn several(images: &ImageSet, threads: Threads) {
     refused(threads, gemm.scratch(2, 2, 2));
 
     let ones = Matrix::from_fn(2, 2, |_, _| 1.0f32).unwrap();
-    let mut scratch = vec![0.0; 10_000];
+    let mut scratch = vec![0u8; 40_000];
     let mut out = Matrix::from_fn(2, 2, |_, _| 5.0f32).unwrap();
     for &backend in Backend::ALL {
         let gemm = gemm.with_backend(backend);

@@ -198,7 +198,8 @@ pub struct Forward<'a, T: Element> {
     pub out: MatMut<'a, T>,
     /// [`LayerMemory::saved`] elements for the backward pass; empty where none follows.
     pub saved: &'a mut [T],
-    /// [`LayerMemory::scratch`] bytes, on a cache line.
+    /// [`LayerMemory::scratch`] bytes or more, on a cache line; `bytemuck::cast_slice_mut` makes
+    /// numbers of them.
     pub scratch: &'a mut [u8],
     /// Where random numbers come from.
     pub random: RandomPlace,
@@ -223,7 +224,8 @@ pub struct Backward<'a, T: Element> {
     pub accumulate: bool,
     /// What the forward pass left.
     pub saved: &'a mut [T],
-    /// [`LayerMemory::scratch`] bytes, on a cache line.
+    /// [`LayerMemory::scratch`] bytes or more, on a cache line; `bytemuck::cast_slice_mut` makes
+    /// numbers of them.
     pub scratch: &'a mut [u8],
     /// Where random numbers come from: that of the forward pass.
     pub random: RandomPlace,

@@ -143,7 +143,8 @@ impl<T: Element> Clone for Network<T> {
 impl<T: Element> Network<T> {
     /// Starts a network for examples of a shape.
     pub fn builder(input: Shape) -> NetworkBuilder<T> {
-        NetworkBuilder { input, seed: 0, list: List { parts: Vec::new(), shape: Ok(input) } }
+        let shape = checked("input of a network", input);
+        NetworkBuilder { input, seed: 0, list: List { parts: Vec::new(), shape } }
     }
 
     /// A network of layers by their configurations, with parameters 0: what a file describes.
@@ -185,13 +186,7 @@ impl<T: Element> Network<T> {
     }
 
     fn assemble(input: Shape, parts: &[Part<T>], seed: u64, fill: bool) -> Result<Self> {
-        input.len().filter(|&len| len > 0).ok_or_else(|| {
-            Error::setting(
-                "input of a network",
-                input,
-                "at least one value that memory has room for",
-            )
-        })?;
+        checked("input of a network", input)?;
         let mut assembly = Assembly {
             layers: Vec::new(),
             parameters: TensorLayout::default(),
@@ -401,11 +396,7 @@ impl<T: Element> Assembly<T> {
             let name = format!("{prefix}{number}");
             nodes.push(match part {
                 Part::Layer(layer) => {
-                    let output = layer.output_shape(shape)?;
-                    output.len().filter(|&len| len > 0).ok_or_else(|| {
-                        let expected = "at least one value that memory has room for";
-                        Error::setting("output of a layer", output, expected)
-                    })?;
+                    let output = checked("output of a layer", layer.output_shape(shape)?)?;
                     let config = layer.config();
                     let before = self.layers.iter().filter(|l| l.config.kind == config.kind);
                     let of_kind = before.count() as u64;
@@ -481,7 +472,7 @@ impl<T: Element> List<T> {
     fn push<L: Layer<T>>(&mut self, make: impl FnOnce(Shape) -> Result<L>) {
         if let Ok(shape) = self.shape {
             self.shape = make(shape).and_then(|layer| {
-                let output = layer.output_shape(shape)?;
+                let output = checked("output of a layer", layer.output_shape(shape)?)?;
                 self.parts.push(Part::Layer(Arc::new(layer)));
                 Ok(output)
             });
@@ -583,6 +574,14 @@ macro_rules! builder_methods {
 
 builder_methods!(NetworkBuilder, list);
 builder_methods!(BlockBuilder, 0);
+
+/// A shape of a number of values that the rest may rely on.
+fn checked(what: &'static str, shape: Shape) -> Result<Shape> {
+    if shape.len().is_some_and(|len| len > 0) {
+        return Ok(shape);
+    }
+    Err(Error::setting(what, shape, "at least one value that memory has room for"))
+}
 
 /// Inputs of a linear layer behind values of a shape.
 fn linear_inputs(shape: Shape) -> Result<usize> {

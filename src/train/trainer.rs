@@ -313,6 +313,7 @@ impl<T: Element> Trainer<T> {
         of: usize,
     ) -> Result<StepStats> {
         self.plan.expect(self.network.structure())?;
+        self.plan.context().tasks()?;
         if self.plan.passes() != Passes::Gradient {
             let expected = "true, for gradients that are accumulated";
             return Err(Error::setting("store_gradients", false, expected));

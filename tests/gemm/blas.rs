@@ -124,16 +124,19 @@ fn no_backend_reads_what_a_factor_of_0_takes_out() {
             let biased: Vec<f32> = (0..m).flat_map(|_| bias.iter().map(|b| b.max(0.0))).collect();
             let found = run(&nan[..m * n], Epilogue::bias_relu(&bias));
             assert_eq!(found, biased, "{about}: bias and ReLU");
-            let gate =
-                Finish::Gate { activation: MatRef::new(&activation, m, n).unwrap(), scale: 2.0 };
+            let gate = Epilogue {
+                finish: Finish::ReluGradient { scale: 2.0 },
+                companions: MatRef::new(&activation, m, n).unwrap().into(),
+                ..Epilogue::scaled(0.5)
+            };
             let gated = old.iter().zip(&activation);
             let gated: Vec<f32> =
                 gated.map(|(c, x)| if *x > 0.0 { 2.0 * (0.5 * c) } else { 0.0 }).collect();
-            let found = run(&old, Epilogue { finish: gate, ..Epilogue::scaled(0.5) });
+            let found = run(&old, gate);
             assert_eq!(found, gated, "{about}: beta 0.5 and gate");
             for (beta, expected) in [(0.0, 0.0), (0.5, 1.5)] {
                 let mut sums = vec![if beta == 0.0 { f32::NAN } else { 3.0 }; n];
-                run(&old, Epilogue { b_sums: Some(&mut sums), ..Epilogue::scaled(beta) });
+                run(&old, Epilogue { column_sums: Some(&mut sums), ..Epilogue::scaled(beta) });
                 assert_eq!(sums, vec![expected; n], "{about}: sums of the columns of B, {beta}");
             }
         }
