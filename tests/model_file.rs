@@ -344,9 +344,8 @@ fn what_is_wrong_with_a_file_is_said() {
         ),
         ("metadata cut off", described(r#"{"dropout":"#), "metadata entry \"tilewise\""),
         ("all dropped", described(r#"{"dropout":1.0}"#), "dropout"),
-        ("a negative factor", described(r#"{"l2":-1.0}"#), "reg"),
         (
-            "half a normalisation",
+            "half a normalization",
             described(r#"{"normalization":{"scale":[1.0],"shift":[]}}"#),
             "shifts of a normalization",
         ),

@@ -154,7 +154,11 @@ pub fn load_with<T: Element>(
     let wrong = |error: Error| Error::file(path, error.to_string());
     let (mut network, names) = match &metadata.network {
         Some(described) => (described.network(make).map_err(wrong)?, HashMap::new()),
-        None => perceptron(path, &tensors, metadata.dropout, make)?,
+        None => {
+            // Checked also where no layer drops.
+            layers::Dropout::new(metadata.dropout).map_err(wrong)?;
+            perceptron(path, &tensors, metadata.dropout, make)?
+        }
     };
     fill(path, &tensors, &mut network, &names)?;
     let info = metadata.info(path, network.classes())?;
