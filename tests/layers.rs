@@ -45,7 +45,7 @@ fn forward<T: Element>(
     random: RandomPlace,
 ) -> Result<Matrix<T>> {
     let (context, input) = (Context::new()?, Shape::Features(x.cols()));
-    let columns = layer.output_shape(input)?.len().unwrap();
+    let columns = layer.output_shape(input)?.values().unwrap();
     let mut out = Matrix::zeros(x.rows(), columns)?;
     let memory = layer.memory(&context, input, x.rows())?;
     let (mut saved, mut scratch) = (vec![T::ZERO; memory.saved], vec![0u8; memory.scratch]);

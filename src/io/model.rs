@@ -27,7 +27,7 @@ use crate::{
     input_file,
     io::tensors::{exchanged, exchanged_order, exchanged_shape, numbers},
     kernels::Element,
-    nn::{Layer, LayerConfig, Network, NodeConfig, Setting, Shape, layers},
+    nn::{Layer, LayerConfig, MakeLayer, Network, NodeConfig, Setting, Shape, layers},
 };
 
 /// The metadata key of [`Metadata`].
@@ -147,7 +147,7 @@ pub fn load<T: Element>(path: &Path) -> Result<(Network<T>, ModelInfo)> {
 /// As [`load`], and what `make` returns, with the path.
 pub fn load_with<T: Element>(
     path: &Path,
-    make: &dyn Fn(&LayerConfig) -> Result<Arc<dyn Layer<T>>>,
+    make: &MakeLayer<'_, T>,
 ) -> Result<(Network<T>, ModelInfo)> {
     let bytes = read(path)?;
     let (tensors, metadata) = open(path, &bytes)?;
@@ -252,10 +252,7 @@ impl Metadata {
 }
 
 impl Described {
-    fn network<T: Element>(
-        &self,
-        make: &dyn Fn(&LayerConfig) -> Result<Arc<dyn Layer<T>>>,
-    ) -> Result<Network<T>> {
+    fn network<T: Element>(&self, make: &MakeLayer<'_, T>) -> Result<Network<T>> {
         let input = match self.input[..] {
             [features] => Shape::Features(features),
             [height, width, channels] => Shape::Image { height, width, channels },
@@ -393,7 +390,7 @@ fn perceptron<T: Element>(
     path: &Path,
     tensors: &SafeTensors<'_>,
     dropout: f64,
-    make: &dyn Fn(&LayerConfig) -> Result<Arc<dyn Layer<T>>>,
+    make: &MakeLayer<'_, T>,
 ) -> Result<(Network<T>, HashMap<String, String>)> {
     let wrong = |detail: String| Error::file(path, detail);
     let mut layers: BTreeMap<usize, Parts<'_>> = BTreeMap::new();

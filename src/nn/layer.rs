@@ -1,6 +1,6 @@
 //! `Layer`: what a network, its plan and everything above know of a layer.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use crate::{
     context::Context,
@@ -230,6 +230,10 @@ pub struct Backward<'a, T: Element> {
     /// Where random numbers come from: that of the forward pass.
     pub random: RandomPlace,
 }
+
+/// Makes a layer from a configuration: [`layers::from_config`](super::layers::from_config) for those
+/// of this crate.
+pub type MakeLayer<'a, T> = dyn Fn(&LayerConfig) -> Result<Arc<dyn Layer<T>>> + 'a;
 
 /// A layer of a network. It describes; parameters and buffers belong to the network.
 ///

@@ -20,7 +20,8 @@ mod softmax;
 
 pub use init::Init;
 pub use layer::{
-    Backward, Forward, Fusion, Layer, LayerConfig, LayerMemory, Mode, Needs, RandomPlace, Setting,
+    Backward, Forward, Fusion, Layer, LayerConfig, LayerMemory, MakeLayer, Mode, Needs,
+    RandomPlace, Setting,
 };
 pub use loss::CrossEntropy;
 pub use mlp::{MlpConfig, mlp};

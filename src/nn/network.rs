@@ -7,7 +7,7 @@ use crate::{
     kernels::Element,
     matrix::MatMut,
     nn::{
-        layer::{Layer, LayerConfig},
+        layer::{Layer, LayerConfig, MakeLayer},
         layers::{Dropout, Flatten, Linear, Relu, Scale},
         parameters::{
             Arena, Fill, ParameterKind, ParameterSettings, Tensor, TensorLayout, TensorSpec,
@@ -156,11 +156,11 @@ impl<T: Element> Network<T> {
     pub fn from_config(
         input: Shape,
         config: &[NodeConfig],
-        make: &dyn Fn(&LayerConfig) -> Result<Arc<dyn Layer<T>>>,
+        make: &MakeLayer<'_, T>,
     ) -> Result<Self> {
         fn parts<T: Element>(
             config: &[NodeConfig],
-            make: &dyn Fn(&LayerConfig) -> Result<Arc<dyn Layer<T>>>,
+            make: &MakeLayer<'_, T>,
         ) -> Result<Vec<Part<T>>> {
             let part = |node: &NodeConfig| {
                 Ok(match node {
@@ -577,7 +577,7 @@ builder_methods!(BlockBuilder, 0);
 
 /// A shape of a number of values that the rest may rely on.
 fn checked(what: &'static str, shape: Shape) -> Result<Shape> {
-    if shape.len().is_some_and(|len| len > 0) {
+    if shape.values().is_some_and(|values| values > 0) {
         return Ok(shape);
     }
     Err(Error::setting(what, shape, "at least one value that memory has room for"))

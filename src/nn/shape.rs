@@ -22,7 +22,7 @@ pub enum Shape {
 
 impl Shape {
     /// Values of one example: columns of a batch. `None` if they exceed the address space.
-    pub fn len(self) -> Option<usize> {
+    pub fn values(self) -> Option<usize> {
         match self {
             Self::Features(features) => Some(features),
             Self::Image { height, width, channels } => {
@@ -33,7 +33,7 @@ impl Shape {
 
     /// Values of one example of a shape that was checked before.
     pub(crate) fn features(self) -> usize {
-        self.len().expect("a checked shape")
+        self.values().expect("a checked shape")
     }
 }
 

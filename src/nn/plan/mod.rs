@@ -432,15 +432,17 @@ impl Memory {
             memory.values[value].range = found[of].clone();
             memory.d_values[value].range = found[d_of].clone();
         }
-        for value in 0..columns.len() {
+        for (value, &owner) in gradient_of.iter().enumerate() {
             // In the same memory as another's.
-            memory.d_values[value].range = memory.d_values[gradient_of[value]].range.clone();
+            memory.d_values[value].range = memory.d_values[owner].range.clone();
         }
-        for at in 0..steps.len() {
-            memory.saved.push(found[saved[at]].clone());
-            memory.apart[at].range = found[apart[at]].clone();
-            if passes != Passes::Gradient {
-                memory.parameters[at].region = found[parameters[at]].clone();
+        memory.saved = saved.iter().map(|&wanted| found[wanted].clone()).collect();
+        for (rows, &wanted) in memory.apart.iter_mut().zip(&apart) {
+            rows.range = found[wanted].clone();
+        }
+        if passes != Passes::Gradient {
+            for (places, &wanted) in memory.parameters.iter_mut().zip(&parameters) {
+                places.region = found[wanted].clone();
             }
         }
         memory.row_losses = found[row_losses].clone();
