@@ -105,14 +105,11 @@ pub fn save<T: Element>(path: &Path, network: &Network<T>, info: &ModelInfo) -> 
     for (tensor, elements) in network.parameters().iter().chain(network.buffers().iter()) {
         tensors.push((tensor.name().to_owned(), exchanged(path, tensor, elements)?));
     }
-    let input = match network.input_shape() {
-        Shape::Features(features) => vec![features],
-        Shape::Image { height, width, channels } => vec![height, width, channels],
-    };
+    let (input, layers) = describe(network);
     let metadata = Metadata {
         format: FORMAT,
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        network: Some(Described { input, layers: network.config().iter().map(to_json).collect() }),
+        network: Some(Described { input, layers }),
         dropout: 0.0,
         normalization: info
             .normalization
@@ -267,6 +264,16 @@ impl Described {
         let config = self.layers.iter().map(from_json).collect::<Result<Vec<_>>>()?;
         Network::from_config(input, &config, make)
     }
+}
+
+/// A network without its parameters: features, or height, width and channels, of an example; and
+/// its layers.
+pub(crate) fn describe<T: Element>(network: &Network<T>) -> (Vec<usize>, Vec<Value>) {
+    let input = match network.input_shape() {
+        Shape::Features(features) => vec![features],
+        Shape::Image { height, width, channels } => vec![height, width, channels],
+    };
+    (input, network.config().iter().map(to_json).collect())
 }
 
 /// A layer as `{"kind": "dropout", "probability": 0.1}`, a block as `{"residual": [...]}`.

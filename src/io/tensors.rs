@@ -6,6 +6,7 @@ use safetensors::{Dtype, View, tensor::TensorView};
 
 use crate::{
     error::{Error, Result},
+    float::Float,
     kernels::Element,
     nn::Tensor,
 };
@@ -36,7 +37,7 @@ impl View for FileTensor<'_> {
 }
 
 /// The type of elements in a file.
-fn dtype<T: Element>() -> Dtype {
+pub(crate) fn dtype<T: Float>() -> Dtype {
     if size_of::<T>() == 4 { Dtype::F32 } else { Dtype::F64 }
 }
 
@@ -96,10 +97,35 @@ pub(crate) fn exchanged<T: Element>(
     Ok(FileTensor { dtype: dtype::<T>(), shape, bytes: Cow::Owned(bytes) })
 }
 
-/// Elements as they stand in memory.
-pub(crate) fn raw<'a, T: Element>(shape: &[usize], elements: &'a [T]) -> FileTensor<'a> {
-    let bytes = Cow::Borrowed(bytemuck::cast_slice(elements));
+/// Elements as they stand in memory, little-endian.
+pub(crate) fn raw<'a, T: Float>(shape: &[usize], elements: &'a [T]) -> FileTensor<'a> {
+    let bytes = little_endian(bytemuck::cast_slice(elements), size_of::<T>());
     FileTensor { dtype: dtype::<T>(), shape: shape.to_vec(), bytes }
+}
+
+/// The elements of a tensor that [`raw`] made, whose bytes may have any alignment.
+pub(crate) fn elements<T: Float>(bytes: &[u8]) -> impl Iterator<Item = T> {
+    let size = size_of::<T>();
+    let element = move |bytes| bytemuck::pod_read_unaligned(&little_endian(bytes, size));
+    bytes.chunks_exact(size).map(element)
+}
+
+/// Copies the elements of a tensor that [`raw`] made.
+///
+/// # Panics
+/// If `to` has another length.
+pub(crate) fn copy<T: Float>(bytes: &[u8], to: &mut [T]) {
+    bytemuck::cast_slice_mut(to).copy_from_slice(&little_endian(bytes, size_of::<T>()));
+}
+
+/// Numbers of `size` bytes from the byte order of the machine to that of a file, or back.
+fn little_endian(bytes: &[u8], size: usize) -> Cow<'_, [u8]> {
+    if cfg!(target_endian = "little") {
+        return bytes.into();
+    }
+    let mut bytes = bytes.to_vec();
+    bytes.chunks_exact_mut(size).for_each(<[u8]>::reverse);
+    bytes.into()
 }
 
 /// The numbers of a tensor in a file, each an error unless it is finite in the precision asked for.
@@ -138,7 +164,7 @@ pub(crate) fn numbers<'a, T: Element>(
 }
 
 /// The index of element `index` of a tensor stored by rows, as PyTorch would write it.
-fn position(index: usize, shape: &[usize]) -> String {
+pub(crate) fn position(index: usize, shape: &[usize]) -> String {
     let mut rest = index;
     let mut axes: Vec<String> = Vec::with_capacity(shape.len());
     for &len in shape.iter().rev() {

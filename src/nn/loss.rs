@@ -32,6 +32,11 @@ impl CrossEntropy {
         Ok(Self { label_smoothing })
     }
 
+    /// The label smoothing; 0 is none.
+    pub fn label_smoothing(self) -> f64 {
+        self.label_smoothing
+    }
+
     /// The mean loss, and that of each row.
     ///
     /// # Errors

@@ -401,9 +401,11 @@ impl<T: Element> Assembly<T> {
                     let config = layer.config();
                     let before = self.layers.iter().filter(|l| l.config.kind == config.kind);
                     let of_kind = before.count() as u64;
-                    let parameters =
-                        push(&mut self.parameters, &name, layer.parameters(), size_of::<T>())?;
-                    let buffers = push(&mut self.buffers, &name, layer.buffers(), size_of::<T>())?;
+                    let (parameters, buffers) = (layer.parameters(), layer.buffers());
+                    check_names(&config, &parameters, &buffers)?;
+                    let size = size_of::<T>();
+                    let parameters = push(&mut self.parameters, &name, parameters, size)?;
+                    let buffers = push(&mut self.buffers, &name, buffers, size)?;
                     self.layers.push(Placed {
                         name,
                         layer: Arc::clone(layer),
@@ -429,6 +431,23 @@ impl<T: Element> Assembly<T> {
         }
         Ok((nodes, shape))
     }
+}
+
+/// An error if two tensors of a layer have the same name: files know them by their names alone.
+fn check_names(
+    config: &LayerConfig,
+    parameters: &[TensorSpec],
+    buffers: &[TensorSpec],
+) -> Result<()> {
+    let mut names = Vec::new();
+    for TensorSpec { name, .. } in parameters.iter().chain(buffers) {
+        if names.contains(name) {
+            let expected = format!("a name of its own for each tensor of a {} layer", config.kind);
+            return Err(Error::setting("tensor name", name, expected));
+        }
+        names.push(name);
+    }
+    Ok(())
 }
 
 fn push(

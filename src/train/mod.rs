@@ -1,9 +1,13 @@
 //! Training and evaluation of networks on sets of images.
 
+#[cfg(feature = "model-files")]
+mod checkpoint;
 mod config;
 mod evaluate;
 mod feed;
 mod history;
+#[cfg(feature = "model-files")]
+mod identity;
 pub mod optim;
 mod schedule;
 mod solver;

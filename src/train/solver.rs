@@ -124,6 +124,13 @@ impl SolverConfig {
             LastBatch::Keep => (images.div_ceil(batch), images),
         }
     }
+
+    /// The learning rate of a step, from 0, in epochs of so many batches.
+    pub(super) fn rate(&self, step: u64, batches: usize) -> f64 {
+        let iterations = batches * self.epochs;
+        let base = self.trainer.learning_rate;
+        self.schedule.rate(base, step, batches as u64, iterations as u64)
+    }
 }
 
 /// How far a run has come.
@@ -168,7 +175,7 @@ pub struct Solver<'a, T: Element> {
     pub(super) validation: Vec<u32>,
     evaluation: Evaluation,
     pub(super) history: History,
-    best_network: Network<T>,
+    pub(super) best_network: Network<T>,
     pub(super) best_epoch: Option<(usize, f64)>,
     pub(super) position: Position,
     /// SHA-256 of the images and labels, computed for the first checkpoint.
@@ -290,10 +297,7 @@ impl<'a, T: Element> Solver<'a, T> {
         let iterations = batches * self.config.epochs;
         let rest = self.order.batches(self.config.trainer.batch_size).take(batches);
         for batch in rest.skip(self.position.batches) {
-            let step = self.trainer.steps();
-            let base = self.config.trainer.learning_rate;
-            let schedule = &self.config.schedule;
-            let rate = schedule.rate(base, step, batches as u64, iterations as u64);
+            let rate = self.config.rate(self.trainer.steps(), batches);
             self.trainer.set_learning_rate(rate)?;
             let (x, labels) = self.feed.training_batch(batch, epoch as u64, tasks)?;
             let StepStats { loss, rows, .. } = self.trainer.step(x, labels)?;

@@ -158,24 +158,24 @@ impl StepTimes {
 /// ```
 #[derive(Debug)]
 pub struct Trainer<T: Element> {
-    network: Network<T>,
-    average: Option<Network<T>>,
-    plan: Plan<T>,
-    optimizer: OptimizerState<T>,
-    config: TrainerConfig,
+    pub(super) network: Network<T>,
+    pub(super) average: Option<Network<T>>,
+    pub(super) plan: Plan<T>,
+    pub(super) optimizer: OptimizerState<T>,
+    pub(super) config: TrainerConfig,
     l2: L2,
     /// How each parameter is trained in the step that is under way.
     settings: Vec<ParameterSettings>,
-    steps: u64,
+    pub(super) steps: u64,
     /// The batch that is being accumulated.
-    pending: Option<Pending>,
+    pub(super) pending: Option<Pending>,
 }
 
 /// Part of a batch whose gradients are in the plan.
 #[derive(Clone, Copy, Debug)]
-struct Pending {
-    rows: usize,
-    of: usize,
+pub(super) struct Pending {
+    pub(super) rows: usize,
+    pub(super) of: usize,
     stats: StepStats,
 }
 
@@ -526,7 +526,8 @@ impl<T: Element> Trainer<T> {
     }
 }
 
-fn check_rate(learning_rate: f64) -> Result<()> {
+/// An error unless it is a learning rate.
+pub(super) fn check_rate(learning_rate: f64) -> Result<()> {
     if learning_rate.is_finite() && learning_rate >= 0.0 {
         Ok(())
     } else {
