@@ -503,11 +503,23 @@ enum tilewise_status tilewise_trainer_steps(const struct tilewise_trainer *train
 
 // Saves the network with its present parameters as a model file: safetensors that a PyTorch
 // `nn.Sequential` loads, with the layers, and with how its images were normalized unless that is
-// null. It is for predictions, and for further training with a new optimizer. `path` is UTF-8.
-// The file is replaced at once or not at all.
+// null. It is for predictions, and for further training with a new optimizer; a checkpoint
+// is for resuming. `path` is UTF-8. The file is replaced at once or not at all.
 enum tilewise_status tilewise_trainer_save(const struct tilewise_trainer *trainer,
                                            const char *path,
                                            const struct tilewise_normalization *normalization);
+
+// Saves where training stands: parameters, the optimizer's state, the number of steps and the
+// present learning rate. `path` is UTF-8. The file is replaced at once or not at all.
+enum tilewise_status tilewise_trainer_save_checkpoint(const struct tilewise_trainer *trainer,
+                                                      const char *path);
+
+// Continues where the trainer stood that saved the checkpoint: steps on the same batches have the
+// same bits as without the interruption. `trainer` was created with the same network and settings;
+// threads, batch size and learning rate may differ, and the learning rate becomes that of the
+// checkpoint. `path` is UTF-8.
+enum tilewise_status tilewise_trainer_load_checkpoint(struct tilewise_trainer *trainer,
+                                                      const char *path);
 
 // Makes a predictor of the network with its present parameters, into `predictor`; further steps do
 // not change it. `normalization` says how bytes become numbers; null: it takes no images.

@@ -316,8 +316,8 @@ pub unsafe extern "C" fn tilewise_trainer_steps(
 
 /// Saves the network with its present parameters as a model file: safetensors that a PyTorch
 /// `nn.Sequential` loads, with the layers, and with how its images were normalized unless that is
-/// null. It is for predictions, and for further training with a new optimizer. `path` is UTF-8.
-/// The file is replaced at once or not at all.
+/// null. It is for predictions, and for further training with a new optimizer; a checkpoint
+/// is for resuming. `path` is UTF-8. The file is replaced at once or not at all.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_trainer_save(
     trainer: *const Trainer,
@@ -332,6 +332,36 @@ pub unsafe extern "C" fn tilewise_trainer_save(
         };
         let info = ModelInfo { normalization, class_names: Vec::new() };
         Ok(model::save(path, trainer.trainer.take("trainer")?.network(), &info)?)
+    })
+}
+
+/// Saves where training stands: parameters, the optimizer's state, the number of steps and the
+/// present learning rate. `path` is UTF-8. The file is replaced at once or not at all.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tilewise_trainer_save_checkpoint(
+    trainer: *const Trainer,
+    path: *const c_char,
+) -> Status {
+    guard(|| {
+        // SAFETY: the caller keeps the rules of `capi`.
+        let (trainer, path) = unsafe { (shared("trainer", trainer)?, self::path(path)?) };
+        Ok(trainer.trainer.take("trainer")?.save_checkpoint(path)?)
+    })
+}
+
+/// Continues where the trainer stood that saved the checkpoint: steps on the same batches have the
+/// same bits as without the interruption. `trainer` was created with the same network and settings;
+/// threads, batch size and learning rate may differ, and the learning rate becomes that of the
+/// checkpoint. `path` is UTF-8.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tilewise_trainer_load_checkpoint(
+    trainer: *mut Trainer,
+    path: *const c_char,
+) -> Status {
+    guard(|| {
+        // SAFETY: the caller keeps the rules of `capi`.
+        let (trainer, path) = unsafe { (shared("trainer", trainer)?, self::path(path)?) };
+        Ok(trainer.trainer.take("trainer")?.load_checkpoint(path)?)
     })
 }
 

@@ -602,3 +602,26 @@ pub(crate) fn of_kind<T: Element>(
     let tensors = network.parameters.layout().tensors().iter().enumerate();
     tensors.filter(move |(_, tensor)| tensor.kind() == kind).map(|(index, _)| index)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::Init;
+
+    #[test]
+    fn initial_values_and_seeds_are_no_part_of_what_a_network_is() {
+        let network = |init, classes| {
+            let builder = Network::<f32>::builder(Shape::Features(3)).linear_with(classes, init);
+            builder.build().unwrap()
+        };
+        let (he, mut xavier) = (network(Init::He, 2), network(Init::Xavier, 2).with_seed(5));
+        assert_eq!((he.seed(), xavier.seed()), (0, 5));
+        assert!(he.structure.is_same(&xavier.structure));
+        assert_ne!(xavier.parameters().get("0.weight"), he.parameters().get("0.weight"));
+        xavier.copy_parameters(&he).unwrap();
+        assert_eq!(xavier.parameters().get("0.weight"), he.parameters().get("0.weight"));
+        let other = network(Init::He, 4);
+        assert!(!he.structure.is_same(&other.structure));
+        assert!(xavier.copy_parameters(&other).is_err());
+    }
+}

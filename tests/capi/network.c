@@ -40,8 +40,8 @@ static size_t read_file(const char *name, void *to, size_t size) {
 static const double scale[3] = {1.0 / 256, 1.0 / 128, 1.0 / 512}, shift[3] = {-0.5, 0.25, 0};
 static const tilewise_normalization normalization = {scale, shift, 3};
 
-/* Trains as the Rust program did. */
-static tilewise_trainer *train(tilewise_pool *pool) {
+/* A trainer as that of the Rust program. */
+static tilewise_trainer *create(const tilewise_pool *pool, double learning_rate) {
     const size_t dims[] = {INPUT, 400, 50, CLASSES};
     const tilewise_network network = {.dims = dims,
                                       .dims_len = 4,
@@ -49,7 +49,7 @@ static tilewise_trainer *train(tilewise_pool *pool) {
                                       .dropout = 0.25,
                                       .seed = 7};
     const tilewise_trainer_settings settings = {.batch_size = BATCH,
-                                                .learning_rate = 0.1,
+                                                .learning_rate = learning_rate,
                                                 .label_smoothing = 0.1,
                                                 .l2 = 1e-4,
                                                 .clip_norm = 1};
@@ -57,9 +57,26 @@ static tilewise_trainer *train(tilewise_pool *pool) {
     tilewise_trainer *trainer;
     OK(tilewise_optimizer_init("nesterov", &rule));
     OK(tilewise_trainer_create(&network, &rule, &settings, pool, &trainer));
+    return trainer;
+}
+
+/* Trains as the Rust program did, with an interruption: another trainer continues from a checkpoint
+   after `interrupted` steps. */
+static tilewise_trainer *train(const tilewise_pool *pool, int interrupted) {
+    tilewise_trainer *trainer = create(pool, 0.1);
     const tilewise_matrix_f32 rows = matrix(x, BATCH, INPUT, INPUT, 1);
     for (int step = 0; step < STEPS; step++) {
         double loss = 0;
+        if (step == interrupted) {
+            const char *path = in_dir("checkpoint");
+            uint64_t steps;
+            OK(tilewise_trainer_save_checkpoint(trainer, path));
+            tilewise_trainer_destroy(trainer);
+            trainer = create(pool, 77);
+            OK(tilewise_trainer_load_checkpoint(trainer, path));
+            OK(tilewise_trainer_steps(trainer, &steps));
+            CHECK(steps == (uint64_t)step);
+        }
         if (step == STEPS / 2) OK(tilewise_trainer_set_learning_rate(trainer, 0.05));
         OK(tilewise_trainer_step(trainer, &rows, labels, BATCH, &loss));
         CHECK(loss == losses[step]);
@@ -190,7 +207,9 @@ int main(int argc, char **argv) {
     tilewise_pool *pool;
     tilewise_predictor *predictor, *loaded;
     OK(tilewise_pool_create(3, &pool));
-    tilewise_trainer *trainer = train(pool);
+    /* Before and after the change of the learning rate, which a checkpoint has. */
+    tilewise_trainer_destroy(train(NULL, 2));
+    tilewise_trainer *trainer = train(pool, 4);
     OK(tilewise_trainer_predictor(trainer, &normalization, &predictor));
     OK(tilewise_trainer_save(trainer, in_dir("c.safetensors"), &normalization));
     static char ours[1 << 20], theirs[1 << 20];
@@ -198,7 +217,7 @@ int main(int argc, char **argv) {
     CHECK(read_file("model.safetensors", theirs, sizeof theirs) == len);
     CHECK(memcmp(ours, theirs, len) == 0);
     tilewise_trainer_destroy(trainer);
-    tilewise_trainer_destroy(train(NULL));
+    tilewise_trainer_destroy(train(NULL, -1));
 
     OK(tilewise_predictor_load(in_dir("model.safetensors"), NULL, &loaded));
     tilewise_shape input;
