@@ -40,7 +40,7 @@ impl<T: Element> Layer<T> for LearnedSlope {
     }
 
     fn output_shape(&self, input: Shape) -> Result<Shape> {
-        if input.len() == Some(self.features) {
+        if input.values() == Some(self.features) {
             return Ok(input);
         }
         let expected = format!("{} features", self.features);

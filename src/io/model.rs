@@ -27,7 +27,7 @@ use crate::{
     input_file,
     io::tensors::{exchanged, exchanged_order, exchanged_shape, numbers},
     kernels::Element,
-    nn::{Layer, LayerConfig, MakeLayer, Network, NodeConfig, Setting, Shape, layers},
+    nn::{LayerConfig, MakeLayer, Network, NodeConfig, Setting, Shape, layers},
 };
 
 /// The metadata key of [`Metadata`].
