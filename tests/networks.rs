@@ -632,8 +632,8 @@ fn names_follow_the_structure_and_seeds_decide_the_weights() {
     ];
     assert_eq!(names, expected);
     assert_eq!(network.parameter_count(), 13 * 9 + 9 + 2 * 10 * 9 + 10 * 5);
-    let shapes = network.parameters().layout().tensors().iter().map(|tensor| tensor.shape());
-    assert_eq!(shapes.last(), Some(&[5][..]));
+    let mut shapes = network.parameters().layout().tensors().iter().map(|tensor| tensor.shape());
+    assert_eq!(shapes.next_back(), Some(&[5][..]));
     assert!(bits(&build(1)) == bits(&network) && bits(&build(2)) != bits(&network));
     for (tensor, values) in network.parameters().iter() {
         assert_eq!(values.as_ptr().addr() % 64, 0, "{}", tensor.name());

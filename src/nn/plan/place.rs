@@ -102,10 +102,10 @@ mod tests {
             for a in 0..count {
                 let range = &found[a];
                 assert!(range.end <= end && range.start.is_multiple_of(16), "case {case}");
-                for b in 0..a {
+                for (b, other) in found[..a].iter().enumerate() {
                     let (first, second) = (places.wanted[a], places.wanted[b]);
                     let at_once = first.from <= second.to && second.from <= first.to;
-                    let apart = range.end <= found[b].start || found[b].end <= range.start;
+                    let apart = range.end <= other.start || other.end <= range.start;
                     let empty = first.len == 0 || second.len == 0;
                     assert!(!at_once || apart || empty, "case {case}: {a} and {b}");
                 }
