@@ -150,10 +150,12 @@ pub struct TrainArgs {
     resume: Option<PathBuf>,
 
     /// Seed of the initial weights, the shuffling of the images, augmentation and dropout.
-    #[arg(long, value_name = "N", default_value = "0", value_parser = options::seed)]
+    #[arg(long, value_name = "N", default_value = "0", value_parser = options::seed,
+          help_heading = None::<&'static str>)]
     pub(super) seed: u64,
     /// Number of threads; it does not change the result [default: one for each core]
-    #[arg(long, value_name = "N", value_parser = options::threads)]
+    #[arg(long, value_name = "N", value_parser = options::threads,
+          help_heading = None::<&'static str>)]
     pub(super) threads: Option<usize>,
 }
 

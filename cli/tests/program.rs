@@ -694,8 +694,9 @@ fn flags_of_train_stand_under_headings() {
             assert_eq!(section(line), heading, "{flag}");
         }
     }
+    let prose = help.to_lowercase().replace("--one-cycle-share", "");
     for word in ["picture", "share", "regularis", "normalis", "colour", "go on"] {
-        assert!(!help.to_lowercase().contains(&word.to_lowercase()), "{word} in {help}");
+        assert!(!prose.contains(word), "{word} in {help}");
     }
 }
 
