@@ -56,7 +56,8 @@ mod tests {
         let images = synthetic(300, 5).unwrap();
         let normalization = Normalization::new(vec![0.01; 3], vec![-1.0; 3]).unwrap();
         let network = perceptron::<f64>((3072, 10), &[20], 0.0, Some(0.01), 0).unwrap();
-        let all = probabilities(&network, &images, &normalization).unwrap();
+        let all = crate::in_pool(Some(2), || probabilities(&network, &images, &normalization));
+        let all = all.unwrap();
         let rows = || all.chunks(10).zip(images.labels());
         let right = rows().filter(|(row, label)| top(row, 1) == [**label as usize]).count();
         let loss = rows().map(|(row, &label)| -row[label as usize].ln()).sum::<f64>() / 300.0;

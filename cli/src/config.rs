@@ -19,7 +19,10 @@ use clap::{
 };
 use toml::{Value, de::DeTable};
 
-use crate::{one_line, run_dir::CIRCUMSTANCES};
+use crate::{
+    one_line,
+    run_dir::{self, CIRCUMSTANCES},
+};
 use tilewise::{
     error::{Error, Result},
     input_file,
@@ -163,8 +166,11 @@ impl<A: clap::Args> Given<A> {
     pub(super) fn message(&self, error: &Error) -> String {
         let Error::Setting { name, value, expected } = error else { return error.to_string() };
         let (flags, key) = (Flags::<A>::new(), flag_name(name));
+        // A run that is resumed has its settings from its own file.
+        let resumed = self.settings.get("resume").and_then(Value::as_str);
+        let resumed = resumed.map(|dir| Path::new(dir).join(run_dir::CONFIG));
         if !self.settings.contains_key(&key)
-            && let Some(path) = &self.config
+            && let Some(path) = resumed.as_ref().or(self.config.as_ref())
             && flags.read(path).is_ok_and(|settings| settings.contains_key(&key))
         {
             format!("{}: {key} = {value}: expected {expected}", path.display())

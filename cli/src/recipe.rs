@@ -36,8 +36,7 @@ pub(super) struct OptimizerArgs {
     #[arg(long, value_name = "NUMBER", value_parser = options::positive)]
     epsilon: Option<f64>,
     /// Weight decay of weights, not of biases; decoupled in adamw [default: 0, adamw 0.01]
-    #[arg(long, value_name = "FACTOR", value_parser = options::not_negative,
-          help_heading = "Regularization")]
+    #[arg(long, value_name = "FACTOR", value_parser = options::not_negative)]
     weight_decay: Option<f64>,
 }
 

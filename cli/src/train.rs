@@ -37,16 +37,9 @@ use tilewise::{
     },
 };
 
-/// Arguments of `tilewise train`, in the order of its help.
+/// Arguments of `tilewise train`, in the order of its help; those without a heading come first there.
 #[derive(Debug, clap::Args)]
 pub struct TrainArgs {
-    /// Seed of the initial weights, the shuffling of the images, augmentation and dropout.
-    #[arg(long, value_name = "N", default_value = "0", value_parser = options::seed)]
-    pub(super) seed: u64,
-    /// Number of threads; it does not change the result [default: one for each core]
-    #[arg(long, value_name = "N", value_parser = options::threads)]
-    pub(super) threads: Option<usize>,
-
     #[command(flatten, next_help_heading = "Data")]
     pub(super) dataset: DatasetArgs,
     /// Number of training images, the first of the training set [default: all that are not for
@@ -155,6 +148,15 @@ pub struct TrainArgs {
     /// Resume the run in DIR from its checkpoint, to the same result as without the stop.
     #[arg(long, value_name = "DIR", conflicts_with = "out", help_heading = "Output")]
     resume: Option<PathBuf>,
+
+    /// Seed of the initial weights, the shuffling of the images, augmentation and dropout.
+    #[arg(long, value_name = "N", default_value = "0", value_parser = options::seed,
+          help_heading = None::<&'static str>)]
+    pub(super) seed: u64,
+    /// Number of threads; it does not change the result [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = options::threads,
+          help_heading = None::<&'static str>)]
+    pub(super) threads: Option<usize>,
 }
 
 /// Flags that may stand beside `--resume`: those that do not change what comes of the run.

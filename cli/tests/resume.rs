@@ -153,7 +153,7 @@ fn what_cannot_be_resumed_is_refused_in_one_line() {
     let other = config.replace("epochs = 120", "epochs = 121");
     assert_ne!(config, other);
     fs::write(dir.path().join("part/config.toml"), other).unwrap();
-    run(&dir, &resume).expect_error(2, &["epochs 121", "120"]);
+    run(&dir, &resume).expect_error(2, &["part/config.toml: epochs = 121: expected 120"]);
     fs::write(dir.path().join("part/config.toml"), config).unwrap();
 
     run(&dir, &[&resume[..], &["--quiet"]].concat()).expect_success();

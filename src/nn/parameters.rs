@@ -210,9 +210,17 @@ impl<T: Element> Arena<T> {
     /// An arena of zeros.
     ///
     /// # Errors
-    /// [`Error::SizeOverflow`] if it exceeds the memory.
+    /// [`Error::SizeOverflow`] with the shape of the largest tensor if it exceeds the memory.
     pub(crate) fn zeros(layout: Arc<TensorLayout>) -> Result<Self> {
-        Ok(Self { block: AlignedBuf::zeroed(layout.len)?, layout })
+        let block = AlignedBuf::zeroed(layout.len).map_err(|_| {
+            let largest = layout.tensors.iter().max_by_key(|tensor| tensor.len());
+            let (rows, len) = largest.map_or((1, layout.len), |tensor| match tensor.shape() {
+                [rows, _, ..] => (*rows, tensor.len()),
+                _ => (1, tensor.len()),
+            });
+            Error::SizeOverflow { what: "parameters", rows, cols: len / rows.max(1) }
+        })?;
+        Ok(Self { block, layout })
     }
 
     /// A copy.

@@ -175,7 +175,10 @@ impl<T: Element> Plan<T> {
         let memory = Memory::plan(structure, &lowered, &frozen, capacity, passes, &context)?;
         let layout = &structure.parameters;
         let gradients = (passes == Passes::Gradient).then(|| Arena::zeros(Arc::clone(layout)));
-        let block = AlignedBuf::zeroed(memory.len)?;
+        let block = AlignedBuf::zeroed(memory.len).map_err(|_| {
+            let cols = memory.len.div_ceil(capacity);
+            Error::SizeOverflow { what: "values of a batch", rows: capacity, cols }
+        })?;
         warm_up();
         Ok(Self {
             structure: Arc::clone(structure),
