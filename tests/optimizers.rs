@@ -33,10 +33,13 @@ impl<T: Element> Layer<T> for Tensors {
     }
 
     fn parameters(&self) -> Vec<TensorSpec> {
-        let spec = |shape: &Vec<usize>| {
-            TensorSpec::new("t", shape, ParameterKind::Weight, Fill::Constant(0.0))
+        let spec = |(number, shape): (usize, &Vec<usize>)| {
+            // Each a name of its own.
+            let name =
+                &"tttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttt"[number..];
+            TensorSpec::new(name, shape, ParameterKind::Weight, Fill::Constant(0.0))
         };
-        self.0.iter().map(spec).collect()
+        self.0.iter().enumerate().map(spec).collect()
     }
 
     fn forward(&self, _: &Context<T>, _: Forward<'_, T>) -> Result<()> {
@@ -396,13 +399,13 @@ fn misuse_is_an_error() {
         (Optimizer::momentum(1.0), "momentum"),
         (Optimizer::nesterov(-0.1), "momentum"),
         (UpdateRule::AdaGrad { epsilon: 0.0 }.into(), "epsilon"),
-        (rms_prop(1.0, 0.0), "rms-decay"),
+        (rms_prop(1.0, 0.0), "rms_decay"),
         (rms_prop(0.9, f64::NAN), "momentum"),
         (adam(1.0, 0.999, 1e-8), "beta1"),
         (adam(0.9, f64::INFINITY, 1e-8), "beta2"),
         // Nothing, in single precision.
         (adam(0.9, 0.999, 1e-60), "epsilon"),
-        (Optimizer::adam_w(-1.0), "weight-decay"),
+        (Optimizer::adam_w(-1.0), "weight_decay"),
     ] {
         let error = OptimizerState::<f32>::new(&optimizer, &six).unwrap_err();
         assert!(matches!(error, Error::Setting { name, .. } if name == setting), "{error}");

@@ -632,9 +632,9 @@ fn info_prints_the_plan_of_a_network() {
     }
     let gates = text.matches("gated by the ReLU").count();
     assert!(gates > 0 && lines[2].ends_with("no input gradient"), "{text}");
-    // Another optimizer has its updates elsewhere.
+    // The updates of every optimizer are part of the products of the gradients.
     assert!(plan(&["--hidden", "8"]).contains("FusedUpdate"));
-    assert!(plan(&["--hidden", "8", "--optimizer", "adam"]).contains("LayerUpdate"));
+    assert!(plan(&["--hidden", "8", "--optimizer", "adam"]).contains("FusedUpdate"));
 
     let network = Network::<f64>::builder(Shape::Features(6));
     let network = network.residual(|block| block.linear(6).relu()).linear(2).build().unwrap();

@@ -340,10 +340,12 @@ fn fill<T: Element>(
     let names: Vec<&str> = tensors.names();
     let layouts = [network.parameters().layout(), network.buffers().layout()].map(Arc::clone);
     let wanted = || layouts.iter().flat_map(|layout| layout.tensors());
-    // The part of the first name in the file that stands before one of the network's.
+    // What stands before the name of the first tensor. A block in the network may have a name that
+    // ends alike, with more before it.
     let prefix = wanted().next().and_then(|tensor| {
-        let ends = |name: &&str| name.strip_suffix(tensor.name()).map(str::to_owned);
-        names.iter().filter_map(ends).find(|prefix| prefix.is_empty() || prefix.ends_with('.'))
+        let before = names.iter().filter_map(|name| name.strip_suffix(tensor.name()));
+        let prefixes = before.filter(|prefix| prefix.is_empty() || prefix.ends_with('.'));
+        prefixes.min_by_key(|prefix| prefix.len())
     });
     let prefix = prefix.unwrap_or_default();
     let full = |name: &str| renamed.get(name).cloned().unwrap_or_else(|| format!("{prefix}{name}"));

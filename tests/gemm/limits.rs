@@ -280,7 +280,7 @@ fn a_given_blocking_is_the_one_in_use() {
     assert_eq!(gemm.blocking(), given);
     // Also where a derived one adapts: several tasks, and a C out of all caches.
     let many = gemm.threads(Threads::Count(4));
-    assert_eq!(many.blocking_of(5000, 5000, 5000).unwrap(), given);
+    assert_eq!(in_pool(|| many.blocking_of(5000, 5000, 5000)).unwrap(), given);
     assert_ne!(plan().blocking_of(5000, 5000, 5000).unwrap(), plan().blocking());
     // It is rounded up to whole tiles, and cut to the product.
     let odd = Blocking { mc: mr + 1, kc: 0, nc: 1, kb: 7, ..given };
