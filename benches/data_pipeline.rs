@@ -1,5 +1,5 @@
-//! From stored bytes to batches: the order of an epoch, pictures as rows of numbers, and their
-//! share of a training step, which packs them where they are used.
+//! From stored bytes to batches: the order of an epoch, images as rows of numbers, and their
+//! part of a training step, which packs them where they are used.
 
 mod support;
 
@@ -8,18 +8,17 @@ use tilewise::{
     data::{EpochOrder, Normalization, gather, gather_labels, synthetic},
     gemm::GatheredRows,
     matrix::Matrix,
-    nn::{FullyConnectedNet, NetConfig},
-    threads::Threads,
-    train::{Optimizer, Trainer, TrainerConfig},
+    nn::{MlpConfig, mlp},
+    train::{Trainer, TrainerConfig},
 };
 
 const BATCH: usize = 512;
 
 fn pipeline(criterion: &mut Criterion) {
-    let images = synthetic(20 * BATCH, 1).expect("pictures");
+    let images = synthetic(20 * BATCH, 1).expect("images");
     let features = images.features();
     let normalization = Normalization::new(vec![1.0 / 255.0; 3], vec![-0.47; 3]).expect("a map");
-    let mut order = EpochOrder::new(0..images.len(), 1).expect("some pictures");
+    let mut order = EpochOrder::new(0..images.len(), 1).expect("some images");
     order.shuffle(1);
 
     let mut group = criterion.benchmark_group("data_pipeline/epoch");
@@ -47,9 +46,9 @@ fn pipeline(criterion: &mut Criterion) {
         bencher.iter(|| gather(&images, indices, &table, &mut rows.view_mut()).expect("they fit"));
     });
 
-    let net = FullyConnectedNet::<f32>::new(&NetConfig::default()).expect("the two-layer net");
-    let settings = TrainerConfig { threads: Threads::Caller, ..TrainerConfig::default() };
-    let mut trainer = Trainer::new(net, Optimizer::sgd(), settings).expect("sensible settings");
+    let network = mlp::<f32>(&MlpConfig::default()).expect("the two-layer network");
+    let trainer = Trainer::new(network, TrainerConfig::default());
+    let mut trainer = trainer.expect("sensible settings");
     group.bench_function("step from rows of numbers", |bencher| {
         bencher.iter(|| trainer.step(rows.view(), &labels).expect("a batch that fits"));
     });

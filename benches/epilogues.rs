@@ -4,27 +4,41 @@
 mod support;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use support::{gemm, random, set_flops};
+use support::{backward, forward as pass, gemm, random, set_flops};
 use tilewise::{
-    gemm::{Backend, DropoutMask, Epilogue, Finish, GatheredRows, Operand, Start},
+    Context,
+    gemm::{
+        Backend, Companions, DropoutMask, Epilogue, Finish, GatheredRows, Operand, Rule, Update,
+        epilogue::{Descent, Momentum},
+    },
     matrix::{MatMut, Matrix},
-    nn::{Dropout, DropoutPosition, Relu},
+    nn::{
+        Arena, Network, Shape,
+        layers::{Dropout, Relu},
+    },
 };
 
 const BATCH: usize = 512;
 const INPUT: usize = 3072;
 const HIDDEN: usize = 512;
 
+/// The parameters of a network that has none, for passes of layers without any.
+fn nothing() -> Arena<f32> {
+    let network = Network::builder(Shape::Features(1)).relu().build().expect("one layer");
+    network.parameters().try_clone().expect("no memory at all")
+}
+
 /// `relu(X W + b)`, and with dropout behind it.
 fn forward(criterion: &mut Criterion) {
     let gemm = gemm(Backend::Tilewise);
     let (x, w) = (random(BATCH, INPUT, 1), random(INPUT, HIDDEN, 2));
     let bias = vec![0.1; HIDDEN];
+    let (context, none) = (Context::of(gemm).expect("the calling thread"), nothing());
     let mut out = Matrix::zeros(BATCH, HIDDEN).expect("a small matrix");
     let mut sums = out.clone();
     let mut scratch = gemm.scratch(BATCH, HIDDEN, INPUT).expect("little scratch memory");
     let mut product = |out: &mut Matrix<f32>, finish| {
-        let epilogue = Epilogue { start: Start::Bias(&bias), finish, b_sums: None };
+        let epilogue = Epilogue { finish, ..Epilogue::bias(&bias) };
         gemm.run(1.0, x.view(), w.view(), out.view_mut(), epilogue, &mut scratch)
             .expect("operands that fit");
     };
@@ -34,10 +48,11 @@ fn forward(criterion: &mut Criterion) {
     group.bench_function("ReLU, two passes", |b| {
         b.iter(|| {
             product(&mut sums, Finish::Store);
-            Relu.forward(&gemm, sums.view(), out.view_mut()).expect("equal shapes");
+            pass(&context, &Relu, &none, (sums.view(), out.view_mut()), &mut [])
+                .expect("equal shapes");
         });
     });
-    let dropout = Dropout::new(0.1, 7).expect("a probability");
+    let dropout = Dropout::new(0.1).expect("a probability");
     let (mask, scale) = (DropoutMask::new(0.1, 7, 1, 0), dropout.scale());
     group.bench_function("ReLU and dropout, fused", |b| {
         b.iter(|| product(&mut out, Finish::ReluDropout { mask, scale }));
@@ -45,9 +60,10 @@ fn forward(criterion: &mut Criterion) {
     group.bench_function("ReLU and dropout, three passes", |b| {
         b.iter(|| {
             product(&mut sums, Finish::Store);
-            Relu.forward(&gemm, sums.view(), out.view_mut()).expect("equal shapes");
-            let position = DropoutPosition { step: 1, layer: 0 };
-            dropout.forward(&gemm, position, out.view_mut()).expect("columns side by side");
+            pass(&context, &Relu, &none, (sums.view(), out.view_mut()), &mut [])
+                .expect("equal shapes");
+            pass(&context, &dropout, &none, (out.view(), sums.view_mut()), &mut [])
+                .expect("equal shapes");
         });
     });
 }
@@ -58,7 +74,9 @@ fn input_gradient(criterion: &mut Criterion) {
     let gemm = gemm(Backend::Tilewise);
     let (d_out, w) = (random(BATCH, NEXT, 1), random(HIDDEN, NEXT, 2));
     let activation = random(BATCH, HIDDEN, 3);
+    let (context, mut none) = (Context::of(gemm).expect("the calling thread"), nothing());
     let mut d_x = Matrix::zeros(BATCH, HIDDEN).expect("a small matrix");
+    let mut sums = d_x.clone();
     let mut scratch = gemm.scratch(BATCH, HIDDEN, NEXT).expect("little scratch memory");
     let mut product = |d_x: &mut Matrix<f32>, epilogue| {
         gemm.run(1.0, d_out.view(), w.view().t(), d_x.view_mut(), epilogue, &mut scratch)
@@ -66,13 +84,14 @@ fn input_gradient(criterion: &mut Criterion) {
     };
     let mut group = criterion.benchmark_group("epilogues/input gradient");
     set_flops(&mut group, 2 * BATCH * HIDDEN * NEXT);
-    group.bench_function("gate, fused", |b| {
-        b.iter(|| product(&mut d_x, Epilogue::gate(activation.view())));
+    group.bench_function("ReLU gradient, fused", |b| {
+        b.iter(|| product(&mut d_x, Epilogue::relu_gradient(activation.view())));
     });
-    group.bench_function("gate, two passes", |b| {
+    group.bench_function("ReLU gradient, two passes", |b| {
         b.iter(|| {
-            product(&mut d_x, Epilogue::default());
-            Relu.backward(&gemm, activation.view(), d_x.view_mut()).expect("equal shapes");
+            product(&mut sums, Epilogue::default());
+            let operands = (activation.view(), sums.view(), d_x.view_mut());
+            backward(&context, &Relu, &mut none, operands).expect("equal shapes");
         });
     });
 }
@@ -98,7 +117,7 @@ fn weight_gradient(criterion: &mut Criterion) {
     });
     group.bench_function("sums of columns, fused", |b| {
         b.iter(|| {
-            let epilogue = Epilogue { b_sums: Some(&mut sums), ..Epilogue::default() };
+            let epilogue = Epilogue { column_sums: Some(&mut sums), ..Epilogue::default() };
             product(gradient.view_mut(), epilogue);
         });
     });
@@ -114,8 +133,9 @@ fn weight_gradient(criterion: &mut Criterion) {
     });
     group.bench_function("SGD, fused", |b| {
         b.iter(|| {
-            let finish = Finish::Descent { learning_rate: rate, l2: 0.0 };
-            product(w.view_mut(), Epilogue { finish, ..Epilogue::default() });
+            let rule = Rule::Descent(Descent { learning_rate: rate });
+            let update = Update { l2: 0.0, weight_decay: 0.0, rule };
+            product(w.view_mut(), Epilogue::update(update, Companions::default()));
         });
     });
     group.bench_function("SGD, a pass", |b| {
@@ -132,14 +152,14 @@ fn weight_gradient(criterion: &mut Criterion) {
     group.bench_function("momentum, fused", |b| {
         b.iter(|| {
             let velocity = MatMut::new(&mut velocity, INPUT, HIDDEN).expect("as large as W");
-            let (learning_rate, momentum, nesterov, l2) = (rate, 0.9, false, 0.0);
-            let finish = Finish::Momentum { velocity, learning_rate, momentum, nesterov, l2 };
-            product(w.view_mut(), Epilogue { finish, ..Epilogue::default() });
+            let rule = Momentum { learning_rate: rate, momentum: 0.9, nesterov: false };
+            let update = Update { l2: 0.0, weight_decay: 0.0, rule: Rule::Momentum(rule) };
+            product(w.view_mut(), Epilogue::update(update, velocity));
         });
     });
 }
 
-/// The first product of a step: pictures gathered and normalised while they are packed, and ahead.
+/// The first product of a step: images gathered and normalized while they are packed, and ahead.
 fn gathered(criterion: &mut Criterion) {
     let gemm = gemm(Backend::Tilewise);
     let w = random(INPUT, HIDDEN, 2);
@@ -160,10 +180,10 @@ fn gathered(criterion: &mut Criterion) {
     group.bench_function("a pass ahead", |b| {
         b.iter(|| {
             for (i, &index) in indices.iter().enumerate() {
-                let picture = &store[index as usize * INPUT..][..INPUT];
+                let image = &store[index as usize * INPUT..][..INPUT];
                 let mut view = x.view_mut();
                 let row = view.row_mut(i).expect("a dense row");
-                for (j, (to, &byte)) in row.iter_mut().zip(picture).enumerate() {
+                for (j, (to, &byte)) in row.iter_mut().zip(image).enumerate() {
                     *to = f32::from(byte) * scale[j] + shift[j];
                 }
             }

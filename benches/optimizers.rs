@@ -1,4 +1,4 @@
-//! A step of every update rule over one and two million parameters on one thread: the kernels, and
+//! A step of every optimizer over one and two million parameters on one thread: the kernels, and
 //! a scalar loop of the same arithmetic. Throughput is that of memory: parameters and what the
 //! rule keeps are read and written, gradients read.
 
@@ -7,9 +7,11 @@ mod support;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use support::{assert_close, gemm, random};
 use tilewise::{
+    Context,
     gemm::Backend,
     matrix::MatRef,
-    train::{Optimizer, OptimizerState, UpdateRule, optim::ParameterKind},
+    nn::{Network, Shape},
+    train::{Optimizer, OptimizerState, UpdateRule, optim::StepSettings},
 };
 
 const RATE: f32 = 0.01;
@@ -66,8 +68,12 @@ fn scalar_step(rule: UpdateRule, t: i32, w: &mut [f32], gradient: &[f32], slots:
 }
 
 fn updates(criterion: &mut Criterion) {
-    let gemm = gemm(Backend::Tilewise);
+    let context = Context::of(gemm(Backend::Tilewise)).expect("the calling thread");
     for len in [1 << 20, 2 << 20] {
+        // Its first parameter has as many elements.
+        let network = Network::<f32>::builder(Shape::Features(len)).linear(1).build();
+        let network = network.expect("a small network");
+        let layout = network.parameters().layout();
         let gradient = random(1, len, 1);
         let gradient = gradient.view().row(0).expect("a dense row").to_vec();
         let start: Vec<f32> = gradient.iter().rev().copied().collect();
@@ -75,12 +81,13 @@ fn updates(criterion: &mut Criterion) {
             let rule: Optimizer = name.parse().expect("a rule's name");
             let optimizer = Optimizer { weight_decay: DECAY.into(), ..rule };
             let slots = optimizer.slot_names().len();
-            let mut state = OptimizerState::new(&optimizer, &[len]).expect("a small state");
+            let mut state = OptimizerState::new(&optimizer, layout).expect("a small state");
             let mut w = start.clone();
             let mut step = |w: &mut [f32]| {
-                let kind = ParameterKind::Weights { l2: 0.0 };
+                let (learning_rate, weight_decay) = (RATE.into(), DECAY.into());
+                let settings = StepSettings { learning_rate, l2: 0.0, weight_decay };
                 state.begin_step();
-                state.update(&gemm, 0, w, &gradient, RATE.into(), kind).expect("as planned");
+                state.update(&context, 0, w, &gradient, settings).expect("as planned");
             };
             let (mut scalar_slots, mut scalar_w) = (vec![vec![0.0; len]; slots], start.clone());
             let mut t = 0;

@@ -15,8 +15,9 @@ use std::{
 
 use hdrhistogram::Histogram;
 use tilewise::{
+    infer::{Predictor, Scratch},
     matrix::{MatMut, MatRef},
-    nn::{FullyConnectedNet, Init, NetConfig, Predictor, Scratch},
+    nn::{Init, MlpConfig, mlp},
 };
 
 const FEATURES: usize = 512;
@@ -141,14 +142,14 @@ fn direct(predictor: &Predictor<f32>, threads: usize, time: Duration) -> tilewis
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let config = NetConfig {
+    let config = MlpConfig {
         input: FEATURES,
         hidden: vec![256, 128],
         classes: CLASSES,
         init: Init::He,
-        ..NetConfig::default()
+        ..MlpConfig::default()
     };
-    let predictor = Predictor::new(&FullyConnectedNet::new(&config)?)?;
+    let predictor = Predictor::new(&mlp(&config)?)?;
 
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {

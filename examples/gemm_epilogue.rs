@@ -1,5 +1,5 @@
-//! A product with bias and rectifier in one pass, on weights that were packed once, beside the same
-//! in two passes: equal bits, and what each takes.
+//! A product with bias and ReLU in one pass, on weights that were packed once, and the same in
+//! several passes: equal bits, and the time of each.
 //!
 //! `cargo run --release --example gemm_epilogue`
 

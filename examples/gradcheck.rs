@@ -6,24 +6,22 @@ use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use tilewise::{
     Result,
     matrix::Matrix,
-    nn::{FullyConnectedNet, Init, Mode, NetConfig, gradcheck::check_net},
+    nn::{CrossEntropy, Init, L2, Mode, Network, Shape, gradcheck::check},
 };
 
 fn main() -> Result<()> {
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let x = Matrix::from_fn(8, 48, |_, _| rng.random_range(-1.0..1.0))?;
     let labels = [0, 1, 2, 3, 4, 5, 6, 7];
+    let init = Init::Normal { std: 0.2 };
+    let network = Network::builder(Shape::Features(48)).linear_with(30, init).relu().dropout(0.2);
+    let network = network.residual(|block| block.linear_with(30, init).relu().dropout(0.2));
+    let network = network.linear_with(10, init).build()?;
     for l2 in [0.0, 0.7] {
-        let net = FullyConnectedNet::new(&NetConfig {
-            input: 48,
-            hidden: vec![30, 20],
-            init: Init::Normal { std: 0.2 },
-            l2,
-            dropout: 0.2,
-            ..NetConfig::default()
-        })?;
-        println!("48-30-20-10 with dropout 0.2, regularisation {l2}");
-        for check in check_net(&net, x.view(), &labels, Mode::Training { step: 1 }, 1e-6)? {
+        println!("{network:?}, l2 {l2}");
+        let criterion = (CrossEntropy::default(), L2::new(l2)?);
+        let mode = Mode::Training { step: 1 };
+        for check in check(&network, (x.view(), &labels), criterion, mode, 1e-6)? {
             println!(
                 "  {:16} {:5} elements, error {:.1e}",
                 check.name, check.len, check.relative_error

@@ -14,9 +14,10 @@ use std::{
 use arc_swap::ArcSwap;
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use tilewise::{
+    infer::{Predictor, top_classes},
     matrix::{MatMut, MatRef},
-    nn::{FullyConnectedNet, Init, NetConfig, Predictor, top_k},
-    train::{Optimizer, Trainer, TrainerConfig},
+    nn::{Network, Shape},
+    train::{Trainer, TrainerConfig},
 };
 
 const FEATURES: usize = 32;
@@ -40,11 +41,11 @@ impl Stream {
         Self(ChaCha8Rng::seed_from_u64(seed))
     }
 
-    fn fill(&mut self, x: &mut [f32], labels: &mut [u8]) {
+    fn fill(&mut self, x: &mut [f32], labels: &mut [u32]) {
         for (row, label) in x.chunks_mut(FEATURES).zip(labels) {
-            *label = self.0.random_range(0..CLASSES as u8);
+            *label = self.0.random_range(0..CLASSES as u32);
             for (feature, value) in row.iter_mut().enumerate() {
-                let center = if feature % CLASSES == usize::from(*label) { 0.8 } else { 0.0 };
+                let center = if feature % CLASSES == *label as usize { 0.8 } else { 0.0 };
                 *value = center + self.0.random_range(-1.0..1.0f32);
             }
         }
@@ -52,17 +53,16 @@ impl Stream {
 }
 
 /// Trains and publishes.
-fn train(net: FullyConnectedNet<f32>, current: &ArcSwap<Version>) -> tilewise::Result<()> {
-    let settings =
-        TrainerConfig { batch_size: BATCH, learning_rate: 0.1, ..TrainerConfig::default() };
-    let mut trainer = Trainer::new(net, Optimizer::sgd(), settings)?;
+fn train(network: Network<f32>, current: &ArcSwap<Version>) -> tilewise::Result<()> {
+    let config = TrainerConfig::default().with_batch_size(BATCH).with_learning_rate(0.1);
+    let mut trainer = Trainer::new(network, config)?;
     let (mut stream, mut x, mut labels) = (Stream::new(1), [0.0; BATCH * FEATURES], [0; BATCH]);
     for number in 1..VERSIONS {
         for _ in 0..STEPS_PER_VERSION {
             stream.fill(&mut x, &mut labels);
             trainer.step(MatRef::new(&x, BATCH, FEATURES)?, &labels)?;
         }
-        let predictor = Predictor::new(trainer.net())?;
+        let predictor = Predictor::new(trainer.network())?;
         current.store(Version { number, predictor }.into());
         // Traffic for this version to show how good it is.
         thread::sleep(Duration::from_millis(100));
@@ -78,7 +78,7 @@ fn serve(
 ) -> tilewise::Result<[(usize, usize); VERSIONS]> {
     let (mut stream, mut x, mut labels) = (Stream::new(seed), [0.0; BATCH * FEATURES], [0; BATCH]);
     let (mut logits, mut tally) = ([0.0; BATCH * CLASSES], [(0, 0); VERSIONS]);
-    // Serves every version, because all have one shape.
+    // Serves every version, because all have the same layers.
     let mut scratch = current.load().predictor.scratch(BATCH)?;
     while !done.load(Ordering::Relaxed) {
         stream.fill(&mut x, &mut labels);
@@ -87,9 +87,9 @@ fn serve(
         version.predictor.predict_into(MatRef::new(&x, BATCH, FEATURES)?, out, &mut scratch)?;
         let (right, all) = &mut tally[version.number];
         for (row, &label) in logits.chunks(CLASSES).zip(&labels) {
-            let mut best = [(0, 0.0)];
-            top_k(row, &mut best);
-            *right += usize::from(best[0].0 == usize::from(label));
+            let mut best = [0];
+            top_classes(row, &mut best);
+            *right += usize::from(best[0] == label as usize);
             *all += 1;
         }
     }
@@ -97,10 +97,9 @@ fn serve(
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let config =
-        NetConfig { input: FEATURES, hidden: vec![64], classes: CLASSES, ..NetConfig::default() };
-    let net = FullyConnectedNet::new(&NetConfig { init: Init::He, ..config })?;
-    let first = Version { number: 0, predictor: Predictor::new(&net)? };
+    let network = Network::builder(Shape::Features(FEATURES)).linear(64).relu().linear(CLASSES);
+    let network = network.build()?;
+    let first = Version { number: 0, predictor: Predictor::new(&network)? };
     let (current, done) = (ArcSwap::from_pointee(first), AtomicBool::new(false));
 
     let tallies = thread::scope(|scope| {
@@ -109,7 +108,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             .map(|reader| scope.spawn(move || serve(100 + reader as u64, current, done)))
             .collect();
         thread::sleep(Duration::from_millis(100));
-        let trained = train(net, current);
+        let trained = train(network, current);
         done.store(true, Ordering::Relaxed);
         let join = |reader: thread::ScopedJoinHandle<'_, _>| reader.join().expect("no panic");
         let tallies: tilewise::Result<Vec<_>> = readers.into_iter().map(join).collect();

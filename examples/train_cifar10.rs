@@ -1,15 +1,15 @@
 //! Trains the two-layer network of the CIFAR-10 study through the library.
 //!
 //! `cargo run --release --example train_cifar10 -- DIR`, where DIR holds CIFAR-10 in any of its
-//! usual forms; without DIR it trains on the built-in synthetic pictures.
+//! usual forms; without DIR it trains on the built-in synthetic images.
 
 use std::{error::Error, ops::ControlFlow, path::Path};
 
 use tilewise::{
     data::{Normalization, NormalizeMode, Split, load, synthetic},
-    nn::{Init, NetConfig, TwoLayerNet},
+    nn::{MlpConfig, mlp},
     threads::Threads,
-    train::{Curve, Progress, Solver, SolverConfig, TrainingData},
+    train::{Curve, Progress, Solver, SolverConfig, TrainerConfig, TrainingData},
 };
 
 fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
@@ -26,17 +26,15 @@ fn train() -> Result<(), Box<dyn Error + Send + Sync>> {
     let statistics = images.channel_statistics(split.train.clone())?;
     let normalization = Normalization::from_statistics(&statistics, NormalizeMode::Mean)?;
 
-    let config = NetConfig { init: Init::Normal { std: 0.01 }, ..NetConfig::default() };
-    let net = TwoLayerNet::<f32>::new(200, &config)?.into_inner();
-    let settings = SolverConfig {
-        epochs: 15,
-        learning_rate: 0.4,
-        schedule: Curve::EpochDecay { factor: 0.96 }.into(),
-        threads: Threads::Pool,
-        ..SolverConfig::default()
-    };
+    // 3072-200-10, weight scale 0.01.
+    let network = mlp::<f32>(&MlpConfig::default())?;
+    let trainer = TrainerConfig::default().with_learning_rate(0.4).with_threads(Threads::Pool);
+    let config = SolverConfig::default()
+        .with_trainer(trainer)
+        .with_epochs(15)
+        .with_schedule(Curve::EpochDecay { factor: 0.96 }.into());
     let data = TrainingData { images: &images, split, normalization };
-    let mut solver = Solver::new(net, data, settings)?;
+    let mut solver = Solver::new(network, data, config)?;
     solver.train_with(&mut |progress| {
         if let Progress::Epoch(record) = progress {
             println!("{record:?}");

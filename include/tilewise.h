@@ -1,21 +1,27 @@
 /*
  * tilewise: fast neural-network training and inference on CPUs.
  *
+ * Version. A program that was compiled with the header of one ABI must not use a library of
+ * another: structs, parameters or enumerators differ. Check TILEWISE_ABI_MATCHES() before anything
+ * else; where it is 0, call nothing but tilewise_version and tilewise_abi_version, and compile the
+ * program again with the header of the library that it runs with. Languages that do not read this
+ * header compare the result of tilewise_abi_version with the number that they were written for.
+ *
  * Errors. Every function that can fail returns a status; TILEWISE_STATUS_OK is 0. After any
- * other, tilewise_last_error() has a text that names what was expected and what came, and what
+ * other, tilewise_last_error() has a text that says what was wrong and what is allowed, and what
  * the function writes is as it was. Null pointers, sizes, strides, enumerators, labels, files and
  * overlaps of matrices are checked. What cannot be detected: a pointer that is neither null nor
  * valid, a handle that was destroyed, an array shorter than its length says. Panics do not leave
  * the library: they are a line on standard error and TILEWISE_STATUS_INTERNAL.
  *
  * Arguments. Sizes and strides count elements. Enumerators are passed as integers. Memory that is
- * written is apart from memory that is read.
+ * written is apart from memory that is read; it need not be initialized.
  *
  * Handles. What a function creates is the caller's until it is given to the function that
  * destroys its kind; handles may be destroyed in any order. Structs and arrays are read during the
  * call and not kept, but for the name in tilewise_optimizer_settings.
  *
- * Threads. Nothing is started but by tilewise_pool_create. Work runs on the calling thread, or on
+ * Threads. Only tilewise_pool_create starts threads. Work runs on the calling thread, or on
  * the pool that a handle was created with; it returns when it is done. Handles may go from thread
  * to thread. tilewise_predictor, tilewise_packed_* and tilewise_pool may be used by any number of
  * threads at once; calls that use the same pool take turns. tilewise_gemm_*, tilewise_scratch and
@@ -33,20 +39,27 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// What became of a call.
+/* 1 if the library that the program runs with has the ABI of this header, else 0. */
+#define TILEWISE_ABI_MATCHES() (tilewise_abi_version() == TILEWISE_ABI_VERSION)
+
+// Number of the ABI that this header declares: structs, parameters, enumerators and what they
+// mean. It changes with every change of these. Functions that are only added do not change it.
+#define TILEWISE_ABI_VERSION 1
+
+// The result of a call.
 typedef enum tilewise_status {
-  // It did what it should.
+  // Success.
   TILEWISE_STATUS_OK = 0,
   // A pointer is null or not aligned.
   TILEWISE_STATUS_POINTER = 1,
   // Sizes, lengths or strides do not fit each other or the address space.
   TILEWISE_STATUS_SHAPE = 2,
-  // A setting, a label or an enumerator has a value that makes no sense, an operand or scratch
-  // was made for something else, or memory that is written overlaps memory that is read.
+  // A setting, a label or an enumerator has an invalid value, an operand or scratch was made for
+  // something else, or memory that is written overlaps memory that is read.
   TILEWISE_STATUS_SETTING = 3,
-  // The memory that is needed cannot be had.
+  // Out of memory.
   TILEWISE_STATUS_MEMORY = 4,
-  // A file's content is not what it should be.
+  // The content of a file is invalid or does not fit the handle.
   TILEWISE_STATUS_FILE = 5,
   // The operating system refused to read or write a file.
   TILEWISE_STATUS_IO = 6,
@@ -61,13 +74,13 @@ typedef enum tilewise_status {
   TILEWISE_STATUS_INTERNAL = 10,
 } tilewise_status;
 
-// What becomes of each finished sum of a product.
+// What happens to each finished sum of a product.
 typedef enum tilewise_finish {
   // It is stored.
   TILEWISE_FINISH_STORE = 0,
   // It is stored where it is above 0, else 0; NaN stays NaN.
   TILEWISE_FINISH_RELU = 1,
-  // It is stored where the activation is above 0, else 0: the gradient behind a rectifier.
+  // It is stored where the activation is above 0, else 0: the gradient of a ReLU.
   TILEWISE_FINISH_GATE = 2,
 } tilewise_finish;
 
@@ -132,9 +145,10 @@ typedef struct tilewise_operand_f32 {
   const struct tilewise_packed_f32 *packed;
 } tilewise_operand_f32;
 
-// A matrix to be written. No two of its elements are the same. During a call all memory from its
-// lowest to its highest element belongs to it, what lies between its rows too, although that
-// is neither read nor written.
+// A matrix to be written. Its elements need not be initialized, except where a function reads
+// them. No two of them are the same. What lies between its elements is neither read nor written,
+// and other threads may use it; the other arguments of the same call are outside of the memory
+// from its lowest to its highest element.
 typedef struct tilewise_matrix_mut_f32 {
   // Element (0, 0).
   float *data;
@@ -157,7 +171,7 @@ typedef struct tilewise_epilogue_f32 {
   const float *bias;
   // A `tilewise_finish`.
   int32_t finish;
-  // For `TILEWISE_FINISH_GATE`: as large as C, its columns side by side.
+  // For `TILEWISE_FINISH_GATE`: as large as C, its columns contiguous.
   struct tilewise_matrix_f32 activation;
 } tilewise_epilogue_f32;
 
@@ -184,9 +198,10 @@ typedef struct tilewise_operand_f64 {
   const struct tilewise_packed_f64 *packed;
 } tilewise_operand_f64;
 
-// A matrix to be written. No two of its elements are the same. During a call all memory from its
-// lowest to its highest element belongs to it, what lies between its rows too, although that
-// is neither read nor written.
+// A matrix to be written. Its elements need not be initialized, except where a function reads
+// them. No two of them are the same. What lies between its elements is neither read nor written,
+// and other threads may use it; the other arguments of the same call are outside of the memory
+// from its lowest to its highest element.
 typedef struct tilewise_matrix_mut_f64 {
   // Element (0, 0).
   double *data;
@@ -209,12 +224,12 @@ typedef struct tilewise_epilogue_f64 {
   const double *bias;
   // A `tilewise_finish`.
   int32_t finish;
-  // For `TILEWISE_FINISH_GATE`: as large as C, its columns side by side.
+  // For `TILEWISE_FINISH_GATE`: as large as C, its columns contiguous.
   struct tilewise_matrix_f64 activation;
 } tilewise_epilogue_f64;
 
 // How bytes become numbers: `byte * scale + shift`, with a scale and a shift for each channel of
-// pictures that are stored channel by channel.
+// images that are stored channel by channel.
 typedef struct tilewise_normalization {
   // One factor for each channel.
   const double *scale;
@@ -224,18 +239,30 @@ typedef struct tilewise_normalization {
   size_t channels;
 } tilewise_normalization;
 
-// An update rule and its settings. A rule reads those that it has and no others;
-// `tilewise_optimizer_init` fills in PyTorch's defaults.
+// The shape of one example: a row of a batch.
+typedef struct tilewise_shape {
+  // Number of values.
+  size_t features;
+  // Of an image: rows of pixels. 0: it is no image but a plain vector.
+  size_t height;
+  // Of an image: pixels in a row, else 0.
+  size_t width;
+  // Of an image: values of a pixel, which are contiguous, else 0.
+  size_t channels;
+} tilewise_shape;
+
+// An optimizer and its settings. It reads those that it has and no others;
+// `tilewise_optimizer_init` sets PyTorch's defaults.
 typedef struct tilewise_optimizer_settings {
   // "sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam" or "adamw".
   const char *name;
-  // Of momentum, nesterov and rmsprop: share of the velocity that is kept.
+  // Of momentum, nesterov and rmsprop: momentum coefficient.
   double momentum;
-  // Of rmsprop: share of the mean square that is kept.
+  // Of rmsprop: decay of the mean square (PyTorch's alpha).
   double decay;
-  // Of adam and adamw: share of the mean gradient that is kept.
+  // Of adam and adamw: decay of the mean gradient.
   double beta1;
-  // Of adam and adamw: share of the mean square that is kept.
+  // Of adam and adamw: decay of the mean square.
   double beta2;
   // Of adagrad, rmsprop, adam and adamw: added to the root, above 0.
   double epsilon;
@@ -243,9 +270,9 @@ typedef struct tilewise_optimizer_settings {
   double weight_decay;
 } tilewise_optimizer_settings;
 
-// A fully connected network to be trained: linear layers, a rectifier and dropout between them.
+// A multilayer perceptron to be trained: linear layers with ReLU and dropout between them.
 typedef struct tilewise_network {
-  // Sizes of the input, of the hidden layers, and the number of classes.
+  // Features of an example, sizes of the hidden layers, and the number of classes.
   const size_t *dims;
   // How many sizes, 2 or more.
   size_t dims_len;
@@ -253,29 +280,33 @@ typedef struct tilewise_network {
   int32_t init;
   // Standard deviation of the weights, for `TILEWISE_INIT_NORMAL`.
   double weight_scale;
-  // The loss has this times the sum of all squared weights.
-  double l2;
   // Probability of dropping a hidden activation in training, from 0 to below 1.
   double dropout;
   // Seed of the weights and of dropout.
   uint64_t seed;
 } tilewise_network;
 
-// How steps are made.
+// Settings of a trainer.
 typedef struct tilewise_trainer_settings {
   // Rows of the largest batch.
   size_t batch_size;
   // Learning rate of the first step.
   double learning_rate;
-  // Share of every target that is spread over all classes, from 0 to below 1.
+  // Label smoothing, from 0 to below 1.
   double label_smoothing;
-  // Gradients whose norm is larger are scaled down to it; 0: they are not.
+  // L2 regularization: the loss has this times the sum of all squared weights.
+  double l2;
+  // Gradient clipping: gradients whose norm is larger are scaled down to it; 0: no clipping.
   double clip_norm;
 } tilewise_trainer_settings;
 
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
+
+// Number of the ABI that the library has. A program that was compiled with another
+// `TILEWISE_ABI_VERSION` must not use the library: see `TILEWISE_ABI_MATCHES`.
+uint32_t tilewise_abi_version(void);
 
 // The version of the library, as "0.1.0".
 const char *tilewise_version(void);
@@ -312,9 +343,9 @@ void tilewise_gemm_f64_destroy(struct tilewise_gemm_f64 *gemm);
 
 // `C = finish(start + alpha A B)`, without allocating. With `alpha` 0 neither A nor B is read;
 // with a packed A it is 1. `epilogue` may be null: the product alone. The memory of C is apart
-// from that of all that is read. The bits of the result do not depend on the threads, on what is
-// packed, or on strides. An epilogue with a bias or a gate asks for a C whose columns stand side
-// by side.
+// from that of all that is read. Unless C is read, it need not be initialized. The bits of the
+// result do not depend on the threads, on what is packed, or on strides. An epilogue with a bias
+// or a gate needs a C whose columns are contiguous.
 enum tilewise_status tilewise_gemm_f32_run(struct tilewise_gemm_f32 *gemm,
                                            float alpha,
                                            const struct tilewise_operand_f32 *a,
@@ -363,25 +394,26 @@ void tilewise_pool_destroy(struct tilewise_pool *pool);
 
 // Loads a network from a safetensors file, saved by tilewise or from the `state_dict` of a PyTorch
 // `nn.Sequential`, into `predictor`. `path` is UTF-8. `normalization` says how bytes become
-// numbers; null: as the file says, and if it says nothing, the predictor takes no pictures.
+// numbers; null: as the file says, and if it says nothing, the predictor takes no images.
 enum tilewise_status tilewise_predictor_load(const char *path,
                                              const struct tilewise_normalization *normalization,
                                              struct tilewise_predictor **predictor);
 
 // Destroys a predictor; null is none. Its scratches stay: they serve any predictor of the same
-// shape.
+// layers.
 void tilewise_predictor_destroy(struct tilewise_predictor *predictor);
 
-// The sizes of the input, of the hidden layers and of the logits: their number into `count`, and
-// themselves into `dims`, which has room for `capacity`. With `capacity` 0 only the number.
-enum tilewise_status tilewise_predictor_dims(const struct tilewise_predictor *predictor,
-                                             size_t *dims,
-                                             size_t capacity,
-                                             size_t *count);
+// The shape of one example, into `shape`.
+enum tilewise_status tilewise_predictor_input(const struct tilewise_predictor *predictor,
+                                              struct tilewise_shape *shape);
 
-// Whether the predictor takes pictures, 1 or 0, into `takes`.
-enum tilewise_status tilewise_predictor_takes_pictures(const struct tilewise_predictor *predictor,
-                                                       int32_t *takes);
+// The number of classes, which is that of an example's logits, into `classes`.
+enum tilewise_status tilewise_predictor_classes(const struct tilewise_predictor *predictor,
+                                                size_t *classes);
+
+// Whether the predictor takes images of bytes, 1 or 0, into `takes`.
+enum tilewise_status tilewise_predictor_takes_images(const struct tilewise_predictor *predictor,
+                                                     int32_t *takes);
 
 // Memory for predictions of `capacity` rows at a time, 1 or more, into `scratch`. They run on the
 // threads of `pool`, or on the calling thread alone if that is null.
@@ -393,31 +425,31 @@ enum tilewise_status tilewise_scratch_create(const struct tilewise_predictor *pr
 // Destroys a scratch; null is none.
 void tilewise_scratch_destroy(struct tilewise_scratch *scratch);
 
-// The logits of the rows of `x`, (batch, input), into `logits`, (batch, classes), whose columns
-// stand side by side. Nothing is allocated. A batch larger than the scratch's capacity is worked
-// in pieces. A row's logits have the same bits in any batch and on any number of threads.
+// The logits of the rows of `x`, (batch, features), into `logits`, (batch, classes), whose columns
+// are contiguous. Nothing is allocated. A batch larger than the scratch's capacity is worked in
+// pieces. A row's logits have the same bits in any batch and on any number of threads.
 enum tilewise_status tilewise_predict(const struct tilewise_predictor *predictor,
                                       struct tilewise_scratch *scratch,
                                       const struct tilewise_matrix_f32 *x,
                                       const struct tilewise_matrix_mut_f32 *logits);
 
-// As `tilewise_predict`, for `batch` pictures of bytes, one after another, each as many bytes as
-// the network has inputs. The predictor's normalization makes numbers of them.
-enum tilewise_status tilewise_predict_pictures(const struct tilewise_predictor *predictor,
-                                               struct tilewise_scratch *scratch,
-                                               const uint8_t *pictures,
-                                               size_t batch,
-                                               const struct tilewise_matrix_mut_f32 *logits);
+// As `tilewise_predict`, for `batch` images of bytes, one after another, of as many bytes as an
+// example of the network has features. The predictor's normalization makes numbers of them.
+enum tilewise_status tilewise_predict_images(const struct tilewise_predictor *predictor,
+                                             struct tilewise_scratch *scratch,
+                                             const uint8_t *images,
+                                             size_t batch,
+                                             const struct tilewise_matrix_mut_f32 *logits);
 
 // Turns logits, (batch, classes), into probabilities, in place: `exp(logit - largest)` over the
-// sum of these in the row. Columns stand side by side. Rows with NaN or an infinite largest logit
+// sum of these in the row. Columns are contiguous. Rows with NaN or an infinite largest logit
 // become NaN. Nothing is allocated.
 enum tilewise_status tilewise_softmax(const struct tilewise_matrix_mut_f32 *logits);
 
 // The classes with the largest of the `classes` values of a row, best first, into `best`, which
 // has room for `k`; the first of equals comes first, and NaN last. Their number, the smaller of
 // `classes` and `k`, goes into `found`, their values into `best_values`, which has room for `k`
-// or is null. Nothing is allocated.
+// or is null. These arrays are apart from each other. Nothing is allocated.
 enum tilewise_status tilewise_top_k(const float *row,
                                     size_t classes,
                                     size_t k,
@@ -425,7 +457,7 @@ enum tilewise_status tilewise_top_k(const float *row,
                                     float *best_values,
                                     size_t *found);
 
-// The default settings of the rule `name` into `settings`, which keeps the pointer `name`.
+// The default settings of the optimizer `name` into `settings`, which keeps the pointer `name`.
 enum tilewise_status tilewise_optimizer_init(const char *name,
                                              struct tilewise_optimizer_settings *settings);
 
@@ -438,15 +470,25 @@ enum tilewise_status tilewise_trainer_create(const struct tilewise_network *netw
                                              const struct tilewise_pool *pool,
                                              struct tilewise_trainer **trainer);
 
+// As `tilewise_trainer_create`, for the network in a model file, with its layers and parameters:
+// one that `tilewise_trainer_save` or `tilewise train` wrote, or a PyTorch state dict as for
+// `tilewise_predictor_load`. `seed` is that of dropout. `path` is UTF-8.
+enum tilewise_status tilewise_trainer_create_from_file(const char *path,
+                                                       uint64_t seed,
+                                                       const struct tilewise_optimizer_settings *optimizer,
+                                                       const struct tilewise_trainer_settings *settings,
+                                                       const struct tilewise_pool *pool,
+                                                       struct tilewise_trainer **trainer);
+
 // Destroys a trainer; null is none.
 void tilewise_trainer_destroy(struct tilewise_trainer *trainer);
 
-// One step on a batch `x`, (batch, input), with a label for each of its rows, from 0 to below the
-// number of classes. The mean loss of the batch before the update, with its L2 term, goes into
+// One step on a batch `x`, (batch, features), with a label for each of its rows, from 0 to below
+// the number of classes. The mean loss of the batch before the update, with its L2 term, goes into
 // `loss`, which may be null. Nothing is allocated.
 enum tilewise_status tilewise_trainer_step(struct tilewise_trainer *trainer,
                                            const struct tilewise_matrix_f32 *x,
-                                           const uint8_t *labels,
+                                           const uint32_t *labels,
                                            size_t labels_len,
                                            double *loss);
 
@@ -454,15 +496,33 @@ enum tilewise_status tilewise_trainer_step(struct tilewise_trainer *trainer,
 enum tilewise_status tilewise_trainer_set_learning_rate(struct tilewise_trainer *trainer,
                                                         double learning_rate);
 
-// Saves the network with its present weights as a safetensors file that a PyTorch `nn.Sequential`
-// loads, and with it how its pictures were normalized, unless that is null. `path` is UTF-8. The
-// file is replaced at once or not at all.
+// The number of steps so far, with those before a checkpoint, into `steps`: where a loop over
+// batches continues.
+enum tilewise_status tilewise_trainer_steps(const struct tilewise_trainer *trainer,
+                                            uint64_t *steps);
+
+// Saves the network with its present parameters as a model file: safetensors that a PyTorch
+// `nn.Sequential` loads, with the layers, and with how its images were normalized unless that is
+// null. It is for predictions, and for further training with a new optimizer; a checkpoint
+// is for resuming. `path` is UTF-8. The file is replaced at once or not at all.
 enum tilewise_status tilewise_trainer_save(const struct tilewise_trainer *trainer,
                                            const char *path,
                                            const struct tilewise_normalization *normalization);
 
-// Makes a predictor of the network with its present weights, into `predictor`; further steps do
-// not change it. `normalization` says how bytes become numbers; null: it takes no pictures.
+// Saves where training stands: parameters, the optimizer's state, the number of steps and the
+// present learning rate. `path` is UTF-8. The file is replaced at once or not at all.
+enum tilewise_status tilewise_trainer_save_checkpoint(const struct tilewise_trainer *trainer,
+                                                      const char *path);
+
+// Continues where the trainer stood that saved the checkpoint: steps on the same batches have the
+// same bits as without the interruption. `trainer` was created with the same network and settings;
+// threads, batch size and learning rate may differ, and the learning rate becomes that of the
+// checkpoint. `path` is UTF-8.
+enum tilewise_status tilewise_trainer_load_checkpoint(struct tilewise_trainer *trainer,
+                                                      const char *path);
+
+// Makes a predictor of the network with its present parameters, into `predictor`; further steps do
+// not change it. `normalization` says how bytes become numbers; null: it takes no images.
 enum tilewise_status tilewise_trainer_predictor(const struct tilewise_trainer *trainer,
                                                 const struct tilewise_normalization *normalization,
                                                 struct tilewise_predictor **predictor);

@@ -8,7 +8,7 @@ use std::{
     slice,
 };
 
-use bytemuck::Zeroable;
+use bytemuck::{Pod, Zeroable};
 
 use crate::error::{Error, Result};
 
@@ -94,6 +94,21 @@ impl<T: Copy + Zeroable> fmt::Debug for AlignedBuf<T> {
     }
 }
 
+/// The part of `bytes` from the first cache line on that begins in it.
+pub(crate) fn from_cache_line(bytes: &mut [u8]) -> &mut [u8] {
+    let skipped = bytes.as_ptr().align_offset(ALIGNMENT).min(bytes.len());
+    &mut bytes[skipped..]
+}
+
+/// The first `count` elements that `bytes`, from a cache line on, have room for. Where there are
+/// none, the bytes may begin anywhere.
+pub(crate) fn elements<T: Pod>(bytes: &mut [u8], count: usize) -> &mut [T] {
+    match count * size_of::<T>() {
+        0 => &mut [],
+        len => bytemuck::cast_slice_mut(&mut bytes[..len]),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,6 +121,18 @@ mod tests {
             assert!(buf.iter().all(|&x| x == 0.0));
             assert!(len == 0 || buf.as_ptr().addr().is_multiple_of(ALIGNMENT));
         }
+    }
+
+    #[test]
+    fn elements_begin_at_a_cache_line_of_any_bytes() {
+        let mut bytes = [0u8; 300];
+        for start in 0..64 {
+            let part = from_cache_line(&mut bytes[start..]);
+            assert!(part.len() > 300 - 64 - 64 && part.as_ptr().addr().is_multiple_of(ALIGNMENT));
+            assert_eq!(elements::<f64>(part, 16).len(), 16);
+        }
+        let nothing = from_cache_line(&mut bytes[1..1]);
+        assert!(elements::<f64>(nothing, 0).is_empty());
     }
 
     #[test]

@@ -70,7 +70,7 @@ pub enum Error {
     },
     /// A setting has a value that makes no sense.
     Setting {
-        /// Name of the setting, as the user spells it.
+        /// Name of the setting, in the words of this library.
         name: &'static str,
         /// The value that came.
         value: String,
@@ -99,7 +99,7 @@ pub enum Error {
     /// A label names no class.
     Label {
         /// The label.
-        label: u8,
+        label: u32,
         /// Its row in the batch.
         row: usize,
         /// Number of classes.

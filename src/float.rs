@@ -41,9 +41,9 @@ pub trait Float:
     fn is_finite(self) -> bool;
     /// Square root.
     fn sqrt(self) -> Self;
-    /// e to the power of `self`.
+    /// e to the power of `self`, with the same bits on every platform.
     fn exp(self) -> Self;
-    /// Natural logarithm.
+    /// Natural logarithm, with the same bits on every platform.
     fn ln(self) -> Self;
     /// Absolute value.
     fn abs(self) -> Self;
@@ -62,7 +62,7 @@ mod sealed {
 }
 
 macro_rules! impl_float {
-    ($($t:ident),*) => {$(
+    ($($t:ident, $exp:ident, $ln:ident;)*) => {$(
         impl Float for $t {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
@@ -90,11 +90,11 @@ macro_rules! impl_float {
             }
             #[inline(always)]
             fn exp(self) -> Self {
-                $t::exp(self)
+                libm::$exp(self)
             }
             #[inline(always)]
             fn ln(self) -> Self {
-                $t::ln(self)
+                libm::$ln(self)
             }
             #[inline(always)]
             fn abs(self) -> Self {
@@ -104,4 +104,48 @@ macro_rules! impl_float {
     )*};
 }
 
-impl_float!(f32, f64);
+impl_float! {
+    f32, expf, logf;
+    f64, exp, log;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A FNV-1a hash of the bits of numbers.
+    fn hash(values: impl Iterator<Item = u64>) -> u64 {
+        values.flat_map(u64::to_le_bytes).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+        })
+    }
+
+    /// The same on every platform: no function of the system's library is used.
+    #[test]
+    fn functions_have_the_bits_that_they_had() {
+        let places = || (0..4000).map(|i| (f64::from(i) - 2000.0) / 23.0);
+        let exp = hash(places().map(|x| Float::exp(x).to_bits()));
+        let exp_f32 = hash(places().map(|x| u64::from(Float::exp(x as f32).to_bits())));
+        let ln = hash(places().map(|x| Float::ln(x.abs() + 1e-3).to_bits()));
+        let ln_f32 = hash(places().map(|x| u64::from(Float::ln(x.abs() as f32 + 1e-3).to_bits())));
+        assert_eq!(
+            [exp, exp_f32, ln, ln_f32],
+            [
+                10_771_638_011_029_256_760,
+                18_387_253_094_043_983_551,
+                7_165_595_312_694_347_555,
+                7_895_256_868_816_762_615
+            ]
+        );
+    }
+
+    #[test]
+    fn functions_are_close_to_those_of_the_system() {
+        for i in 0..4000 {
+            let x = (f64::from(i) - 2000.0) / 23.0;
+            assert!((Float::exp(x) / x.exp() - 1.0).abs() < 1e-15, "exp({x})");
+            let y = x.abs() + 1e-3;
+            assert!((Float::ln(y) - y.ln()).abs() < 1e-15 * (1.0 + y.ln().abs()), "ln({y})");
+        }
+    }
+}

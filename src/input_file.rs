@@ -35,7 +35,6 @@ pub fn open(path: &Path, max_bytes: u64) -> Result<(Take<File>, u64)> {
 ///
 /// # Errors
 /// Those of [`open`]; [`Error::File`] if there is not enough memory.
-#[cfg(feature = "model-files")]
 pub fn read(path: &Path, max_bytes: u64) -> Result<Vec<u8>> {
     let (mut file, size) = open(path, max_bytes)?;
     let mut bytes = Vec::new();
@@ -58,7 +57,6 @@ pub fn read_text(path: &Path, max_bytes: u64) -> Result<String> {
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be read, [`Error::File`] if there is not enough memory.
-#[cfg(feature = "model-files")]
 pub fn read_rest(path: &Path, file: &mut Take<File>, size: u64, bytes: &mut Vec<u8>) -> Result<()> {
     let room = usize::try_from(size).map(|size| bytes.try_reserve_exact(size));
     if !matches!(room, Ok(Ok(()))) {

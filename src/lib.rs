@@ -5,9 +5,10 @@
 //! From the ground up:
 //! - [`gemm`]: products of matrices with epilogues; [`matrix`]: the strided views they work on;
 //!   [`simd`]: the instruction sets; [`threads`]: how work is divided.
-//! - [`nn`]: layers, loss, fully connected networks, planned workspaces, gradient checks.
-//! - [`data`]: CIFAR-10 and synthetic pictures, normalisation, batches.
-//! - [`train`]: the solver, update rules, evaluation, model files.
+//! - [`Context`]: kernels and threads, which everything that computes takes.
+//! - [`nn`]: networks of layers, their parameters, loss, plans, gradient checks.
+//! - [`data`]: CIFAR-10 and synthetic images, normalization, batches; `io`: model files.
+//! - [`train`]: trainer, solver, optimizers, evaluation; [`infer`]: predictors.
 //! - `cblas`, with the feature of that name: products for programs written against BLAS.
 //! - `ndarray`, with the feature of that name: arrays of that crate as views of this one.
 //!
@@ -26,11 +27,15 @@ pub mod atomic_file;
 mod capi;
 #[cfg(feature = "cblas")]
 pub mod cblas;
+pub mod context;
 pub mod data;
 pub mod error;
 pub mod float;
 pub mod gemm;
+pub mod infer;
 pub mod input_file;
+#[cfg(feature = "model-files")]
+pub mod io;
 mod kernels;
 pub mod matrix;
 #[cfg(feature = "ndarray")]
@@ -41,12 +46,17 @@ pub mod simd;
 pub mod threads;
 pub mod train;
 
+pub use context::Context;
 pub use error::{Error, Result};
 pub use kernels::Element;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/networks.md")]
+struct Networks;
 
 #[cfg(doctest)]
 #[doc = include_str!("../docs/embedding.md")]

@@ -117,11 +117,28 @@ impl Layout {
         row as isize * self.row_stride + col as isize * self.col_stride
     }
 
-    /// The place of row `row` if its elements stand side by side.
+    /// The place of row `row` if it is contiguous.
     fn row(&self, row: usize) -> Option<isize> {
-        let side_by_side = self.col_stride == 1 || self.cols <= 1;
         let place = || if self.is_empty() { 0 } else { self.place(row, 0) };
-        (row < self.rows && side_by_side).then(place)
+        (row < self.rows && self.has_contiguous_rows()).then(place)
+    }
+
+    fn has_contiguous_rows(&self) -> bool {
+        self.col_stride == 1 || self.cols <= 1
+    }
+
+    /// The same elements with a column stride of 1 where rows are contiguous: a single column is,
+    /// whatever its view says.
+    fn canonical(self) -> Self {
+        Self { col_stride: if self.has_contiguous_rows() { 1 } else { self.col_stride }, ..self }
+    }
+
+    /// The layouts of rows `0..at` and of rows `at..`, with the place of the first element of the
+    /// latter; `at` is cut to the number of rows.
+    fn split_rows(self, at: usize) -> (Self, isize, Self) {
+        let at = at.min(self.rows);
+        let (upper, lower) = (Self { rows: at, ..self }, Self { rows: self.rows - at, ..self });
+        (upper, if lower.is_empty() { 0 } else { self.place(at, 0) }, lower)
     }
 }
 
@@ -193,9 +210,8 @@ impl<'a, T: Copy> MatRef<'a, T> {
     /// A view of raw memory whose element (0, 0) is `*origin`.
     ///
     /// # Safety
-    /// All elements at `origin + i * row_stride + j * col_stride` are readable, and written by
-    /// nobody, during `'a`.
-    #[cfg(feature = "ndarray")]
+    /// All elements at `origin + i * row_stride + j * col_stride` are initialized, and written by
+    /// nobody, during `'a`. `origin` is not null.
     pub(crate) unsafe fn from_raw(
         origin: *const T,
         (rows, cols): (usize, usize),
@@ -218,11 +234,32 @@ impl<'a, T: Copy> MatRef<'a, T> {
         Ok(Self { origin: self.origin.wrapping_offset(place), layout, ..self })
     }
 
-    /// The elements of row `row` if they stand side by side, else `None`.
+    /// The elements of row `row` if they are contiguous, else `None`.
     pub fn row(&self, row: usize) -> Option<&'a [T]> {
         let first = self.origin.wrapping_offset(self.layout.row(row)?);
-        // SAFETY: the elements of the row, which stand side by side, are readable during 'a.
+        // SAFETY: the elements of the row, which are contiguous, are readable during 'a.
         Some(unsafe { slice::from_raw_parts(first, self.layout.cols) })
+    }
+
+    /// Rows `0..at` and rows `at..`; `at` is cut to the number of rows.
+    pub fn split_rows(self, at: usize) -> (Self, Self) {
+        let (upper, place, lower) = self.layout.split_rows(at);
+        let origin = self.origin.wrapping_offset(place);
+        (Self { layout: upper, ..self }, Self { origin, layout: lower, ..self })
+    }
+
+    /// Columns `0..at` and columns `at..`; `at` is cut to the number of columns.
+    pub fn split_cols(self, at: usize) -> (Self, Self) {
+        let (left, right) = self.t().split_rows(at);
+        (left.t(), right.t())
+    }
+
+    /// The part in the given rows and columns, which lie inside of the matrix.
+    ///
+    /// # Panics
+    /// If they do not.
+    pub(crate) fn submatrix(self, rows: Range<usize>, cols: Range<usize>) -> Self {
+        self.part(rows, cols).expect("a part inside of its matrix")
     }
 
     /// Pointer to element (0, 0); dangling where the view is empty.
@@ -266,9 +303,10 @@ impl<'a, T: Copy> MatMut<'a, T> {
     /// A view of raw memory whose element (0, 0) is `*origin`.
     ///
     /// # Safety
-    /// All elements at `origin + i * row_stride + j * col_stride` are distinct, readable and
-    /// writable, and touched by nobody else, during `'a`.
-    #[cfg(feature = "ndarray")]
+    /// All elements at `origin + i * row_stride + j * col_stride` are distinct, writable, and
+    /// touched by nobody else, during `'a`. `origin` is not null. Elements that are not initialized
+    /// are only written, as by products with a start of `Start::Bias` or `Start::Scaled(0)`, until
+    /// they are.
     pub(crate) unsafe fn from_raw(
         origin: *mut T,
         (rows, cols): (usize, usize),
@@ -276,6 +314,33 @@ impl<'a, T: Copy> MatMut<'a, T> {
     ) -> Self {
         let layout = Layout { rows, cols, row_stride, col_stride };
         Self { origin, layout, exclusive: PhantomData }
+    }
+
+    /// As [`from_raw`](Self::from_raw), with a check that the elements are distinct.
+    ///
+    /// # Errors
+    /// [`Error::Overlap`] if two positions share an element.
+    ///
+    /// # Safety
+    /// As for [`from_raw`](Self::from_raw), but for that check.
+    #[cfg(feature = "capi")]
+    pub(crate) unsafe fn from_raw_distinct(
+        origin: *mut T,
+        (rows, cols): (usize, usize),
+        (row_stride, col_stride): (isize, isize),
+    ) -> Result<Self> {
+        Layout { rows, cols, row_stride, col_stride }.without_overlap()?;
+        // SAFETY: the elements are distinct, by the line above; the rest is the caller's promise.
+        Ok(unsafe { Self::from_raw(origin, (rows, cols), (row_stride, col_stride)) })
+    }
+
+    /// Sets all elements, without reading them.
+    pub(crate) fn fill(&mut self, value: T) {
+        for row in 0..self.rows() {
+            for col in 0..self.cols() {
+                self.set(row, col, value);
+            }
+        }
     }
 
     /// The same elements as a shared view.
@@ -302,30 +367,32 @@ impl<'a, T: Copy> MatMut<'a, T> {
         Ok(Self { origin: self.origin.wrapping_offset(place), layout, ..self })
     }
 
-    /// Rows `0..at` and rows `at..`, to be given to two threads; `at` is cut to the number of
-    /// rows. The elements of a row must stand between those of its neighbours, as in every
-    /// row-major matrix.
-    ///
-    /// # Errors
-    /// [`Error::Setting`] if rows interleave or run backwards.
-    pub fn split_rows(self, at: usize) -> Result<(Self, Self)> {
-        let Layout { rows, cols, row_stride, col_stride } = self.layout;
-        let at = at.min(rows);
-        let row_span = cols.saturating_sub(1) as isize * col_stride;
-        if rows > 1 && cols > 0 && (col_stride < 0 || row_stride <= row_span) {
-            return Err(Error::setting("row stride", row_stride, "more than a row's elements"));
-        }
+    /// Rows `0..at` and rows `at..`, whatever the strides, to be given to two threads; `at` is cut
+    /// to the number of rows.
+    pub fn split_rows(self, at: usize) -> (Self, Self) {
         // No element belongs to both: those of a `MatMut` are distinct.
-        let all = || 0..cols;
-        let lower = MatMut { origin: self.origin, layout: self.layout, exclusive: PhantomData };
-        Ok((self.part(0..at, all())?, lower.part(at..rows, all())?))
+        let (upper, place, lower) = self.layout.split_rows(at);
+        let origin = self.origin.wrapping_offset(place);
+        let lower = MatMut { origin, layout: lower, exclusive: PhantomData };
+        (Self { layout: upper, ..self }, lower)
     }
 
-    /// The elements of row `row` if they stand side by side, else `None`.
+    /// Columns `0..at` and columns `at..`, as [`split_rows`](Self::split_rows).
+    pub fn split_cols(self, at: usize) -> (Self, Self) {
+        let (left, right) = self.t().split_rows(at);
+        (left.t(), right.t())
+    }
+
+    /// The elements of row `row` if they are contiguous, else `None`.
     pub fn row_mut(&mut self, row: usize) -> Option<&mut [T]> {
         let first = self.origin.wrapping_offset(self.layout.row(row)?);
-        // SAFETY: the elements of the row, which stand side by side, belong to this view alone.
+        // SAFETY: the elements of the row, which are contiguous, belong to this view alone.
         Some(unsafe { slice::from_raw_parts_mut(first, self.layout.cols) })
+    }
+
+    /// Whether the elements of each row are contiguous.
+    pub(crate) fn has_contiguous_rows(&self) -> bool {
+        self.layout.has_contiguous_rows()
     }
 
     /// Sets element (`row`, `col`).
@@ -380,6 +447,11 @@ macro_rules! impl_common {
                 assert!(row < self.rows() && col < self.cols(), "({row}, {col}) lies outside");
                 // SAFETY: an element of the view, by the line above.
                 unsafe { *self.origin.wrapping_offset(self.layout.place(row, col)) }
+            }
+
+            /// The same elements, with a column stride of 1 wherever rows are contiguous.
+            pub(crate) fn canonical(self) -> Self {
+                Self { layout: self.layout.canonical(), ..self }
             }
 
             /// An error that names `what` unless the shape is `expected`.
@@ -525,22 +597,50 @@ mod tests {
     }
 
     #[test]
-    fn halves_hold_the_same_rows() {
-        let mut data: Vec<f32> = (0..15).map(|x| x as f32).collect();
-        for at in 0..=5 {
-            let whole = MatMut::strided(&mut data, 1, (3, 4), (5, 1)).unwrap();
-            if at > 3 {
-                let (upper, lower) = whole.split_rows(at).unwrap();
-                assert_eq!((upper.rows(), lower.rows()), (3, 0));
-                continue;
+    fn halves_hold_the_same_elements_once() {
+        // Padded rows, contiguous columns, both backwards, and rows that interleave.
+        for (offset, strides) in [(1, (5, 1)), (0, (1, 3)), (14, (-5, -1)), (0, (2, 3))] {
+            for at in 0..=6 {
+                let mut data: Vec<usize> = (0..16).collect();
+                let whole = MatMut::strided(&mut data, offset, (3, 4), strides).unwrap();
+                let expected: Vec<usize> = (0..3)
+                    .flat_map(|i| (0..4).map(move |j| (i, j)))
+                    .map(|(i, j)| whole.get(i, j))
+                    .collect();
+                let (upper, lower) = whole.split_rows(at);
+                assert_eq!((upper.shape(), lower.shape()), ((at.min(3), 4), (3 - at.min(3), 4)));
+                let half = |i: usize, j: usize| {
+                    if i < at { upper.get(i, j) } else { lower.get(i - at, j) }
+                };
+                let found: Vec<usize> = (0..3)
+                    .flat_map(|i| (0..4).map(move |j| (i, j)))
+                    .map(|(i, j)| half(i, j))
+                    .collect();
+                assert_eq!(found, expected, "rows cut at {at}, {strides:?}");
+
+                let whole = MatMut::strided(&mut data, offset, (3, 4), strides).unwrap();
+                let (left, right) = whole.split_cols(at);
+                assert_eq!((left.cols(), right.cols()), (at.min(4), 4 - at.min(4)));
+                let half = |i: usize, j: usize| {
+                    if j < at { left.get(i, j) } else { right.get(i, j - at) }
+                };
+                let found: Vec<usize> = (0..3)
+                    .flat_map(|i| (0..4).map(move |j| (i, j)))
+                    .map(|(i, j)| half(i, j))
+                    .collect();
+                assert_eq!(found, expected, "columns cut at {at}, {strides:?}");
             }
-            let (upper, lower) = whole.split_rows(at).unwrap();
-            let rows =
-                (0..at).map(|i| upper.get(i, 2)).chain((at..3).map(|i| lower.get(i - at, 2)));
-            assert!(rows.eq([3.0, 8.0, 13.0]), "cut at {at}");
         }
-        let columns = MatMut::strided(&mut data, 0, (3, 4), (1, 3)).unwrap();
-        assert!(columns.split_rows(1).is_err());
+    }
+
+    #[test]
+    fn a_lone_column_is_contiguous() {
+        let data = [1.0f32, 2.0, 3.0];
+        let column = MatRef::strided(&data, 2, (3, 1), (-1, 7)).unwrap().canonical();
+        assert_eq!((column.row_stride(), column.col_stride()), (-1, 1));
+        assert_eq!([0, 1, 2].map(|i| column.get(i, 0)), [3.0, 2.0, 1.0]);
+        let pair = MatRef::strided(&data, 0, (1, 2), (1, 2)).unwrap().canonical();
+        assert_eq!(pair.col_stride(), 2);
     }
 
     #[test]

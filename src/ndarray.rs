@@ -1,5 +1,5 @@
-//! Views of the crate `ndarray` as views of this one and the other way round, without a copy, and
-//! products of its arrays.
+//! Views of the crate `ndarray` as views of this one and back, without a copy, and products of
+//! its arrays.
 //!
 //! ```
 //! use ndarray::{array, s};
@@ -15,7 +15,7 @@
 //!
 //! [`MatRef`], [`MatMut`], [`Operand`] and [`Examples`] come [`From`] views, so that products with
 //! an epilogue and predictions take arrays as well: see [`Gemm::run`] and
-//! `Predictor::predict_into`.
+//! [`Predictor::predict_into`](crate::infer::Predictor::predict_into).
 
 use ::ndarray::{
     Array2, ArrayBase, ArrayRef2, ArrayView2, ArrayViewMut2, Axis, Data, DataMut, Ix2, ShapeBuilder,
@@ -24,9 +24,9 @@ use ::ndarray::{
 use crate::{
     error::{Error, Result},
     gemm::{self, Epilogue, Gemm, Operand},
+    infer::Examples,
     kernels::Element,
     matrix::{MatMut, MatRef},
-    nn::Examples,
 };
 
 impl<'a, T: Copy> From<ArrayView2<'a, T>> for MatRef<'a, T> {
@@ -75,7 +75,7 @@ impl<'a, T: Copy> From<ArrayView2<'a, T>> for Examples<'a, T> {
 }
 
 /// A view as `ndarray` builds it: from its lowest element on, with strides that are not negative,
-/// and axes turned round afterwards. It is not empty.
+/// and axes reversed afterwards. It is not empty.
 struct Upright {
     shape: (usize, usize),
     strides: (usize, usize),
@@ -106,7 +106,7 @@ impl Upright {
         Ok(Self { shape, strides, lowest, backwards })
     }
 
-    /// The axes to be turned round.
+    /// The axes to be reversed.
     fn backwards(&self) -> impl Iterator<Item = Axis> {
         let backwards = self.backwards;
         (0..2).filter(move |&axis| backwards[axis]).map(Axis)
@@ -201,7 +201,7 @@ pub fn general_mat_mul<T: Element>(
     b: &ArrayRef2<T>,
     beta: T,
     c: &mut ArrayRef2<T>,
-    scratch: &mut [T],
+    scratch: &mut [u8],
 ) -> Result<()> {
     let c = c.view_mut().into();
     gemm.run(alpha, a.view(), b.view(), c, Epilogue::scaled(beta), scratch)

@@ -40,17 +40,18 @@ impl Threads {
     /// rayon pool.
     pub fn tasks(self) -> Result<Tasks> {
         if let Self::Caller | Self::Count(0 | 1) = self {
-            return Ok(Tasks(1));
+            return Ok(Tasks { count: 1, denormals: None });
         }
         if rayon::current_thread_index().is_none() {
             let expected = "a call inside of a rayon pool: wrap it in pool.install(|| ...), or use \
                             Threads::Caller";
             return Err(Error::setting("threads", format!("{self:?}"), expected));
         }
-        Ok(Tasks(match self {
+        let count = match self {
             Self::Count(count) => count,
             _ => rayon::current_num_threads(),
-        }))
+        };
+        Ok(Tasks { count, denormals: None })
     }
 
     /// The same with the size of the pool counted, for a plan whose memory depends on it.
@@ -58,7 +59,7 @@ impl Threads {
     /// # Errors
     /// As [`tasks`](Self::tasks).
     pub(crate) fn resolved(self) -> Result<Self> {
-        let Tasks(tasks) = self.tasks()?;
+        let tasks = self.tasks()?.count;
         Ok(if self == Self::Pool { Self::Count(tasks) } else { self })
     }
 }
@@ -66,17 +67,26 @@ impl Threads {
 /// A number of tasks, at least 1; for more than one, the calling thread was found in a rayon pool.
 /// Only [`Threads::tasks`] makes it, so work cannot be divided without that check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tasks(usize);
+pub struct Tasks {
+    count: usize,
+    /// What the tasks do with denormal numbers; none: what the calling thread does.
+    denormals: Option<Denormals>,
+}
 
 impl Tasks {
     /// The number.
     pub fn get(self) -> usize {
-        self.0
+        self.count
+    }
+
+    /// The same, which treat denormal numbers as given.
+    pub(crate) fn with_denormals(self, denormals: Option<Denormals>) -> Self {
+        Self { denormals, ..self }
     }
 
     /// The same, but no more than `most`; at least 1.
     pub(crate) fn at_most(self, most: usize) -> Self {
-        Self(self.0.min(most).max(1))
+        Self { count: self.count.min(most).max(1), ..self }
     }
 }
 
@@ -91,21 +101,23 @@ pub(crate) fn warm_up() {
 /// Divides `work` into a part for each task and runs them all, in parallel; returns when all are
 /// done.
 ///
-/// `split(work, left, parts)` cuts off the first `left` of `parts` parts. Nothing is allocated. The
-/// parts run with the caller's setting for denormal numbers; what else a thread does while it waits
-/// for them does not.
-pub(crate) fn divide<W, S, R>(work: W, Tasks(parts): Tasks, split: &S, run: &R)
+/// `split(work, left, parts)` cuts off the first `left` of `parts` parts. Nothing is allocated. Each
+/// part, wherever it runs, runs with the setting for denormal numbers that the tasks have, and
+/// nothing else does.
+pub(crate) fn divide<W, S, R>(work: W, tasks: Tasks, split: &S, run: &R)
 where
     W: Send,
     S: Fn(W, usize, usize) -> (W, W) + Sync,
     R: Fn(W) + Sync,
 {
-    if parts <= 1 {
-        return run(work);
+    let Tasks { count, denormals } = tasks;
+    let denormals = denormals.unwrap_or_else(Denormals::current);
+    if count > 1 {
+        // What a thread does while it waits for the others is not of these tasks.
+        let _waiting = Denormals::Keep.scope();
+        return divide_with(denormals, work, count, split, run);
     }
-    let denormals = Denormals::current();
-    let _waiting = Denormals::Keep.set();
-    divide_with(denormals, work, parts, split, run);
+    divide_with(denormals, work, 1, split, run);
 }
 
 fn divide_with<W, S, R>(denormals: Denormals, work: W, parts: usize, split: &S, run: &R)
@@ -115,7 +127,7 @@ where
     R: Fn(W) + Sync,
 {
     if parts <= 1 {
-        let _own = denormals.set();
+        let _own = denormals.scope();
         return run(work);
     }
     let left = parts / 2;
@@ -158,7 +170,7 @@ mod tests {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
         pool.install(|| {
             for setting in [Denormals::Flush, Denormals::Keep] {
-                let _own = setting.set();
+                let _own = setting.scope();
                 let halves = |count: usize, left, parts| {
                     assert_eq!(Denormals::current(), Denormals::Keep);
                     (count * left / parts, count - count * left / parts)
@@ -168,6 +180,30 @@ mod tests {
                 divide(64, tasks, &halves, &|_| found.lock().unwrap().push(Denormals::current()));
                 assert_eq!(found.into_inner().unwrap(), [setting; 64]);
                 assert_eq!(Denormals::current(), setting);
+            }
+        });
+    }
+
+    #[test]
+    #[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
+    fn parts_have_the_setting_of_the_tasks_and_nothing_else_does() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        pool.install(|| {
+            for (own, count) in [(Denormals::Keep, 1), (Denormals::Keep, 4), (Denormals::Flush, 4)]
+            {
+                let _own = own.scope();
+                for setting in [Denormals::Flush, Denormals::Keep] {
+                    let tasks = Threads::Count(count).tasks().unwrap();
+                    let found = std::sync::Mutex::new(Vec::new());
+                    let halves = |count: usize, left, parts| {
+                        (count * left / parts, count - count * left / parts)
+                    };
+                    divide(count, tasks.with_denormals(Some(setting)), &halves, &|_| {
+                        found.lock().unwrap().push(Denormals::current());
+                    });
+                    assert_eq!(found.into_inner().unwrap(), vec![setting; count]);
+                    assert_eq!(Denormals::current(), own);
+                }
             }
         });
     }
@@ -201,7 +237,7 @@ mod tests {
     fn tasks_are_counted_in_the_callers_pool_and_refused_outside_of_one() {
         let settings = [Threads::Caller, Threads::Count(0), Threads::Count(1)];
         for alone in settings {
-            assert_eq!(alone.tasks().unwrap(), Tasks(1), "{alone:?}");
+            assert_eq!(alone.tasks().unwrap().get(), 1, "{alone:?}");
             assert_eq!(alone.resolved().unwrap(), alone);
         }
         for several in [Threads::Pool, Threads::Count(2), Threads::Count(usize::MAX)] {
@@ -212,10 +248,10 @@ mod tests {
         }
         let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
         pool.install(|| {
-            assert_eq!(Threads::Pool.tasks().unwrap(), Tasks(3));
+            assert_eq!(Threads::Pool.tasks().unwrap().get(), 3);
             assert_eq!(Threads::Pool.resolved().unwrap(), Threads::Count(3));
-            assert_eq!(Threads::Count(5).tasks().unwrap(), Tasks(5));
-            assert_eq!(Threads::Caller.tasks().unwrap(), Tasks(1));
+            assert_eq!(Threads::Count(5).tasks().unwrap().get(), 5);
+            assert_eq!(Threads::Caller.tasks().unwrap().get(), 1);
         });
     }
 }

@@ -14,12 +14,11 @@ use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use tempfile::TempDir;
 use tilewise::{
     data::Normalization,
+    infer::{Examples, Predictor},
+    io::model::{self, ModelInfo},
     matrix::{MatMut, MatRef},
-    nn::{Examples, FullyConnectedNet, Init, NetConfig, Predictor},
-    train::{
-        Optimizer, Trainer, TrainerConfig,
-        model_file::{self, ModelInfo},
-    },
+    nn::{CrossEntropy, Init, MlpConfig, Network, Shape, mlp},
+    train::{Optimizer, Trainer, TrainerConfig},
 };
 
 /// What a program is linked with.
@@ -120,28 +119,26 @@ fn nothing_is_allocated_where_the_header_says_so() {
 /// program needs.
 fn train_for_comparison(dir: &Path) {
     const BATCH: usize = 256;
-    let config = NetConfig {
+    let config = MlpConfig {
         input: 147,
         hidden: vec![400, 50],
         classes: 11,
         init: Init::Xavier,
-        l2: 1e-4,
         dropout: 0.25,
         seed: 7,
     };
-    let settings = TrainerConfig {
-        batch_size: BATCH,
-        learning_rate: 0.1,
-        label_smoothing: 0.1,
-        clip_norm: Some(1.0),
-        ..TrainerConfig::default()
-    };
+    let settings = TrainerConfig::default()
+        .with_batch_size(BATCH)
+        .with_optimizer(Optimizer::nesterov(0.9))
+        .with_learning_rate(0.1)
+        .with_loss(CrossEntropy::new(0.1).unwrap())
+        .with_l2(1e-4)
+        .with_clip_norm(Some(1.0));
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     let x: Vec<f32> = (0..BATCH * 147).map(|_| rng.random_range(-1.0..1.0)).collect();
-    let pictures: Vec<u8> = (0..BATCH * 147).map(|_| rng.random()).collect();
-    let labels: Vec<u8> = (0..BATCH).map(|_| rng.random_range(0..11)).collect();
-    let net = FullyConnectedNet::<f32>::new(&config).unwrap();
-    let mut trainer = Trainer::new(net, Optimizer::nesterov(0.9), settings).unwrap();
+    let images: Vec<u8> = (0..BATCH * 147).map(|_| rng.random()).collect();
+    let labels: Vec<u32> = (0..BATCH).map(|_| rng.random_range(0..11)).collect();
+    let mut trainer = Trainer::new(mlp::<f32>(&config).unwrap(), settings).unwrap();
     let rows = MatRef::new(&x, BATCH, 147).unwrap();
     let mut losses = Vec::new();
     for step in 0..6 {
@@ -153,9 +150,9 @@ fn train_for_comparison(dir: &Path) {
 
     let scale = vec![1.0 / 256.0, 1.0 / 128.0, 1.0 / 512.0];
     let normalization = Normalization::new(scale, vec![-0.5, 0.25, 0.0]).unwrap();
-    let predictor = Predictor::new(trainer.net()).unwrap().with_normalization(&normalization);
+    let predictor = Predictor::new(trainer.network()).unwrap().with_normalization(&normalization);
     let predictor = predictor.unwrap();
-    let predict = |x: Examples<'_, f32>| {
+    let predict = |predictor: &Predictor<f32>, x: Examples<'_, f32>| {
         let mut out = vec![0.0; BATCH * 11];
         let mut scratch = predictor.scratch(BATCH).unwrap();
         let to = MatMut::new(&mut out, BATCH, 11).unwrap();
@@ -163,12 +160,27 @@ fn train_for_comparison(dir: &Path) {
         out
     };
     let info = ModelInfo { normalization: Some(normalization), ..ModelInfo::default() };
-    model_file::save(&dir.join("model.safetensors"), trainer.net(), &info).unwrap();
+    model::save(&dir.join("model.safetensors"), trainer.network(), &info).unwrap();
     let write = |name: &str, bytes: &[u8]| fs::write(dir.join(name), bytes).unwrap();
     write("x", cast_slice(&x));
-    write("pictures", &pictures);
-    write("labels", &labels);
+    write("images", &images);
+    write("labels", cast_slice(&labels));
     write("losses", cast_slice(&losses));
-    write("logits", cast_slice(&predict(rows.into())));
-    write("picture_logits", cast_slice(&predict(pictures[..].into())));
+    write("logits", cast_slice(&predict(&predictor, rows.into())));
+    write("image_logits", cast_slice(&predict(&predictor, images[..].into())));
+
+    let shape = Shape::Image { height: 7, width: 7, channels: 3 };
+    let network = Network::<f32>::builder(shape).seed(3).flatten().linear(11).relu().dropout(0.25);
+    let network = network.residual(|block| block.linear(11).relu()).build().unwrap();
+    let path = dir.join("residual.safetensors");
+    model::save(&path, &network, &ModelInfo::default()).unwrap();
+    let logits = predict(&Predictor::new(&network).unwrap(), rows.into());
+    write("residual_logits", cast_slice(&logits));
+    let settings = TrainerConfig::default()
+        .with_batch_size(BATCH)
+        .with_optimizer(Optimizer::momentum(0.9))
+        .with_learning_rate(0.1);
+    let mut trainer = Trainer::new(network.with_seed(9), settings).unwrap();
+    let losses = [(); 6].map(|()| trainer.step(rows, &labels).unwrap().loss);
+    write("residual_losses", cast_slice(&losses));
 }

@@ -45,11 +45,12 @@ fn assert_holds(cifar: &Cifar10, train: &[(usize, usize)], test: Option<usize>) 
     let concat = |part: fn(usize, usize) -> Vec<u8>, batches: &[(usize, usize)]| -> Vec<u8> {
         batches.iter().flat_map(|&(batch, pictures)| part(batch, pictures)).collect()
     };
-    assert_eq!(cifar.train.labels(), concat(labels, train));
+    let wide = |labels: Vec<u8>| labels.into_iter().map(u32::from).collect::<Vec<u32>>();
+    assert_eq!(cifar.train.labels(), wide(concat(labels, train)));
     assert!(cifar.train.pixels() == concat(pixels, train), "training pixels differ");
     assert_eq!(cifar.test.as_ref().map(|set| set.len()), test);
     if let (Some(set), Some(pictures)) = (&cifar.test, test) {
-        assert_eq!(set.labels(), labels(0, pictures));
+        assert_eq!(set.labels(), wide(labels(0, pictures)));
         assert!(set.pixels() == pixels(0, pictures), "test pixels differ");
     }
 }

@@ -6,7 +6,10 @@ mod support;
 use support::Counting;
 use tilewise::{
     Element, Result,
-    gemm::{DropoutMask, Epilogue, Finish, GatheredRows, Gemm, Operand, Start},
+    gemm::{
+        DropoutMask, Epilogue, Finish, GatheredRows, Gemm, Operand, Rule, Update,
+        epilogue::Momentum,
+    },
     matrix::{MatMut, MatRef},
     simd::InstructionSet,
     threads::Threads,
@@ -47,28 +50,20 @@ fn allocations<T: Element>(gemm: Gemm<T>, (m, n, k): (usize, usize, usize)) -> R
             let view = MatMut::new(&mut c, m, n)?;
             gemm.run(T::ONE, a, b, view, Epilogue::bias_relu(&bias), &mut scratch)?;
         }
-        let dropout = Epilogue {
-            start: Start::Bias(&bias),
-            finish: Finish::ReluDropout { mask, scale: some },
-            b_sums: None,
-        };
+        let dropout =
+            Epilogue { finish: Finish::ReluDropout { mask, scale: some }, ..Epilogue::bias(&bias) };
         gemm.run(T::ONE, a, b, MatMut::new(&mut c, m, n)?, dropout, &mut scratch)?;
         let by_columns = MatMut::new(&mut c, n, m)?.t();
         gemm.run(some, a, b, by_columns, Epilogue::scaled(some), &mut scratch)?;
+        let rule = Momentum { learning_rate: some, momentum: some, nesterov: true };
+        let update = Update { l2: some, weight_decay: some, rule: Rule::Momentum(rule) };
         let update = Epilogue {
-            start: Start::Scaled(T::ZERO),
-            finish: Finish::Momentum {
-                velocity: MatMut::new(&mut velocity, k, n)?,
-                learning_rate: some,
-                momentum: some,
-                nesterov: true,
-                l2: some,
-            },
-            b_sums: Some(&mut sums),
+            column_sums: Some(&mut sums),
+            ..Epilogue::update(update, MatMut::new(&mut velocity, k, n)?)
         };
-        let pictures = Operand::GatheredTransposed(rows);
+        let images = Operand::GatheredTransposed(rows);
         let weights = MatMut::new(&mut weights, k, n)?;
-        gemm.run(T::ONE, pictures, errors, weights, update, &mut scratch)?;
+        gemm.run(T::ONE, images, errors, weights, update, &mut scratch)?;
     }
     Ok(ALLOCATOR.allocations() - before)
 }

@@ -1,6 +1,8 @@
-//! Imports run one way: a module uses only those below it. Unsafe code has its few places.
+//! Imports run one way: a module uses only those below it, and the files of a module do not use
+//! each other in a circle. Unsafe code has its few places.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -18,16 +20,19 @@ const ORDER: &[&str] = &[
     "threads",
     "kernels",
     "gemm",
+    "context",
     "cblas",
-    "data",
     "nn",
+    "data",
+    "io",
+    "infer",
     "ndarray",
     "train",
     "capi",
 ];
 
-/// Pairs on one floor that must not know each other.
-const STRANGERS: [(&str, &str); 2] = [("data", "gemm"), ("nn", "data")];
+/// Modules that do not know one below them: data sets know neither products nor networks.
+const STRANGERS: [(&str, &str); 2] = [("data", "gemm"), ("data", "nn")];
 
 /// Where unsafe code may stand.
 const UNSAFE: [&str; 8] = [
@@ -41,32 +46,51 @@ const UNSAFE: [&str; 8] = [
     "capi",
 ];
 
-fn imports(source: &str) -> Vec<String> {
-    let mut found = Vec::new();
+/// All paths below `crate` that the code names, groups written out.
+fn paths(source: &str) -> Vec<String> {
     let code = source.lines().filter(|line| !line.trim_start().starts_with("//"));
     let code: String = code.collect::<Vec<_>>().join("\n");
-    for (start, _) in code.match_indices("crate::") {
-        let rest = &code[start + "crate::".len()..];
-        if let Some(group) = rest.strip_prefix('{') {
-            let mut depth = 0;
-            let mut name = String::new();
-            for c in group.chars() {
-                match c {
-                    '{' => depth += 1,
-                    '}' if depth == 0 => break,
-                    '}' => depth -= 1,
-                    ',' if depth == 0 => found.push(std::mem::take(&mut name)),
-                    c if depth == 0 => name.push(c),
-                    _ => {}
-                }
+    let mut found = Vec::new();
+    for (start, name) in code.match_indices("crate::") {
+        write_out(&code[start + name.len()..], "", &mut found);
+    }
+    found
+}
+
+/// Adds the paths of a `use` tree, which begins a text; returns what comes after it.
+fn write_out<'a>(mut rest: &'a str, prefix: &str, found: &mut Vec<String>) -> &'a str {
+    rest = rest.trim_start();
+    let Some(group) = rest.strip_prefix('{') else {
+        let name = |c: char| c.is_alphanumeric() || c == '_' || c == '*';
+        let end = rest.find(|c| !name(c)).unwrap_or(rest.len());
+        let (path, after) = (format!("{prefix}{}", &rest[..end]), &rest[end..]);
+        return match after.strip_prefix("::") {
+            Some(tree) if end > 0 => write_out(tree, &format!("{path}::"), found),
+            _ => {
+                found.push(path);
+                after
             }
-            found.push(name);
-        } else {
-            found.push(rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect());
+        };
+    };
+    rest = group;
+    loop {
+        rest = write_out(rest, prefix, found).trim_start();
+        // A name may be bound to another.
+        rest = rest.find([',', '}']).map_or("", |end| &rest[end..]);
+        match rest.strip_prefix(',').map(str::trim_start) {
+            Some(more) if !more.starts_with('}') => rest = more,
+            more => return more.unwrap_or(rest).strip_prefix('}').unwrap_or_default(),
         }
     }
-    let module = |path: &String| path.trim().split("::").next().unwrap_or_default().to_owned();
-    found.iter().map(module).filter(|name| !name.is_empty()).collect()
+}
+
+/// The modules that the code names.
+fn imports(source: &str) -> Vec<String> {
+    let paths = paths(source);
+    let module = |path: &String| path.split("::").next().unwrap_or_default().to_owned();
+    let mut modules: Vec<String> = paths.iter().map(module).filter(|m| !m.is_empty()).collect();
+    modules.dedup();
+    modules
 }
 
 fn check(path: &Path, module: &str, problems: &mut Vec<String>) {
@@ -124,6 +148,121 @@ fn imports_run_one_way() {
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 
+/// The file that a path names: the deepest that there is, or where its folder has it from.
+fn file_of(path: &str, sources: &BTreeMap<PathBuf, String>) -> Option<PathBuf> {
+    let mut at = PathBuf::new();
+    for segment in path.split("::") {
+        at.push(segment);
+        let file = at.with_extension("rs");
+        if sources.contains_key(&file) {
+            return Some(file);
+        }
+        if sources.contains_key(&at.join("mod.rs")) {
+            continue;
+        }
+        at.pop();
+        let index = at.join("mod.rs");
+        let source = sources.get(&index)?;
+        let exported = re_exports(source).into_iter().find(|path| path.ends_with(segment));
+        let Some(exported) = exported else { return Some(index) };
+        let (file, _) = exported.split_once("::")?;
+        let file = at.join(file);
+        let candidates = [file.with_extension("rs"), file.join("mod.rs")];
+        return candidates.into_iter().find(|file| sources.contains_key(file));
+    }
+    Some(at.join("mod.rs"))
+}
+
+/// What a `mod.rs` passes on from the files of its folder, as `file::Name`.
+fn re_exports(source: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (start, word) in source.match_indices("use ") {
+        let line = source[..start].rsplit('\n').next().unwrap_or_default();
+        if line.starts_with("pub") {
+            write_out(&source[start + word.len()..], "", &mut found);
+        }
+    }
+    found
+}
+
+/// The files of its own module that a file uses. What a `mod.rs` passes on does not count.
+fn neighbors(file: &Path, sources: &BTreeMap<PathBuf, String>) -> BTreeSet<PathBuf> {
+    let source = &sources[file];
+    let mut paths = paths(source);
+    if file.ends_with("mod.rs") {
+        let folder = file.parent().unwrap();
+        let prefix = folder.iter().map(|part| part.to_str().unwrap()).collect::<Vec<_>>();
+        for line in source.lines().filter_map(|line| line.strip_prefix("use ")) {
+            let name = line.split([':', ';']).next().unwrap_or_default();
+            let own = [folder.join(name).with_extension("rs"), folder.join(name).join("mod.rs")];
+            if own.iter().any(|file| sources.contains_key(file)) {
+                paths.push([&prefix[..], &[name]].concat().join("::"));
+            }
+        }
+    }
+    let module = |file: &Path| file.iter().next().map(|part| part.to_owned());
+    let files = paths.iter().filter_map(|path| file_of(path, sources));
+    files.filter(|other| other != file && module(other) == module(file)).collect()
+}
+
+/// A circle in a graph, if there is one.
+fn circle(graph: &BTreeMap<PathBuf, BTreeSet<PathBuf>>) -> Option<Vec<PathBuf>> {
+    fn visit(
+        at: &PathBuf,
+        graph: &BTreeMap<PathBuf, BTreeSet<PathBuf>>,
+        way: &mut Vec<PathBuf>,
+        done: &mut BTreeSet<PathBuf>,
+    ) -> Option<Vec<PathBuf>> {
+        if let Some(start) = way.iter().position(|file| file == at) {
+            return Some(way[start..].to_vec());
+        }
+        if done.contains(at) {
+            return None;
+        }
+        way.push(at.clone());
+        let found = graph.get(at).into_iter().flatten().find_map(|to| visit(to, graph, way, done));
+        way.pop();
+        done.insert(at.clone());
+        found
+    }
+    let mut done = BTreeSet::new();
+    graph.keys().find_map(|file| visit(file, graph, &mut Vec::new(), &mut done))
+}
+
+#[test]
+fn files_of_a_module_use_each_other_one_way() {
+    let sources: BTreeMap<PathBuf, String> =
+        sources().into_iter().map(|file| (file.clone(), read(&file))).collect();
+    let graph: BTreeMap<_, _> =
+        sources.keys().map(|file| (file.clone(), neighbors(file, &sources))).collect();
+    // That files are found at all.
+    let uses = |from: &str, to: &str| graph[Path::new(from)].contains(Path::new(to));
+    assert!(
+        uses("nn/plan/run.rs", "nn/plan/lower.rs") && uses("nn/plan/mod.rs", "nn/plan/place.rs")
+    );
+    assert!(uses("nn/network.rs", "nn/layers/mod.rs") && uses("nn/mlp.rs", "nn/network.rs"));
+    assert!(uses("train/solver.rs", "train/trainer.rs"));
+    for module in ["nn", "infer", "io", "train"] {
+        let part = graph.iter().filter(|(file, _)| file.starts_with(module));
+        let part = part.map(|(file, uses)| (file.clone(), uses.clone())).collect();
+        assert_eq!(circle(&part), None, "files of {module} that use each other");
+    }
+}
+
+#[test]
+fn a_circle_is_found() {
+    let graph = |edges: &[(&str, &str)]| {
+        let mut graph: BTreeMap<PathBuf, BTreeSet<PathBuf>> = BTreeMap::new();
+        for (from, to) in edges {
+            graph.entry(from.into()).or_default().insert(to.into());
+        }
+        circle(&graph).map(|files| files.len())
+    };
+    assert_eq!(graph(&[("a", "b"), ("b", "c"), ("a", "c")]), None);
+    assert_eq!(graph(&[("a", "b"), ("b", "c"), ("c", "b")]), Some(2));
+    assert_eq!(graph(&[("a", "b"), ("c", "d"), ("d", "e"), ("e", "c")]), Some(3));
+}
+
 /// Whether the word `unsafe` stands in the code, comments and lints aside.
 fn is_unsafe(source: &str) -> bool {
     let code = source.lines().map(|line| line.split("//").next().unwrap_or_default());
@@ -156,7 +295,9 @@ fn unsafe_is_found_in_code_alone() {
 
 #[test]
 fn imports_are_found_in_every_spelling() {
-    let source =
-        "use crate::{a::{b, c}, d,\n e::f};\nuse crate::g;\nlet x = crate::h::i;\n// crate::j";
-    assert_eq!(imports(source), ["a", "d", "e", "g", "h"]);
+    let source = "use crate::{a::{b, c as x}, d,\n e::{f::{self, *}, g}, h,\n};\nuse crate::i;\n\
+                  let x = crate::j::k(1);\n// crate::l";
+    let expected = ["a::b", "a::c", "d", "e::f::self", "e::f::*", "e::g", "h", "i", "j::k"];
+    assert_eq!(paths(source), expected);
+    assert_eq!(imports(source), ["a", "d", "e", "h", "i", "j"]);
 }

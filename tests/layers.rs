@@ -1,14 +1,16 @@
-//! Layers against their definitions and against central differences, in f64; whole networks too.
+//! Layers alone against their definitions and against central differences, in f64, and in plans;
+//! the loss; perceptrons as whole networks; what plans refuse.
 
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use tilewise::{
-    Error, Result,
-    gemm::{Finish, Gemm},
+    Context, Element, Error, Result,
     matrix::{MatRef, Matrix},
     nn::{
-        CrossEntropy, Dropout, DropoutPosition, FullyConnectedNet, Init, Linear, LinearGradient,
-        LinearRelu, Mode, NetConfig, Relu, TwoLayerNet,
-        gradcheck::{central_differences, check_net, relative_error},
+        Arena, Backward, CrossEntropy, Forward, Init, L2, Layer, MlpConfig, Mode, Network, Passes,
+        Plan, RandomPlace, Shape,
+        gradcheck::{central_differences, check, relative_error},
+        layers::{Dropout, Flatten, Linear, Relu, Scale},
+        mlp,
     },
     simd::InstructionSet,
 };
@@ -21,7 +23,7 @@ fn random(rows: usize, cols: usize, seed: u64) -> Matrix<f64> {
     Matrix::from_fn(rows, cols, |_, _| rng.random_range(-1.0..1.0)).unwrap()
 }
 
-fn elements(matrix: MatRef<'_, f64>) -> Vec<f64> {
+fn elements<T: Element>(matrix: MatRef<'_, T>) -> Vec<T> {
     (0..matrix.rows()).flat_map(|i| matrix.row(i).unwrap()).copied().collect()
 }
 
@@ -30,208 +32,271 @@ fn probe(out: MatRef<'_, f64>, weights: MatRef<'_, f64>) -> f64 {
     elements(out).iter().zip(elements(weights)).map(|(a, b)| a * b).sum()
 }
 
-fn layer(in_features: usize, out_features: usize) -> Linear<f64> {
-    let mut layer =
-        Linear::new(in_features, out_features, Init::Normal { std: 0.5 }, 1, 0).unwrap();
-    let mut rng = ChaCha8Rng::seed_from_u64(2);
-    layer.bias_mut().iter_mut().for_each(|b| *b = rng.random_range(-0.5..0.5));
-    layer
+/// A place in the training of a network.
+fn place(seed: u64, step: u64, layer: u64) -> RandomPlace {
+    RandomPlace { seed, step: Some(step), layer, first_row: 0 }
 }
 
-/// Analytic and numeric gradients of a layer's W, b and input, under `forward`.
-fn check_linear(
-    layer: &Linear<f64>,
-    x: &Matrix<f64>,
-    forward: impl Fn(&Linear<f64>, MatRef<'_, f64>) -> Result<f64>,
-    analytic: (Vec<f64>, Vec<f64>, Vec<f64>),
-) {
-    let h = 1e-6;
-    let (inputs, outputs) = (layer.in_features(), layer.out_features());
-    let mut weights = elements(layer.weight());
-    let d_weight = central_differences(&mut weights, h, |weights| {
-        let mut moved = layer.clone();
-        for i in 0..inputs {
-            let row = &weights[i * outputs..(i + 1) * outputs];
-            moved.weight_mut().row_mut(i).unwrap().copy_from_slice(row);
-        }
-        forward(&moved, x.view())
-    });
-    assert!(relative_error(&analytic.0, &d_weight.unwrap()) < TOLERANCE);
-    let d_bias = central_differences(&mut layer.bias().to_vec(), h, |bias| {
-        let mut moved = layer.clone();
-        moved.bias_mut().copy_from_slice(bias);
-        forward(&moved, x.view())
-    });
-    assert!(relative_error(&analytic.1, &d_bias.unwrap()) < TOLERANCE);
-    let d_x = central_differences(&mut elements(x.view()), h, |x| {
-        forward(layer, MatRef::new(x, x.len() / inputs, inputs)?)
-    });
-    assert!(relative_error(&analytic.2, &d_x.unwrap()) < TOLERANCE);
-}
-
-#[test]
-fn linear_has_the_right_gradients() {
-    let gemm = Gemm::new().unwrap();
-    let (layer, x, d_out) = (layer(7, 5), random(6, 7, 3), random(6, 5, 4));
-    let mut scratch = vec![0.0; layer.scratch_len(&gemm, 6).unwrap()];
-    let (mut weight, mut bias, mut d_x) =
-        (Matrix::zeros(7, 5).unwrap(), [0.0; 5], Matrix::zeros(6, 7).unwrap());
-    let gradient = LinearGradient { weight: weight.view_mut(), bias: &mut bias };
-    let into = Some((d_x.view_mut(), Finish::Store));
-    layer.backward(&gemm, x.view(), d_out.view(), gradient, into, &mut scratch).unwrap();
-    check_linear(
-        &layer,
-        &x,
-        |layer, x| {
-            let mut out = Matrix::zeros(6, 5)?;
-            let mut scratch = gemm.scratch(6, 7, 7)?;
-            layer.forward(&gemm, x, out.view_mut(), &mut scratch)?;
-            Ok(probe(out.view(), d_out.view()))
-        },
-        (elements(weight.view()), bias.to_vec(), elements(d_x.view())),
-    );
-}
-
-#[test]
-fn linear_relu_has_the_right_gradients() {
-    let gemm = Gemm::new().unwrap();
-    let (layer, x, d_out) = (layer(7, 5), random(6, 7, 5), random(6, 5, 6));
-    let forward = |layer: &Linear<f64>, x: MatRef<'_, f64>| -> Result<Matrix<f64>> {
-        let mut out = Matrix::zeros(6, 5)?;
-        let mut scratch = gemm.scratch(6, 7, 7)?;
-        LinearRelu(layer.clone()).forward(&gemm, x, out.view_mut(), &mut scratch)?;
-        Ok(out)
+/// The layer's forward pass alone.
+fn forward<T: Element>(
+    layer: &dyn Layer<T>,
+    parameters: &Arena<T>,
+    x: MatRef<'_, T>,
+    random: RandomPlace,
+) -> Result<Matrix<T>> {
+    let (context, input) = (Context::new()?, Shape::Features(x.cols()));
+    let columns = layer.output_shape(input)?.values().unwrap();
+    let mut out = Matrix::zeros(x.rows(), columns)?;
+    let memory = layer.memory(&context, input, x.rows())?;
+    let (mut saved, mut scratch) = (vec![T::ZERO; memory.saved], vec![0u8; memory.scratch]);
+    let pass = Forward {
+        parameters: parameters.slices(0..parameters.layout().tensors().len()),
+        buffers: parameters.slices(0..0),
+        x,
+        out: out.view_mut(),
+        saved: &mut saved,
+        scratch: &mut scratch,
+        random,
     };
-    let out = forward(&layer, x.view()).unwrap();
-    let zeros = elements(out.view()).iter().filter(|&&x| x == 0.0).count();
-    assert!((5..25).contains(&zeros), "{zeros} of 30 activations are 0");
-    let mut scratch = vec![0.0; layer.scratch_len(&gemm, 6).unwrap()];
-    let (mut weight, mut bias, mut d_x) =
-        (Matrix::zeros(7, 5).unwrap(), [0.0; 5], Matrix::zeros(6, 7).unwrap());
-    let gradient = LinearGradient { weight: weight.view_mut(), bias: &mut bias };
-    let into = Some((d_x.view_mut(), Finish::Store));
-    let mut d_out_copy = d_out.clone();
-    LinearRelu(layer.clone())
-        .backward(
-            &gemm,
-            (x.view(), out.view()),
-            d_out_copy.view_mut(),
-            gradient,
-            into,
-            &mut scratch,
-        )
-        .unwrap();
-    check_linear(
-        &layer,
-        &x,
-        |layer, x| Ok(probe(forward(layer, x)?.view(), d_out.view())),
-        (elements(weight.view()), bias.to_vec(), elements(d_x.view())),
-    );
+    layer.forward(&context, pass)?;
+    Ok(out)
+}
+
+/// The layer's backward pass alone, with what it says it needs and no more: the gradients of the
+/// input and of the parameters.
+fn backward<T: Element>(
+    layer: &dyn Layer<T>,
+    parameters: &Arena<T>,
+    (x, out, d_out): (MatRef<'_, T>, MatRef<'_, T>, MatRef<'_, T>),
+    random: RandomPlace,
+) -> Result<(Matrix<T>, Arena<T>)> {
+    let (context, input) = (Context::new()?, Shape::Features(x.cols()));
+    let (mut d_x, mut gradients) = (Matrix::zeros(x.rows(), x.cols())?, parameters.try_clone()?);
+    let count = parameters.layout().tensors().len();
+    for number in 0..count {
+        // Not to be read.
+        gradients.tensor_mut(number).fill(T::from_f64(f64::NAN));
+    }
+    let memory = layer.memory(&context, input, x.rows())?;
+    let (mut saved, mut scratch) = (vec![T::ZERO; memory.saved], vec![0u8; memory.scratch]);
+    let pass = Backward {
+        parameters: parameters.slices(0..count),
+        x: layer.needs().input.then_some(x),
+        out: layer.needs().output.then_some(out),
+        d_out,
+        d_x: Some(d_x.view_mut()),
+        gradients: gradients.slices_mut(0..count),
+        accumulate: false,
+        saved: &mut saved,
+        scratch: &mut scratch,
+        random,
+    };
+    layer.backward(&context, pass)?;
+    Ok((d_x, gradients))
+}
+
+/// Parameters of a layer for 7 features, biases that are not zero.
+fn parameters<T: Element>(layer: impl Layer<T>) -> Arena<T> {
+    let network = Network::builder(Shape::Features(7)).layer(layer).seed(1).build().unwrap();
+    let mut parameters = network.parameters().try_clone().unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(2);
+    for bias in parameters.get_mut("0.bias").into_iter().flatten() {
+        *bias = T::from_f64(rng.random_range(-0.5..0.5));
+    }
+    parameters
+}
+
+/// Checks the backward passes of layers, one behind the other, with the gradient of `probe`; the
+/// parameters are those of the first.
+fn check_gradients(layers: &[&dyn Layer<f64>], parameters: &Arena<f64>, random_place: RandomPlace) {
+    let (x, h) = (random(6, 7, 3), 1e-6);
+    let run = |parameters: &Arena<f64>, x: MatRef<'_, f64>| -> Result<Vec<Matrix<f64>>> {
+        let mut values = vec![Matrix::from_fn(x.rows(), x.cols(), |i, j| x.get(i, j))?];
+        for layer in layers {
+            let x = values.last().unwrap().view();
+            values.push(forward(*layer, parameters, x, random_place)?);
+        }
+        Ok(values)
+    };
+    let values = run(parameters, x.view()).unwrap();
+    let out = values.last().unwrap();
+    let weights = random(out.rows(), out.cols(), 4);
+    let loss = |parameters: &Arena<f64>, x: MatRef<'_, f64>| {
+        run(parameters, x).map(|values| probe(values.last().unwrap().view(), weights.view()))
+    };
+    let mut d = Matrix::from_fn(out.rows(), out.cols(), |i, j| weights.view().get(i, j)).unwrap();
+    let mut of_first = None;
+    for (number, layer) in layers.iter().enumerate().rev() {
+        let operands = (values[number].view(), values[number + 1].view(), d.view());
+        let (d_x, gradients) = backward(*layer, parameters, operands, random_place).unwrap();
+        (d, of_first) = (d_x, Some(gradients));
+    }
+    let numeric = central_differences(&mut elements(x.view()), h, |x| {
+        loss(parameters, MatRef::new(x, 6, 7)?)
+    });
+    let error = relative_error(&elements(d.view()), &numeric.unwrap());
+    assert!(error < TOLERANCE, "{layers:?}: the input's gradient is off by {error:e}");
+    let gradients = of_first.unwrap();
+    for (number, (tensor, gradient)) in gradients.iter().enumerate() {
+        let mut moved = parameters.try_clone().unwrap();
+        let numeric = central_differences(&mut parameters.tensor(number).to_vec(), h, |values| {
+            moved.tensor_mut(number).copy_from_slice(values);
+            loss(&moved, x.view())
+        });
+        let error = relative_error(gradient, &numeric.unwrap());
+        assert!(error < TOLERANCE, "{layers:?}: {} is off by {error:e}", tensor.name());
+    }
+}
+
+#[test]
+fn layers_alone_have_the_right_gradients() {
+    let linear = Linear::new(7, 5).unwrap().with_init(Init::Normal { std: 0.5 });
+    let of_linear = parameters::<f64>(linear);
+    let none = parameters::<f64>(Relu);
+    assert_eq!(none.layout().tensors().len(), 0);
+    let training = place(3, 2, 1);
+    check_gradients(&[&linear], &of_linear, training);
+    check_gradients(&[&Relu], &none, training);
+    check_gradients(&[&Flatten], &none, training);
+    check_gradients(&[&Scale::new(-0.3).unwrap()], &none, training);
+    check_gradients(&[&Dropout::new(0.3).unwrap()], &none, training);
+    check_gradients(&[&Dropout::new(0.3).unwrap()], &none, RandomPlace { step: None, ..training });
+    check_gradients(&[&linear, &Relu], &of_linear, training);
+    check_gradients(&[&linear, &Relu, &Dropout::new(0.3).unwrap()], &of_linear, training);
+}
+
+#[test]
+fn gradients_of_a_layer_alone_are_added_where_it_is_asked_for() {
+    let linear = Linear::new(7, 5).unwrap();
+    let parameters = parameters::<f64>(linear);
+    let context = Context::new().unwrap();
+    let (x, d_out) = (random(6, 7, 5), random(6, 5, 6));
+    let (operands, none) = ((x.view(), d_out.view(), d_out.view()), place(0, 1, 0));
+    let (_, expected) = backward(&linear, &parameters, operands, none).unwrap();
+    let mut sums = expected.try_clone().unwrap();
+    let memory = Layer::<f64>::memory(&linear, &context, Shape::Features(7), 6).unwrap();
+    let pass = Backward {
+        parameters: parameters.slices(0..2),
+        x: Some(x.view()),
+        out: None,
+        d_out: d_out.view(),
+        d_x: None,
+        gradients: sums.slices_mut(0..2),
+        accumulate: true,
+        saved: &mut [],
+        scratch: &mut vec![0; memory.scratch],
+        random: none,
+    };
+    linear.backward(&context, pass).unwrap();
+    for ((tensor, sum), (_, once)) in sums.iter().zip(expected.iter()) {
+        for (sum, once) in sum.iter().zip(once) {
+            assert!((sum - 2.0 * once).abs() < 1e-13, "{}: {sum}, {once}", tensor.name());
+        }
+    }
 }
 
 #[test]
 fn the_fused_pair_equals_its_parts_to_the_bit() {
-    let gemm = Gemm::<f32>::new().unwrap();
     let (batch, inputs, outputs) = (33, 100, 47);
-    let layer = Linear::new(inputs, outputs, Init::He, 3, 0).unwrap();
+    let network = Network::<f32>::builder(Shape::Features(inputs)).linear(outputs).relu().seed(3);
+    let network = network.build().unwrap();
     let mut rng = ChaCha8Rng::seed_from_u64(4);
     let x = Matrix::from_fn(batch, inputs, |_, _| rng.random_range(-1.0f32..1.0)).unwrap();
-    let mut scratch = gemm.scratch(batch, inputs, inputs).unwrap();
-    let mut sum = Matrix::zeros(batch, outputs).unwrap();
-    let mut parts = Matrix::zeros(batch, outputs).unwrap();
-    let mut fused = Matrix::zeros(batch, outputs).unwrap();
-    layer.forward(&gemm, x.view(), sum.view_mut(), &mut scratch).unwrap();
-    Relu.forward(&gemm, sum.view(), parts.view_mut()).unwrap();
-    LinearRelu(layer).forward(&gemm, x.view(), fused.view_mut(), &mut scratch).unwrap();
-    for i in 0..batch {
-        assert_eq!(parts.view().row(i), fused.view().row(i));
-    }
+    let linear = Linear::new(inputs, outputs).unwrap();
+    let none = place(0, 1, 0);
+    let sum = forward(&linear, network.parameters(), x.view(), none).unwrap();
+    let parts = forward(&Relu, network.parameters(), sum.view(), none).unwrap();
+    let mut plan = Plan::new(&network, batch, Passes::Forward, Context::new().unwrap()).unwrap();
+    plan.forward(&network, x.view(), Mode::Evaluation).unwrap();
+    assert!(plan.to_string().contains("linear + relu"), "{plan}");
+    assert_eq!(elements(parts.view()), elements(plan.logits(batch).unwrap()));
 }
 
 #[test]
 fn dropout_in_a_network_equals_the_layer_to_the_bit() {
-    let gemm = Gemm::<f32>::new().unwrap();
-    let config = NetConfig {
-        input: 90,
-        hidden: vec![40],
-        classes: 5,
-        init: Init::He,
-        dropout: 0.3,
-        seed: 9,
-        ..NetConfig::default()
-    };
-    let net = FullyConnectedNet::<f32>::new(&config).unwrap();
+    let network = Network::<f32>::builder(Shape::Features(90));
+    let network = network.linear(40).relu().dropout(0.3).linear(5).seed(9).build().unwrap();
     let mut rng = ChaCha8Rng::seed_from_u64(12);
     let x = Matrix::from_fn(70, 90, |_, _| rng.random_range(-1.0f32..1.0)).unwrap();
-    let mut workspace = net.workspace(gemm, 70).unwrap();
-    net.forward(x.view(), &mut workspace, Mode::Training { step: 4 }).unwrap();
+    let mut plan = Plan::new(&network, 70, Passes::Forward, Context::new().unwrap()).unwrap();
+    plan.forward(&network, x.view(), Mode::Training { step: 4 }).unwrap();
+    assert!(plan.to_string().contains("linear + relu + dropout"), "{plan}");
 
-    let mut scratch = gemm.scratch(70, 90, 90).unwrap();
-    let mut hidden = Matrix::zeros(70, 40).unwrap();
-    let mut logits = Matrix::zeros(70, 5).unwrap();
-    let [first, last] = net.layers() else { panic!("two layers") };
-    LinearRelu(first.clone()).forward(&gemm, x.view(), hidden.view_mut(), &mut scratch).unwrap();
-    let position = DropoutPosition { step: 4, layer: 0 };
-    Dropout::new(0.3, 9).unwrap().forward(&gemm, position, hidden.view_mut()).unwrap();
-    last.forward(&gemm, hidden.view(), logits.view_mut(), &mut scratch).unwrap();
-    for i in 0..70 {
-        assert_eq!(logits.view().row(i), workspace.logits(70).unwrap().row(i));
+    let position = place(9, 4, 0);
+    let first = Network::<f32>::builder(Shape::Features(90)).linear(40).build().unwrap();
+    let last = Network::<f32>::builder(Shape::Features(40)).linear(5).build().unwrap();
+    let [mut first, mut last] = [first, last].map(|net| net.parameters().try_clone().unwrap());
+    for (to, number) in [(&mut first, "0"), (&mut last, "3")] {
+        for name in ["weight", "bias"] {
+            let from = network.parameters().get(&format!("{number}.{name}")).unwrap();
+            to.get_mut(&format!("0.{name}")).unwrap().copy_from_slice(from);
+        }
     }
+    let hidden = forward(&Linear::new(90, 40).unwrap(), &first, x.view(), position).unwrap();
+    let hidden = forward(&Relu, &first, hidden.view(), position).unwrap();
+    let dropout = Dropout::new(0.3).unwrap();
+    let hidden = forward(&dropout, &first, hidden.view(), position).unwrap();
+    let logits = forward(&Linear::new(40, 5).unwrap(), &last, hidden.view(), position).unwrap();
+    assert_eq!(elements(logits.view()), elements(plan.logits(70).unwrap()));
 }
 
 #[test]
 fn relu_has_gradient_zero_at_zero_and_keeps_nan() {
-    let gemm = Gemm::new().unwrap();
+    let none = parameters::<f64>(Relu);
     let x = [-1.0, 0.0, 2.0, f64::NAN];
     let x = MatRef::new(&x, 1, 4).unwrap();
-    let mut out = Matrix::zeros(1, 4).unwrap();
-    Relu.forward(&gemm, x, out.view_mut()).unwrap();
+    let out = forward(&Relu, &none, x, place(0, 1, 0)).unwrap();
     assert_eq!(&out.view().row(0).unwrap()[..3], &[0.0, 0.0, 2.0]);
     assert!(out.view().get(0, 3).is_nan());
-    let mut gradient = Matrix::from_fn(1, 4, |_, _| 1.0).unwrap();
-    Relu.backward(&gemm, x, gradient.view_mut()).unwrap();
+    let ones = Matrix::from_fn(1, 4, |_, _| 1.0).unwrap();
+    let operands = (x, out.view(), ones.view());
+    let (gradient, _) = backward(&Relu, &none, operands, place(0, 1, 0)).unwrap();
     assert_eq!(gradient.view().row(0).unwrap(), &[0.0, 0.0, 1.0, 0.0]);
 }
 
 #[test]
-fn dropout_drops_its_share_and_keeps_the_expectation() {
-    let gemm = Gemm::new().unwrap();
-    let ones = || Matrix::from_fn(500, 401, |_, _| 1.0f64).unwrap();
+fn dropout_drops_its_fraction_and_keeps_the_expectation() {
+    let none = parameters::<f64>(Relu);
+    let ones = Matrix::from_fn(500, 401, |_, _| 1.0f64).unwrap();
     for probability in [0.1, 0.5, 0.9] {
-        let dropout = Dropout::new(probability, 7).unwrap();
-        let position = DropoutPosition { step: 3, layer: 1 };
-        let mut x = ones();
-        dropout.forward(&gemm, position, x.view_mut()).unwrap();
-        let values = elements(x.view());
+        let dropout = Dropout::new(probability).unwrap();
+        let apply = |place| elements(forward(&dropout, &none, ones.view(), place).unwrap().view());
+        let values = apply(place(7, 3, 1));
         let kept = values.iter().filter(|&&x| x != 0.0).count() as f64 / values.len() as f64;
-        // Five standard deviations of a binomial share.
+        // Five standard deviations of a binomial fraction.
         let deviation = (probability * (1.0 - probability) / values.len() as f64).sqrt();
         assert!((kept - (1.0 - probability)).abs() < 5.0 * deviation, "{probability}: {kept}");
         assert!(values.iter().all(|&x| x == 0.0 || x == 1.0 / (1.0 - probability)));
 
         // The backward pass has the same mask; other steps, layers and seeds have others.
-        let mut gradient = ones();
-        dropout.backward(&gemm, position, gradient.view_mut()).unwrap();
+        let operands = (ones.view(), ones.view(), ones.view());
+        let (gradient, _) = backward(&dropout, &none, operands, place(7, 3, 1)).unwrap();
         assert_eq!(elements(gradient.view()), values);
-        for (seed, step, layer) in [(7, 4, 1), (7, 3, 2), (8, 3, 1)] {
-            let mut other = ones();
-            let position = DropoutPosition { step, layer };
-            let dropout = Dropout::new(probability, seed).unwrap();
-            dropout.forward(&gemm, position, other.view_mut()).unwrap();
-            let same = elements(other.view()).iter().zip(&values).filter(|(a, b)| a == b).count();
-            let share = same as f64 / values.len() as f64;
+        for other in [place(7, 4, 1), place(7, 3, 2), place(8, 3, 1)] {
+            let same = apply(other).iter().zip(&values).filter(|(a, b)| a == b).count();
+            let fraction = same as f64 / values.len() as f64;
             let expected = probability * probability + (1.0 - probability) * (1.0 - probability);
-            assert!((share - expected).abs() < 0.01, "{share} of the mask is the same");
+            assert!((fraction - expected).abs() < 0.01, "{fraction} of the mask is the same");
         }
+        // The rest of a batch that is worked in parts has the masks of the whole.
+        let rest = RandomPlace { first_row: 100, ..place(7, 3, 1) };
+        assert_eq!(apply(rest)[..400 * 401], values[100 * 401..]);
+        // Evaluation drops nothing.
+        let evaluation = RandomPlace { step: None, ..place(7, 3, 1) };
+        assert_eq!(apply(evaluation), elements(ones.view()));
     }
 }
 
 #[test]
-fn dropout_refuses_what_is_no_probability() {
+fn layers_refuse_settings_without_sense() {
     for probability in [-0.1, 1.0, 2.0, f64::NAN] {
-        let error = Dropout::new(probability, 0).unwrap_err();
+        let error = Dropout::new(probability).unwrap_err();
         assert!(matches!(error, Error::Setting { name: "dropout", .. }), "{error}");
     }
+    for factor in [f64::NAN, f64::INFINITY] {
+        assert!(Scale::new(factor).is_err());
+    }
+    assert!(Linear::new(0, 3).is_err() && Linear::new(3, 0).is_err());
 }
 
 #[test]
@@ -248,7 +313,7 @@ fn softmax_cross_entropy_has_the_right_loss_and_gradient() {
         .enumerate()
         .map(|(i, &label)| {
             let row = logits.view().row(i).unwrap();
-            row.iter().map(|x| x.exp()).sum::<f64>().ln() - row[usize::from(label)]
+            row.iter().map(|x| x.exp()).sum::<f64>().ln() - row[label as usize]
         })
         .sum();
     assert!((loss - by_hand / 4.0).abs() < 1e-14);
@@ -266,14 +331,19 @@ fn softmax_cross_entropy_stands_large_logits_and_names_bad_labels() {
     let plain = CrossEntropy::default();
     let loss = plain.forward(logits, &[1, 1], &mut losses).unwrap();
     assert_eq!((loss, losses), (500.0, [1000.0, 0.0]));
-    let error = plain.forward(logits, &[0, 2], &mut losses).unwrap_err();
-    assert!(matches!(error, Error::Label { label: 2, row: 1, classes: 2 }), "{error}");
+    for label in [2, 256, 258, u32::MAX] {
+        let error = plain.forward(logits, &[0, label], &mut losses).unwrap_err();
+        let Error::Label { label: found, row: 1, classes: 2 } = error else { panic!("{error}") };
+        assert_eq!(found, label);
+    }
 }
 
-fn check_whole_net(net: &FullyConnectedNet<f64>, mode: Mode) {
-    let x = random(5, net.input(), 9);
+fn check_whole_network(config: &MlpConfig, l2: f64, mode: Mode) {
+    let network = mlp::<f64>(config).unwrap();
+    let x = random(5, network.in_features(), 9);
     let labels = [0, 4, 1, 1, 3];
-    for check in check_net(net, x.view(), &labels, mode, 1e-6).unwrap() {
+    let criterion = (CrossEntropy::default(), L2::new(l2).unwrap());
+    for check in check(&network, (x.view(), &labels), criterion, mode, 1e-6).unwrap() {
         assert!(check.relative_error < TOLERANCE, "{}: {}", check.name, check.relative_error);
     }
 }
@@ -281,47 +351,50 @@ fn check_whole_net(net: &FullyConnectedNet<f64>, mode: Mode) {
 #[test]
 fn whole_networks_have_the_right_gradients() {
     for l2 in [0.0, 0.7] {
-        let config = NetConfig {
+        let config = MlpConfig {
             input: 15,
             hidden: vec![20, 30],
             classes: 5,
             init: Init::Normal { std: 0.3 },
-            l2,
-            ..NetConfig::default()
+            ..MlpConfig::default()
         };
-        check_whole_net(&FullyConnectedNet::new(&config).unwrap(), Mode::Evaluation);
-        check_whole_net(&TwoLayerNet::new(12, &config).unwrap(), Mode::Evaluation);
-        let dropout = NetConfig { dropout: 0.25, ..config.clone() };
-        let net = FullyConnectedNet::new(&dropout).unwrap();
-        check_whole_net(&net, Mode::Training { step: 11 });
-        let linear = NetConfig { hidden: vec![], ..config };
-        check_whole_net(&FullyConnectedNet::new(&linear).unwrap(), Mode::Evaluation);
+        check_whole_network(&config, l2, Mode::Evaluation);
+        let two_layers = MlpConfig { hidden: vec![12], ..config.clone() };
+        check_whole_network(&two_layers, l2, Mode::Evaluation);
+        let dropout = MlpConfig { dropout: 0.25, ..config.clone() };
+        check_whole_network(&dropout, l2, Mode::Training { step: 11 });
+        let linear = MlpConfig { hidden: vec![], ..config };
+        check_whole_network(&linear, l2, Mode::Evaluation);
     }
 }
 
 #[test]
 fn the_loss_has_the_squares_of_the_weights_and_the_same_bits_on_every_fused_set() {
-    let config = NetConfig { input: 90, hidden: vec![41], classes: 7, ..NetConfig::default() };
-    let (plain, l2) = (FullyConnectedNet::<f64>::new(&config).unwrap(), 0.7);
-    let regularised = FullyConnectedNet::new(&NetConfig { l2, ..config }).unwrap();
+    let config = MlpConfig { input: 90, hidden: vec![41], classes: 7, ..MlpConfig::default() };
+    let mut network = mlp::<f64>(&config).unwrap();
+    let l2 = L2::new(0.7).unwrap();
     let (x, labels) = (random(30, 90, 13), [3; 30]);
-    let run = |net: &FullyConnectedNet<f64>, set| {
-        let gemm = Gemm::with_instruction_set(set).unwrap();
-        let mut workspace = net.workspace(gemm, 30).unwrap();
-        let loss =
-            net.loss_and_gradient(x.view(), &mut workspace, &labels, Mode::Evaluation).unwrap();
-        let gradients = (0..2).flat_map(|l| workspace.gradient(l).concat());
-        (loss, gradients.map(f64::to_bits).collect::<Vec<_>>())
+    let mut run = |l2: L2, set| {
+        let context = Context::of(tilewise::gemm::Gemm::with_instruction_set(set).unwrap());
+        let mut plan = Plan::new(&network, 30, Passes::Gradient, context.unwrap()).unwrap();
+        let (criterion, mode) = (CrossEntropy::default(), Mode::Evaluation);
+        let loss = plan.loss_and_gradient(&mut network, x.view(), &labels, criterion, mode);
+        let loss = loss.unwrap() + l2.loss(&network, &mut plan).unwrap();
+        l2.add_gradient(&network, &mut plan).unwrap();
+        let gradients = plan.gradients().unwrap().iter().flat_map(|(_, gradient)| gradient);
+        (loss, gradients.map(|g| g.to_bits()).collect::<Vec<_>>())
     };
-    let squares: f64 =
-        plain.layers().iter().flat_map(|layer| elements(layer.weight())).map(|w| w * w).sum();
-    for set in InstructionSet::available() {
-        let difference = run(&regularised, set).0 - run(&plain, set).0;
-        assert!((difference - l2 * squares).abs() < 1e-12, "{set}: {difference}");
-    }
-    let fused = InstructionSet::available().filter(|set| set.is_fused());
-    let results: Vec<_> = fused.map(|set| run(&regularised, set)).collect();
+    let sets: Vec<_> = InstructionSet::available().collect();
+    let differences: Vec<f64> =
+        sets.iter().map(|&set| run(l2, set).0 - run(L2::default(), set).0).collect();
+    let fused = sets.iter().filter(|set| set.is_fused());
+    let results: Vec<_> = fused.map(|&set| run(l2, set)).collect();
     assert!(results.windows(2).all(|pair| pair[0] == pair[1]), "fused sets differ");
+    let weights = ["0.weight", "2.weight"].map(|name| network.parameters().get(name).unwrap());
+    let squares: f64 = weights.concat().iter().map(|w| w * w).sum();
+    for (set, difference) in sets.iter().zip(differences) {
+        assert!((difference - 0.7 * squares).abs() < 1e-12, "{set}: {difference}");
+    }
 }
 
 #[test]
@@ -330,114 +403,124 @@ fn a_gradient_check_sees_a_wrong_gradient() {
     assert_eq!(relative_error(&[0.0, 0.0], &[0.0, 0.0]), 0.0);
 }
 
-#[test]
-fn a_workspace_takes_its_batch_and_no_larger_one() {
-    let config = NetConfig { input: 8, hidden: vec![4], classes: 3, ..NetConfig::default() };
-    let net = FullyConnectedNet::<f32>::new(&config).unwrap();
-    let mut workspace = net.workspace(Gemm::new().unwrap(), 6).unwrap();
-    let x = Matrix::zeros(7, 8).unwrap();
-    assert_eq!(workspace.bytes(), net.workspace_bytes(workspace.gemm(), 6).unwrap());
-    net.forward(x.view().part(0..6, 0..8).unwrap(), &mut workspace, Mode::Evaluation).unwrap();
-    let error = net.forward(x.view(), &mut workspace, Mode::Evaluation).unwrap_err();
-    assert!(matches!(error, Error::BatchTooLarge { batch: 7, capacity: 6 }), "{error}");
-    let error = net.loss(&mut workspace, &[0; 7]).unwrap_err();
-    assert!(matches!(error, Error::BatchTooLarge { batch: 7, capacity: 6 }), "{error}");
-    assert!(net.workspace(Gemm::new().unwrap(), 0).is_err());
-    assert!(net.workspace(Gemm::new().unwrap(), usize::MAX / 8).is_err());
+fn small(hidden: &[usize], classes: usize, seed: u64) -> Network<f32> {
+    let hidden = hidden.to_vec();
+    mlp(&MlpConfig { input: 8, hidden, classes, seed, ..MlpConfig::default() }).unwrap()
+}
+
+fn plan(network: &Network<f32>, capacity: usize, passes: Passes) -> Plan<f32> {
+    Plan::new(network, capacity, passes, Context::new().unwrap()).unwrap()
 }
 
 #[test]
-fn a_workspace_refuses_networks_of_other_shapes() {
-    let net = |hidden: &[usize], classes: usize, seed| {
-        let hidden = hidden.to_vec();
-        let config =
-            NetConfig { input: 8, hidden, classes, l2: 1e-3, seed, ..NetConfig::default() };
-        FullyConnectedNet::<f32>::new(&config).unwrap()
-    };
-    let (own, copy) = (net(&[6, 5], 3, 0), net(&[6, 5], 3, 1));
-    let x = Matrix::from_fn(4, 8, |i, j| (i + j) as f32 / 8.0 - 0.5).unwrap();
-    let (x, labels) = (x.view(), [0, 1, 2, 0]);
-    let mut workspace = own.workspace(Gemm::new().unwrap(), 4).unwrap();
-    own.loss_and_gradient(x, &mut workspace, &labels, Mode::Evaluation).unwrap();
-    let logits: Vec<f32> = elements_of(workspace.logits(4).unwrap());
-    let gradient = workspace.gradient(1).concat();
-
-    // Other widths, of which some have room in the memory, other depths, other classes.
-    let mut others = vec![net(&[5, 6], 3, 0), net(&[6], 3, 0), net(&[6, 5, 3], 3, 0)];
-    others.extend([net(&[], 3, 0), net(&[6, 5], 2, 0), net(&[60, 50], 3, 0), net(&[1, 1], 1, 0)]);
-    // A network whose layers no longer fit each other.
-    let mut broken = own.clone();
-    broken.layers_mut()[1] = Linear::zeros(4, 5).unwrap();
-    others.push(broken);
-    for other in &others {
-        let mode = Mode::Evaluation;
-        let errors = [
-            other.forward(x, &mut workspace, mode).unwrap_err(),
-            other.loss(&mut workspace, &labels).unwrap_err(),
-            other.row_losses(&mut workspace, &labels).map(|_| ()).unwrap_err(),
-            other.loss_and_gradient(x, &mut workspace, &labels, mode).unwrap_err(),
-        ];
-        for error in errors {
-            assert!(matches!(error, Error::Setting { name: "workspace", .. }), "{error}");
-            assert!(error.to_string().contains("[(8, 6), (6, 5), (5, 3)]"), "{error}");
+fn a_plan_takes_its_batch_and_no_larger_one() {
+    let network = small(&[4], 3, 0);
+    let context = Context::new().unwrap();
+    let x = Matrix::zeros(7, 8).unwrap();
+    for passes in [Passes::Forward, Passes::FusedUpdate, Passes::LayerUpdate, Passes::Gradient] {
+        let mut plan = plan(&network, 6, passes);
+        let bytes = Plan::planned_bytes(&network, 6, passes, &context).unwrap();
+        assert_eq!((plan.bytes(), plan.capacity(), plan.passes()), (bytes, 6, passes));
+        plan.forward(&network, x.view().part(0..6, 0..8).unwrap(), Mode::Evaluation).unwrap();
+        let error = plan.forward(&network, x.view(), Mode::Evaluation).unwrap_err();
+        assert!(matches!(error, Error::BatchTooLarge { batch: 7, capacity: 6 }), "{error}");
+        let error = plan.loss(CrossEntropy::default(), &[0; 7]).unwrap_err();
+        assert!(matches!(error, Error::BatchTooLarge { batch: 7, capacity: 6 }), "{error}");
+        for capacity in [0, usize::MAX / 8] {
+            assert!(Plan::new(&network, capacity, passes, context).is_err(), "{capacity}");
+            assert!(Plan::planned_bytes(&network, capacity, passes, &context).is_err());
         }
     }
-    assert_eq!(elements_of(workspace.logits(4).unwrap()), logits);
-    assert_eq!(workspace.gradient(1).concat(), gradient);
+}
 
-    // Parameters are no part of the plan: a network of the same shape has its own results.
-    copy.loss_and_gradient(x, &mut workspace, &labels, Mode::Evaluation).unwrap();
-    let mut fresh = copy.workspace(Gemm::new().unwrap(), 4).unwrap();
-    copy.loss_and_gradient(x, &mut fresh, &labels, Mode::Evaluation).unwrap();
-    let found = elements_of(workspace.logits(4).unwrap());
-    assert_eq!(found, elements_of(fresh.logits(4).unwrap()));
-    assert_ne!(found, logits);
-    for layer in 0..3 {
-        assert_eq!(workspace.gradient(layer).concat(), fresh.gradient(layer).concat());
+#[test]
+fn a_plan_refuses_networks_of_other_layers() {
+    let (mut own, mut copy) = (small(&[6, 5], 3, 0), small(&[6, 5], 3, 1));
+    let x = Matrix::from_fn(4, 8, |i, j| (i + j) as f32 / 8.0 - 0.5).unwrap();
+    let (x, labels) = (x.view(), [0, 1, 2, 0]);
+    let (criterion, mode) = (CrossEntropy::default(), Mode::Evaluation);
+    let mut plan = plan(&own, 4, Passes::Gradient);
+    plan.loss_and_gradient(&mut own, x, &labels, criterion, mode).unwrap();
+    let bits = |plan: &Plan<f32>| {
+        let gradients = plan.gradients().unwrap().iter();
+        gradients.flat_map(|(_, values)| values.to_vec()).collect::<Vec<f32>>()
+    };
+    let gradients = bits(&plan);
+
+    // Other widths, of which some have room in the memory, other depths, other classes.
+    let mut others = vec![small(&[5, 6], 3, 0), small(&[6], 3, 0), small(&[6, 5, 3], 3, 0)];
+    others.extend([small(&[], 3, 0), small(&[6, 5], 2, 0), small(&[60, 50], 3, 0)]);
+    others.push(small(&[1, 1], 1, 0));
+    // The same layers and parameters in another structure; other settings of a layer.
+    let input = Shape::Features(8);
+    let shaped = |dropout: f64, scale: f64| {
+        let network = Network::builder(input).linear(6).relu().dropout(dropout).scale(scale);
+        network.residual(|block| block.linear(6)).linear(3).build().unwrap()
+    };
+    let flat = Network::builder(input).linear(6).relu().dropout(0.1).scale(2.0);
+    others.extend([shaped(0.1, 2.0), flat.linear(6).linear(3).build().unwrap()]);
+    for other in &mut others {
+        let errors = [
+            plan.forward(other, x, mode).unwrap_err(),
+            plan.loss_and_gradient(other, x, &labels, criterion, mode).unwrap_err(),
+        ];
+        for error in errors {
+            assert!(matches!(error, Error::Setting { name: "network of a plan", .. }), "{error}");
+            assert!(error.to_string().contains("linear(in_features = 8, out_features = 6)"));
+        }
     }
+    assert_eq!(bits(&plan), gradients);
+    let mut of_shaped = self::plan(&shaped(0.1, 2.0), 4, Passes::Forward);
+    for other in [shaped(0.2, 2.0), shaped(0.1, 2.5)] {
+        assert!(of_shaped.forward(&other, x, mode).is_err(), "{other:?}");
+    }
+    of_shaped.forward(&shaped(0.1, 2.0), x, mode).unwrap();
+
+    // Parameters are no part of the plan: a network of the same layers has its own results.
+    plan.loss_and_gradient(&mut copy, x, &labels, criterion, mode).unwrap();
+    let mut fresh = self::plan(&copy, 4, Passes::Gradient);
+    fresh.loss_and_gradient(&mut copy, x, &labels, criterion, mode).unwrap();
+    assert_eq!(elements(plan.logits(4).unwrap()), elements(fresh.logits(4).unwrap()));
+    assert_eq!(bits(&plan), bits(&fresh));
+    assert_ne!(bits(&plan), gradients);
 }
 
 #[test]
 fn results_are_those_of_the_last_forward_pass_or_errors() {
-    let config = NetConfig { input: 8, hidden: vec![4], classes: 3, ..NetConfig::default() };
-    let net = FullyConnectedNet::<f32>::new(&config).unwrap();
-    let mut workspace = net.workspace(Gemm::new().unwrap(), 6).unwrap();
+    let (network, criterion) = (small(&[4], 3, 0), CrossEntropy::default());
+    let mut plan = plan(&network, 6, Passes::Gradient);
     let x = Matrix::zeros(6, 8).unwrap();
-    let error = workspace.logits(1).unwrap_err();
+    let error = plan.logits(1).unwrap_err();
     assert!(error.to_string().contains("at most 0"), "{error}");
-    assert!(net.loss(&mut workspace, &[0]).is_err(), "no forward pass yet");
+    assert!(plan.loss(criterion, &[0]).is_err(), "no forward pass yet");
     let part = x.view().part(0..4, 0..8).unwrap();
-    net.forward(part, &mut workspace, Mode::Evaluation).unwrap();
-    net.loss(&mut workspace, &[0; 4]).unwrap();
-    assert_eq!(workspace.logits(2).unwrap().shape(), (2, 3));
+    plan.forward(&network, part, Mode::Evaluation).unwrap();
+    plan.loss(criterion, &[0; 4]).unwrap();
+    assert_eq!(plan.logits(2).unwrap().shape(), (2, 3));
     for rows in [0, 3, 5] {
-        let error = net.loss(&mut workspace, &vec![0; rows]).unwrap_err();
+        let error = plan.loss(criterion, &vec![0; rows]).unwrap_err();
         assert!(matches!(error, Error::Length { expected: 4, .. }), "{rows}: {error}");
-        let error = net.row_losses(&mut workspace, &vec![0; rows]).map(|_| ()).unwrap_err();
+        let error = plan.row_losses(criterion, &vec![0; rows]).map(|_| ()).unwrap_err();
         assert!(matches!(error, Error::Length { expected: 4, .. }), "{rows}: {error}");
     }
-    assert!(workspace.logits(5).is_err());
+    assert!(plan.logits(5).is_err());
     // A pass that fails leaves no result behind.
     let narrow = x.view().part(0..4, 0..7).unwrap();
-    assert!(net.forward(narrow, &mut workspace, Mode::Evaluation).is_err());
-    assert!(net.loss(&mut workspace, &[0; 4]).is_err());
-}
-
-fn elements_of(matrix: MatRef<'_, f32>) -> Vec<f32> {
-    (0..matrix.rows()).flat_map(|i| matrix.row(i).unwrap()).copied().collect()
+    assert!(plan.forward(&network, narrow, Mode::Evaluation).is_err());
+    assert!(plan.loss(criterion, &[0; 4]).is_err());
 }
 
 #[test]
 fn a_row_has_the_same_logits_in_any_batch() {
-    let config = NetConfig { input: 100, hidden: vec![70], classes: 10, ..NetConfig::default() };
-    let net = FullyConnectedNet::<f32>::new(&config).unwrap();
+    let config = MlpConfig { input: 100, hidden: vec![70], classes: 10, ..MlpConfig::default() };
+    let network = mlp::<f32>(&config).unwrap();
     let x = random(37, 100, 10);
     let logits = |rows: std::ops::Range<usize>| {
-        let mut workspace = net.workspace(Gemm::new().unwrap(), 37).unwrap();
+        let mut plan = plan(&network, 37, Passes::Forward);
         let part = Matrix::from_fn(rows.len(), 100, |i, j| x.view().get(rows.start + i, j) as f32)
             .unwrap();
-        net.forward(part.view(), &mut workspace, Mode::Evaluation).unwrap();
-        let logits = workspace.logits(rows.len()).unwrap();
+        plan.forward(&network, part.view(), Mode::Evaluation).unwrap();
+        let logits = plan.logits(rows.len()).unwrap();
         (0..rows.len()).map(|i| logits.row(i).unwrap().to_vec()).collect::<Vec<_>>()
     };
     let whole = logits(0..37);
@@ -448,18 +531,19 @@ fn a_row_has_the_same_logits_in_any_batch() {
 
 #[test]
 fn senseless_networks_are_errors() {
-    let config = NetConfig::default();
+    let config = MlpConfig::default();
     for bad in [
-        NetConfig { hidden: vec![0], ..config.clone() },
-        NetConfig { classes: 0, ..config.clone() },
-        NetConfig { input: 0, ..config.clone() },
-        NetConfig { dropout: 1.0, ..config.clone() },
-        NetConfig { l2: f64::NAN, ..config.clone() },
-        NetConfig { init: Init::Normal { std: -1.0 }, ..config.clone() },
+        MlpConfig { hidden: vec![0], ..config.clone() },
+        MlpConfig { classes: 0, ..config.clone() },
+        MlpConfig { input: 0, ..config.clone() },
+        MlpConfig { dropout: 1.0, ..config.clone() },
+        MlpConfig { dropout: f64::NAN, ..config.clone() },
+        MlpConfig { init: Init::Normal { std: -1.0 }, ..config.clone() },
     ] {
-        assert!(FullyConnectedNet::<f32>::new(&bad).is_err(), "{bad:?}");
+        assert!(mlp::<f32>(&bad).is_err(), "{bad:?}");
     }
-    let layers = vec![Linear::<f32>::zeros(3, 4).unwrap(), Linear::zeros(5, 2).unwrap()];
-    let error = FullyConnectedNet::from_layers(layers, 0.0, 0.0, 0).unwrap_err();
-    assert!(matches!(error, Error::Shape { .. }), "{error}");
+    assert!(L2::new(f64::NAN).is_err() && L2::new(-1.0).is_err());
+    let network = Network::<f32>::builder(Shape::Features(3));
+    let misfit = network.linear(4).layer(Linear::new(5, 2).unwrap()).build().unwrap_err();
+    assert!(misfit.to_string().contains("4 features"), "{misfit}");
 }

@@ -8,28 +8,28 @@ use tempfile::TempDir;
 use tilewise::{
     Element, Error,
     data::Normalization,
-    nn::{FullyConnectedNet, Init, Linear, NetConfig},
-    train::model_file::{ModelInfo, load, save},
+    io::model::{ModelInfo, load, save},
+    nn::{Init, MlpConfig, Network, NodeConfig, Shape, mlp},
 };
 
 /// A network with two hidden layers and biases that are not zero.
-fn net<T: Element>(dropout: f64) -> FullyConnectedNet<T> {
-    let mut net = FullyConnectedNet::new(&NetConfig {
-        input: 6,
-        hidden: vec![4, 5],
-        classes: 3,
-        init: Init::He,
-        l2: 0.1,
-        dropout,
-        seed: 7,
-    })
-    .unwrap();
-    for layer in net.layers_mut() {
-        for (index, bias) in layer.bias_mut().iter_mut().enumerate() {
-            *bias = T::from_f64(0.1 + index as f64);
+fn net<T: Element>(dropout: f64) -> Network<T> {
+    let config =
+        MlpConfig { input: 6, hidden: vec![4, 5], classes: 3, init: Init::He, dropout, seed: 7 };
+    with_biases(mlp(&config).unwrap())
+}
+
+/// The same network with biases that are not zero.
+fn with_biases<T: Element>(mut network: Network<T>) -> Network<T> {
+    for number in 0..network.parameters().layout().tensors().len() {
+        if network.parameters().layout().tensors()[number].name().ends_with("bias") {
+            let bias = network.parameters_mut().tensor_mut(number);
+            for (index, value) in bias.iter_mut().enumerate() {
+                *value = T::from_f64(0.1 + index as f64);
+            }
         }
     }
-    net
+    network
 }
 
 fn info() -> ModelInfo {
@@ -43,16 +43,24 @@ fn info() -> ModelInfo {
 }
 
 /// All parameters, layer by layer, weights before biases.
-fn parameters<T: Element>(net: &FullyConnectedNet<T>) -> Vec<f64> {
-    let mut all = Vec::new();
-    for layer in net.layers() {
-        let weight = layer.weight();
-        for row in 0..weight.rows() {
-            all.extend((0..weight.cols()).map(|col| weight.get(row, col).to_f64()));
-        }
-        all.extend(layer.bias().iter().map(|value| value.to_f64()));
-    }
-    all
+fn parameters<T: Element>(network: &Network<T>) -> Vec<f64> {
+    network.parameters().iter().flat_map(|(_, values)| values).map(|x| x.to_f64()).collect()
+}
+
+/// Inputs of the layers that have weights, and the classes.
+fn dims<T: Element>(network: &Network<T>) -> Vec<usize> {
+    let tensors = network.parameters().layout().tensors().iter();
+    let weights = tensors.filter(|tensor| tensor.shape().len() == 2);
+    weights.map(|tensor| tensor.shape()[0]).chain([network.classes()]).collect()
+}
+
+/// The kinds of the layers, in order; those of a block in brackets.
+fn kinds(config: &[NodeConfig]) -> Vec<String> {
+    let kind = |node: &NodeConfig| match node {
+        NodeConfig::Layer(layer) => layer.kind.clone(),
+        NodeConfig::Residual(block) => format!("[{}]", kinds(block).join(" ")),
+    };
+    config.iter().map(kind).collect()
 }
 
 fn file(dir: &TempDir) -> PathBuf {
@@ -93,8 +101,8 @@ fn round_trip<T: Element>(dropout: f64) {
     save(&file(&dir), &saved, &info).unwrap();
     let (loaded, loaded_info) = load::<T>(&file(&dir)).unwrap();
     assert_eq!(parameters(&loaded), parameters(&saved));
-    assert_eq!((loaded.dropout(), loaded.l2()), (dropout, 0.1));
-    assert_eq!(loaded.dims(), saved.dims());
+    assert_eq!(loaded.config(), saved.config());
+    assert_eq!((loaded.input_shape(), loaded.classes()), (Shape::Features(6), 3));
     assert_eq!(loaded_info, info);
 }
 
@@ -125,10 +133,10 @@ fn names_and_shapes_are_those_of_a_pytorch_sequential() {
         assert_eq!(tensor["shape"], serde_json::json!([5, 4]));
         assert_eq!(tensor["dtype"], "F32");
         let start = tensor["data_offsets"][0].as_u64().unwrap() as usize;
-        let weight = net.layers()[1].weight(); // (in, out)
+        let weight = net.parameters().get(&format!("{step}.weight")).unwrap(); // (4, 5), rows contiguous
         for (index, bytes) in data[start..start + 80].chunks_exact(4).enumerate() {
             let value = f32::from_le_bytes(bytes.try_into().unwrap());
-            assert_eq!(value, weight.get(index % 4, index / 4), "element {index}");
+            assert_eq!(value, weight[index % 4 * 5 + index / 4], "element {index}");
         }
     }
 }
@@ -166,11 +174,12 @@ fn a_plain_file_with_gaps_between_its_layers_loads() {
         [("10.bias", &[1]), ("10.weight", &[1, 2]), ("4.bias", &[2]), ("4.weight", &[2, 3])];
     fs::write(file(&dir), tensors(&shapes)).unwrap();
     let (net, info) = load::<f32>(&file(&dir)).unwrap();
-    assert_eq!(net.dims(), [3, 2, 1]);
+    assert_eq!(dims(&net), [3, 2, 1]);
+    assert_eq!(kinds(&net.config()), ["linear", "relu", "linear"]);
     // Each weight transposed, then its bias.
     let expected = [1.0, 4.0, 2.0, 5.0, 3.0, 6.0, 1.0, 2.0, 1.0, 2.0, 1.0];
     assert_eq!(parameters(&net), expected);
-    assert_eq!((net.dropout(), net.l2(), info), (0.0, 0.0, ModelInfo::default()));
+    assert_eq!(info, ModelInfo::default());
 }
 
 #[test]
@@ -184,7 +193,7 @@ fn a_flatten_before_the_layers_and_one_prefix_for_all_names_load() {
         let list: Vec<(&str, &[usize])> = names.iter().map(String::as_str).zip(shapes).collect();
         fs::write(file(&dir), tensors(&list)).unwrap();
         let (net, _) = load::<f32>(&file(&dir)).unwrap();
-        assert_eq!(net.dims(), [3, 2, 1], "{prefix}");
+        assert_eq!(dims(&net), [3, 2, 1], "{prefix}");
         let expected = [1.0, 4.0, 2.0, 5.0, 3.0, 6.0, 1.0, 2.0, 1.0, 2.0, 1.0];
         assert_eq!(parameters(&net), expected, "{prefix}");
 
@@ -199,7 +208,7 @@ fn a_flatten_before_the_layers_and_one_prefix_for_all_names_load() {
 fn numbers_that_are_not_finite_are_not_saved() {
     let dir = tempfile::tempdir().unwrap();
     let mut net = net::<f32>(0.0);
-    net.layers_mut()[1].weight_mut().set(3, 2, f32::NAN);
+    net.parameters_mut().get_mut("2.weight").unwrap()[3 * 5 + 2] = f32::NAN;
     let message = save(&file(&dir), &net, &info()).unwrap_err().to_string();
     assert!(message.contains("`2.weight` holds NaN at [2, 3]"), "{message}");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
@@ -315,7 +324,11 @@ fn what_is_wrong_with_a_file_is_said() {
             ]),
             "`2.weight` has shape [1, 4], expected [1, 2] after a layer with 2 outputs",
         ),
-        ("a layer of nothing", tensors(&[("0.bias", &[0]), ("0.weight", &[0, 2])]), "`0.weight`"),
+        (
+            "a layer of nothing",
+            tensors(&[("0.bias", &[0]), ("0.weight", &[0, 2])]),
+            "out_features = 0: expected at least 1",
+        ),
         ("whole numbers", filled("I32", &[0; 12]), "`0.weight` is of type I32"),
         ("half precision", filled("BF16", &[0; 6]), "`0.weight` is of type BF16"),
         ("NaN", filled("F32", &floats([0.0, 1.0, f32::NAN])), "`0.weight` holds NaN at [0, 1]"),
@@ -331,9 +344,8 @@ fn what_is_wrong_with_a_file_is_said() {
         ),
         ("metadata cut off", described(r#"{"dropout":"#), "metadata entry \"tilewise\""),
         ("all dropped", described(r#"{"dropout":1.0}"#), "dropout"),
-        ("a negative factor", described(r#"{"l2":-1.0}"#), "reg"),
         (
-            "half a normalisation",
+            "half a normalization",
             described(r#"{"normalization":{"scale":[1.0],"shift":[]}}"#),
             "shifts of a normalization",
         ),
@@ -368,14 +380,9 @@ fn the_frame_of_the_bad_files_is_good() {
 #[test]
 fn no_damage_makes_it_panic() {
     let dir = tempfile::tempdir().unwrap();
-    let mut net = FullyConnectedNet::<f32>::from_layers(
-        vec![Linear::zeros(2, 1).unwrap(), Linear::zeros(1, 2).unwrap()],
-        0.0,
-        0.0,
-        0,
-    )
-    .unwrap();
-    net.layers_mut()[0].bias_mut()[0] = 1.0;
+    let builder = Network::<f32>::builder(Shape::Features(2));
+    let mut net = builder.linear(1).relu().residual(|b| b.linear(1)).linear(2).build().unwrap();
+    net.parameters_mut().get_mut("0.bias").unwrap()[0] = 1.0;
     save(&file(&dir), &net, &ModelInfo::default()).unwrap();
     let good = fs::read(file(&dir)).unwrap();
     let attempt = |bytes: &[u8]| {

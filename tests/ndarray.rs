@@ -10,9 +10,10 @@ use proptest::{collection::vec, prelude::*};
 use tilewise::{
     Error,
     gemm::{Epilogue, Gemm},
+    infer::Predictor,
     matrix::{MatMut, MatRef},
     ndarray::{TilewiseDot, general_mat_mul},
-    nn::{FullyConnectedNet, NetConfig, Predictor},
+    nn::{Network, Shape},
 };
 
 /// How a matrix lies in a larger array.
@@ -198,18 +199,18 @@ fn arrays_that_do_not_fit_are_errors() {
 
 #[test]
 fn predictions_are_made_from_arrays() {
-    let config = NetConfig { input: 6, hidden: vec![5], classes: 3, ..NetConfig::default() };
-    let net = FullyConnectedNet::<f32>::new(&config).unwrap();
-    let predictor = Predictor::new(&net).unwrap();
+    let network =
+        Network::<f32>::builder(Shape::Features(6)).linear(5).relu().linear(3).build().unwrap();
+    let predictor = Predictor::new(&network).unwrap();
     let mut scratch = predictor.scratch(4).unwrap();
     let x = Array2::from_shape_fn((4, 6).f(), |(i, j)| (i * j) as f32 - 2.0);
     let mut logits = Array2::zeros((4, 3));
     predictor.predict_into(x.view(), (&mut logits).into(), &mut scratch).unwrap();
-    let layers: Vec<Array2<f32>> = (net.layers().iter())
-        .map(|layer| ArrayView2::try_from(layer.weight()).unwrap().to_owned())
-        .collect();
-    let expected = x.tilewise_dot(&layers[0]).unwrap().mapv(|x| x.max(0.0));
-    let expected = expected.tilewise_dot(&layers[1]).unwrap();
+    let weight = |name, shape| {
+        Array2::from_shape_vec(shape, network.parameters().get(name).unwrap().to_vec()).unwrap()
+    };
+    let expected = x.tilewise_dot(&weight("0.weight", (6, 5))).unwrap().mapv(|x| x.max(0.0));
+    let expected = expected.tilewise_dot(&weight("2.weight", (5, 3))).unwrap();
     // Initial biases are 0.
     assert_eq!(logits, expected);
 }

@@ -7,34 +7,44 @@ use std::ops::ControlFlow;
 use support::Counting;
 use tilewise::{
     data::{Augmentation, Normalization, Split, synthetic},
-    nn::{FullyConnectedNet, NetConfig},
+    nn::{Network, ParameterSettings, Shape},
     threads::Threads,
-    train::{Optimizer, Progress, Solver, SolverConfig, TrainingData},
+    train::{Optimizer, Progress, Solver, SolverConfig, TrainerConfig, TrainingData},
 };
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting::new();
 
+/// Layers that are fused, blocks, layers of their own passes, and a parameter that is not trained.
+fn network() -> Network<f32> {
+    let builder = Network::builder(Shape::Features(3072)).linear(64).relu().dropout(0.1);
+    let builder = builder.residual(|block| block.linear(32).relu().linear(64).dropout(0.1));
+    let builder = builder.relu().scale(0.9).residual(|block| block.residual(|b| b.linear(64)));
+    let mut network = builder.linear(48).relu().linear(10).build().unwrap();
+    let frozen = ParameterSettings { frozen: true, ..network.parameter_settings()[0] };
+    network.set_parameter_settings("3.2.weight", frozen).unwrap();
+    network
+}
+
 /// Allocations of a whole training run, accuracy checks included, after its construction.
 fn allocations_of_a_run(threads: usize, optimizer: Optimizer, clip_norm: Option<f64>) -> usize {
     let images = synthetic(1500, 1).unwrap();
-    let config = NetConfig { hidden: vec![64, 48], dropout: 0.1, l2: 1e-4, ..NetConfig::default() };
     let data = TrainingData {
         images: &images,
         split: Split::new(images.len(), None, None).unwrap(),
         normalization: Normalization::new(vec![1.0 / 255.0; 3], vec![-0.5; 3]).unwrap(),
     };
-    let settings = SolverConfig {
-        epochs: 2,
-        batch_size: 256,
-        optimizer,
-        clip_norm,
-        ema_decay: Some(0.9),
-        augmentation: Augmentation { flip: true, shift: 2, cutout: 4, ..Augmentation::default() },
-        threads: Threads::Count(threads),
-        ..SolverConfig::default()
-    };
-    let net = FullyConnectedNet::<f32>::new(&config).unwrap();
+    let trainer = TrainerConfig::default()
+        .with_batch_size(256)
+        .with_optimizer(optimizer)
+        .with_l2(1e-4)
+        .with_clip_norm(clip_norm)
+        .with_ema_decay(Some(0.9))
+        .with_threads(Threads::Count(threads));
+    let augmentation = Augmentation { flip: true, shift: 2, cutout: 4, ..Augmentation::default() };
+    let settings = SolverConfig::default().with_trainer(trainer).with_epochs(2);
+    let settings = settings.with_augmentation(augmentation);
+    let net = network();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     pool.install(|| {
         let mut solver = Solver::new(net, data, settings).unwrap();

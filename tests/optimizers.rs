@@ -1,22 +1,80 @@
-//! Update rules and learning-rate schedules, held against PyTorch; and their bits: over instruction
+//! Optimizers and learning-rate schedules, held against PyTorch; and their bits: over instruction
 //! sets, tasks, tails, and fused into the product that computes the gradient.
 //!
 //! `tests/optimizers/reference.py` makes the figures.
 
-use std::fmt::Debug;
+use std::{fmt::Debug, sync::Arc};
 
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use tilewise::{
-    Element, Error,
+    Context, Element, Error, Result,
     gemm::{Epilogue, Gemm},
     matrix::{MatMut, MatRef},
+    nn::{
+        Backward, Fill, Forward, Layer, LayerConfig, Network, ParameterKind, Shape, TensorLayout,
+        TensorSpec,
+    },
     simd::InstructionSet,
     threads::Threads,
-    train::{
-        Curve, Optimizer, OptimizerState, Schedule, UpdateRule, WarmUp,
-        optim::ParameterKind::{Biases, Weights},
-    },
+    train::{Curve, Optimizer, OptimizerState, Schedule, UpdateRule, WarmUp, optim::StepSettings},
 };
+
+/// A layer that has parameters of these shapes and computes nothing.
+#[derive(Debug)]
+struct Tensors(Vec<Vec<usize>>);
+
+impl<T: Element> Layer<T> for Tensors {
+    fn config(&self) -> LayerConfig {
+        LayerConfig::new("tensors")
+    }
+
+    fn output_shape(&self, input: Shape) -> Result<Shape> {
+        Ok(input)
+    }
+
+    fn parameters(&self) -> Vec<TensorSpec> {
+        let spec = |(number, shape): (usize, &Vec<usize>)| {
+            // Each a name of its own.
+            let name =
+                &"tttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttt"[number..];
+            TensorSpec::new(name, shape, ParameterKind::Weight, Fill::Constant(0.0))
+        };
+        self.0.iter().enumerate().map(spec).collect()
+    }
+
+    fn forward(&self, _: &Context<T>, _: Forward<'_, T>) -> Result<()> {
+        Ok(())
+    }
+
+    fn backward(&self, _: &Context<T>, _: Backward<'_, T>) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A network of parameters of these shapes.
+fn network<T: Element>(shapes: Vec<Vec<usize>>) -> Result<Network<T>> {
+    Network::builder(Shape::Features(1)).layer(Tensors(shapes)).build()
+}
+
+/// The layout of parameters of these lengths.
+fn lengths<T: Element>(lengths: &[usize]) -> Arc<TensorLayout> {
+    let shapes = lengths.iter().map(|&len| vec![len]).collect();
+    Arc::clone(network::<T>(shapes).unwrap().parameters().layout())
+}
+
+/// The layout of one matrix.
+fn matrix<T: Element>(rows: usize, cols: usize) -> Arc<TensorLayout> {
+    Arc::clone(network::<T>(vec![vec![rows, cols]]).unwrap().parameters().layout())
+}
+
+/// The settings of a step of a parameter with the optimizer's own weight decay.
+fn settings(optimizer: &Optimizer, learning_rate: f64, l2: f64) -> StepSettings {
+    StepSettings { learning_rate, l2, weight_decay: optimizer.weight_decay }
+}
+
+fn context<T: Element>(set: InstructionSet) -> Context<T> {
+    Context::of(Gemm::with_instruction_set(set).unwrap()).unwrap()
+}
 
 /// Relative error that is allowed against PyTorch in double precision.
 const TOLERANCE: f64 = 1e-12;
@@ -44,13 +102,13 @@ fn updates_are_those_of_pytorch() {
     let rows: Vec<Vec<&str>> = table.lines().skip(1).map(|l| l.split(',').collect()).collect();
     assert_eq!(rows.len(), 16 * 10, "16 runs, 10 points of each");
     for set in InstructionSet::available() {
-        let gemm = Gemm::<f64>::with_instruction_set(set).unwrap();
+        let context = context::<f64>(set);
         for run in rows.chunks(10) {
             let number = |column: usize| run[0][column].parse::<f64>().unwrap();
             let (rate, weight_decay, momentum) = (number(1), number(2), number(3));
             let rule = rules(momentum).into_iter().find(|rule| rule.name() == run[0][0]).unwrap();
             let optimizer = Optimizer { weight_decay, ..rule };
-            let mut state = OptimizerState::<f64>::new(&optimizer, &[7]).unwrap();
+            let mut state = OptimizerState::<f64>::new(&optimizer, &lengths::<f64>(&[7])).unwrap();
             let mut w = [2.0; 7];
             for t in 1..=100 {
                 let gradient: [f64; 7] = std::array::from_fn(|i| {
@@ -59,7 +117,8 @@ fn updates_are_those_of_pytorch() {
                     curvature * (w[i] - target) + noise / 64.0
                 });
                 state.begin_step();
-                state.update(&gemm, 0, &mut w, &gradient, rate, Weights { l2: 0.0 }).unwrap();
+                let settings = settings(&optimizer, rate, 0.0);
+                state.update(&context, 0, &mut w, &gradient, settings).unwrap();
                 if t % 10 == 0 {
                     let row = &run[t / 10 - 1];
                     assert_eq!(row[4], t.to_string());
@@ -130,16 +189,16 @@ fn random<T: Element>(seed: u64, len: usize, steps: usize) -> (Vec<T>, Vec<Vec<T
 }
 
 /// All bits of the parameters and of the slots after a few steps.
-fn bits_of_steps<T: Element>(gemm: &Gemm<T>, optimizer: &Optimizer, len: usize) -> Vec<u8> {
+fn bits_of_steps<T: Element>(context: &Context<T>, optimizer: &Optimizer, len: usize) -> Vec<u8> {
     let (mut w, gradients) = random::<T>(len as u64, len, 4);
-    let mut state = OptimizerState::new(optimizer, &[5, len]).unwrap();
+    let mut state = OptimizerState::new(optimizer, &lengths::<T>(&[5, len])).unwrap();
     for gradient in &gradients {
         state.begin_step();
-        state.update(gemm, 1, &mut w, gradient, 0.01, Weights { l2: 0.003 }).unwrap();
+        let settings = settings(optimizer, 0.01, 0.003);
+        state.update(context, 1, &mut w, gradient, settings).unwrap();
     }
     assert!(w.iter().all(|w| w.is_finite()));
-    let slots = state.slots().filter(|(_, tensor, _)| *tensor == 1);
-    let all = slots.fold(w, |all, (_, _, slot)| [&all, slot].concat());
+    let all = state.slots().fold(w, |all, (_, slot)| [&all, slot.tensor(1)].concat());
     bytemuck::cast_slice(&all).to_vec()
 }
 
@@ -157,9 +216,10 @@ fn sets_and_tasks_agree<T: Element>() {
                 let mut expected = None;
                 let sets = InstructionSet::available().filter(|set| set.is_fused() == fused);
                 for (set, tasks) in sets.flat_map(|set| [1, 2, 3, 4].map(|tasks| (set, tasks))) {
-                    let gemm = Gemm::<T>::with_instruction_set(set).unwrap();
-                    let gemm = gemm.threads(Threads::Count(tasks));
-                    let found = pool.install(|| bits_of_steps(&gemm, &optimizer, len));
+                    let found = pool.install(|| {
+                        let context = context::<T>(set).with_threads(Threads::Count(tasks));
+                        bits_of_steps(&context.unwrap(), &optimizer, len)
+                    });
                     let expected = expected.get_or_insert_with(|| found.clone());
                     assert!(found == *expected, "{optimizer:?}, {len}: {set}, {tasks} tasks");
                 }
@@ -183,19 +243,21 @@ fn sets_and_tasks_agree_in_f64() {
 fn tails_have_the_bits_of_whole_vectors() {
     let (start, gradients) = random::<f32>(7, 64, 3);
     for set in InstructionSet::available() {
-        let gemm = Gemm::<f32>::with_instruction_set(set).unwrap();
+        let context = context::<f32>(set);
         for optimizer in all_rules() {
             let mut whole = start.clone();
-            let mut state = OptimizerState::new(&optimizer, &[64]).unwrap();
+            let mut state = OptimizerState::new(&optimizer, &lengths::<f32>(&[64])).unwrap();
             let mut lone = start.clone();
-            let mut lone_state = OptimizerState::new(&optimizer, &[1; 64]).unwrap();
+            let mut lone_state =
+                OptimizerState::new(&optimizer, &lengths::<f32>(&[1; 64])).unwrap();
             for gradient in &gradients {
                 state.begin_step();
                 lone_state.begin_step();
-                state.update(&gemm, 0, &mut whole, gradient, 0.01, Weights { l2: 0.1 }).unwrap();
+                let settings = settings(&optimizer, 0.01, 0.1);
+                state.update(&context, 0, &mut whole, gradient, settings).unwrap();
                 for (i, w) in lone.iter_mut().enumerate() {
                     let (w, g) = (std::slice::from_mut(w), &gradient[i..=i]);
-                    lone_state.update(&gemm, i, w, g, 0.01, Weights { l2: 0.1 }).unwrap();
+                    lone_state.update(&context, i, w, g, settings).unwrap();
                 }
             }
             assert_eq!(lone, whole, "{optimizer:?} {set}");
@@ -205,19 +267,19 @@ fn tails_have_the_bits_of_whole_vectors() {
 
 /// Steps with the gradient `x^T d_out` of weights, fused and stored: the same bits.
 fn fused_is_stored<T: Element>(
-    gemm: Gemm<T>,
+    context: Context<T>,
     optimizer: &Optimizer,
     l2: f64,
     (batch, rows, cols): (usize, usize, usize),
 ) {
-    let bits = |x: &[T]| bytemuck::cast_slice::<T, u8>(x).to_vec();
+    let (bits, gemm) = (|x: &[T]| bytemuck::cast_slice::<T, u8>(x).to_vec(), context.gemm());
     let mut scratch = gemm.scratch(rows, cols, batch).unwrap();
     let (start, _) = random::<T>(1, rows * cols, 0);
     let (mut fused, mut stored) = (start.clone(), start);
-    let [mut a, mut b] =
-        [(); 2].map(|()| OptimizerState::<T>::new(optimizer, &[rows * cols]).unwrap());
+    let layout = matrix::<T>(rows, cols);
+    let [mut a, mut b] = [(); 2].map(|()| OptimizerState::<T>::new(optimizer, &layout).unwrap());
     for step in 1..=4u32 {
-        let rate = 0.1 / f64::from(step);
+        let settings = settings(optimizer, 0.1 / f64::from(step), l2);
         let (x, d_outs) = random::<T>(step.into(), batch * rows.max(cols), 1);
         let x = MatRef::new(&x[..batch * rows], batch, rows).unwrap();
         let d_out = MatRef::new(&d_outs[0][..batch * cols], batch, cols).unwrap();
@@ -228,37 +290,30 @@ fn fused_is_stored<T: Element>(
         let mut gradient = vec![T::ZERO; rows * cols];
         product(&mut gradient, Epilogue::default());
         a.begin_step();
-        a.update(&gemm, 0, &mut stored, &gradient, rate, Weights { l2 }).unwrap();
+        a.update(&context, 0, &mut stored, &gradient, settings).unwrap();
         b.begin_step();
-        let finish = b.weight_finish(0, (rows, cols), rate, l2).unwrap().expect("a fused update");
-        product(&mut fused, Epilogue { finish, ..Epilogue::default() });
-        assert!(bits(&fused) == bits(&stored), "{optimizer:?} l2 {l2} step {step} {gemm:?}");
+        product(&mut fused, b.fused_update(0, settings).unwrap());
+        assert!(bits(&fused) == bits(&stored), "{optimizer:?} l2 {l2} step {step} {context:?}");
         let [a, b] =
-            [&a, &b].map(|state| state.slots().map(|slot| bits(slot.2)).collect::<Vec<_>>());
-        assert!(a == b, "{optimizer:?} l2 {l2} step {step} {gemm:?}");
+            [&a, &b].map(|state| state.slots().map(|(_, s)| bits(s.tensor(0))).collect::<Vec<_>>());
+        assert!(a == b, "{optimizer:?} l2 {l2} step {step} {context:?}");
     }
 }
 
 fn fused_steps_are_stored_steps<T: Element>() {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
-    for optimizer in [Optimizer::sgd(), Optimizer::momentum(0.9), Optimizer::nesterov(0.9)] {
+    for optimizer in rules(0.0).into_iter().chain(rules(0.5)) {
         for (l2, weight_decay) in [(0.0, 0.0), (0.003, 0.0), (0.0, 0.02), (0.003, 0.02)] {
             let optimizer = Optimizer { weight_decay, ..optimizer };
             for set in InstructionSet::available() {
-                let gemm = Gemm::<T>::with_instruction_set(set).unwrap();
-                fused_is_stored(gemm, &optimizer, l2, (37, 41, 53));
+                fused_is_stored(context::<T>(set), &optimizer, l2, (37, 41, 53));
                 // Enough for two tasks.
-                let gemm = gemm.threads(Threads::Count(2));
-                pool.install(|| fused_is_stored(gemm, &optimizer, l2, (65, 302, 261)));
+                pool.install(|| {
+                    let context = context::<T>(set).with_threads(Threads::Count(2)).unwrap();
+                    fused_is_stored(context, &optimizer, l2, (65, 302, 261));
+                });
             }
         }
-    }
-    for optimizer in rules(0.5) {
-        let mut state = OptimizerState::<T>::new(&optimizer, &[6]).unwrap();
-        state.begin_step();
-        let finish = state.weight_finish(0, (2, 3), 0.1, 0.0).unwrap();
-        let fused = ["sgd", "momentum", "nesterov"].contains(&optimizer.name());
-        assert_eq!((finish.is_some(), optimizer.is_fused()), (fused, fused), "{optimizer}");
     }
 }
 
@@ -273,52 +328,32 @@ fn fused_steps_are_stored_steps_in_f64() {
 }
 
 #[test]
-fn biases_are_not_regularised() {
-    let gemm = Gemm::<f32>::new().unwrap();
-    let (start, gradients) = random::<f32>(3, 20, 3);
-    for rule in rules(0.5) {
-        let mut results = [(0.0, Biases), (0.5, Biases), (0.0, Weights { l2: 0.0 })].map(
-            |(weight_decay, kind)| {
-                let optimizer = Optimizer { weight_decay, ..rule };
-                let mut state = OptimizerState::new(&optimizer, &[20]).unwrap();
-                let mut w = start.clone();
-                for gradient in &gradients {
-                    state.begin_step();
-                    state.update(&gemm, 0, &mut w, gradient, 0.01, kind).unwrap();
-                }
-                w
-            },
-        );
-        assert_ne!(results[0], start);
-        let expected = std::mem::take(&mut results[0]);
-        assert!(results[1] == expected && results[2] == expected, "{rule}");
-    }
-}
-
-#[test]
-fn a_state_restored_from_its_slots_goes_on_with_the_same_bits() {
-    let gemm = Gemm::<f32>::new().unwrap();
+fn a_state_restored_from_its_slots_continues_with_the_same_bits() {
+    let context = Context::<f32>::new().unwrap();
     for optimizer in all_rules() {
-        let lengths = [19, 0, 40];
+        let layout = lengths::<f32>(&[19, 0, 40]);
         let (mut w, gradients) = random::<f32>(5, 40, 6);
-        let mut state = OptimizerState::new(&optimizer, &lengths).unwrap();
+        let mut state = OptimizerState::new(&optimizer, &layout).unwrap();
         let step = |state: &mut OptimizerState<f32>, w: &mut [f32], gradient: &[f32]| {
             state.begin_step();
-            for (tensor, len) in lengths.into_iter().enumerate() {
-                let (w, gradient) = (&mut w[..len], &gradient[..len]);
-                state.update(&gemm, tensor, w, gradient, 0.1, Biases).unwrap();
+            for (number, tensor) in layout.tensors().iter().enumerate() {
+                let (w, gradient) = (&mut w[..tensor.len()], &gradient[..tensor.len()]);
+                let settings = settings(&optimizer, 0.1, 0.0);
+                state.update(&context, number, w, gradient, settings).unwrap();
             }
         };
         gradients[..3].iter().for_each(|gradient| step(&mut state, &mut w, gradient));
-        let mut restored = OptimizerState::new(&optimizer, &lengths).unwrap();
+        let mut restored = OptimizerState::new(&optimizer, &layout).unwrap();
         restored.set_steps(state.steps());
-        let names: Vec<_> = state.slots().map(|(name, tensor, _)| (name, tensor)).collect();
-        assert_eq!(names.len(), 3 * optimizer.slot_names().len(), "{optimizer}");
-        assert_eq!(names, restored.slots_mut().map(|(n, t, _)| (n, t)).collect::<Vec<_>>());
-        for ((_, tensor, from), (_, _, to)) in state.slots().zip(restored.slots_mut()) {
-            assert_eq!((from.len(), to.len()), (lengths[tensor], lengths[tensor]));
-            assert!(from.is_empty() || from.as_ptr().addr().is_multiple_of(64), "{optimizer}");
-            to.copy_from_slice(from);
+        let names: Vec<_> = state.slots().map(|(name, _)| name).collect();
+        assert_eq!(names, optimizer.slot_names(), "{optimizer}");
+        assert_eq!(names, restored.slots_mut().map(|(name, _)| name).collect::<Vec<_>>());
+        for ((_, from), (_, to)) in state.slots().zip(restored.slots_mut()) {
+            for number in 0..3 {
+                let values = from.tensor(number);
+                assert!(values.is_empty() || values.as_ptr().addr().is_multiple_of(64));
+            }
+            to.copy_from(from).unwrap();
         }
         let mut other = w.clone();
         for gradient in &gradients[3..] {
@@ -326,34 +361,37 @@ fn a_state_restored_from_its_slots_goes_on_with_the_same_bits() {
             step(&mut restored, &mut other, gradient);
         }
         assert!(w == other && state.steps() == 6, "{optimizer}");
-        assert_eq!(state.bytes(), 4 * (32 + 16 + 48) * optimizer.slot_names().len());
+        assert_eq!(state.bytes(), 4 * (32 + 40) * optimizer.slot_names().len());
     }
 }
 
 #[test]
 fn misuse_is_an_error() {
-    let gemm = Gemm::<f32>::new().unwrap();
-    let mut state = OptimizerState::<f32>::new(&Optimizer::adam(), &[6]).unwrap();
-    let mut update = |begin: bool, tensor: usize, w: usize, g: usize| {
+    let (context, six) = (Context::<f32>::new().unwrap(), lengths::<f32>(&[6]));
+    let mut state = OptimizerState::<f32>::new(&Optimizer::adam(), &six).unwrap();
+    let step = settings(&Optimizer::adam(), 0.1, 0.0);
+    let mut update = |begin: bool, number: usize, w: usize, g: usize| {
         if begin {
             state.begin_step();
         }
-        state.update(&gemm, tensor, &mut vec![0.0; w], &vec![0.0; g], 0.1, Biases).unwrap_err()
+        state.update(&context, number, &mut vec![0.0; w], &vec![0.0; g], step).unwrap_err()
     };
     let texts = [update(false, 0, 6, 6), update(true, 1, 6, 6), update(true, 0, 5, 6)];
     let expected = [
         "steps = 0: expected begin_step",
-        "tensor = 1",
+        "parameter = 1",
         "parameters: expected 6 elements, found 5",
     ];
     for (error, expected) in texts.iter().zip(expected) {
         assert!(error.to_string().contains(expected), "{error}");
     }
     assert!(matches!(update(true, 0, 6, 7), Error::Length { what: "gradient", .. }));
-    let mut state = OptimizerState::<f32>::new(&Optimizer::momentum(0.9), &[6]).unwrap();
+    let mut state = OptimizerState::<f32>::new(&Optimizer::momentum(0.9), &six).unwrap();
+    assert!(state.fused_update(0, step).is_err(), "no step was begun");
     state.begin_step();
-    let error = state.weight_finish(0, (2, 4), 0.1, 0.0).unwrap_err();
-    assert!(matches!(error, Error::Length { expected: 6, found: 8, .. }), "{error}");
+    assert!(state.fused_update(1, step).is_err());
+    let error = state.fused_update(0, step).unwrap_err();
+    assert!(error.to_string().contains("shape of weights = [6]"), "{error}");
 
     let adam = |beta1, beta2, epsilon| UpdateRule::Adam { beta1, beta2, epsilon }.into();
     let rms_prop = |decay, momentum| UpdateRule::RmsProp { decay, epsilon: 1e-8, momentum }.into();
@@ -361,18 +399,18 @@ fn misuse_is_an_error() {
         (Optimizer::momentum(1.0), "momentum"),
         (Optimizer::nesterov(-0.1), "momentum"),
         (UpdateRule::AdaGrad { epsilon: 0.0 }.into(), "epsilon"),
-        (rms_prop(1.0, 0.0), "rms-decay"),
+        (rms_prop(1.0, 0.0), "rms_decay"),
         (rms_prop(0.9, f64::NAN), "momentum"),
         (adam(1.0, 0.999, 1e-8), "beta1"),
         (adam(0.9, f64::INFINITY, 1e-8), "beta2"),
         // Nothing, in single precision.
         (adam(0.9, 0.999, 1e-60), "epsilon"),
-        (Optimizer::adam_w(-1.0), "weight-decay"),
+        (Optimizer::adam_w(-1.0), "weight_decay"),
     ] {
-        let error = OptimizerState::<f32>::new(&optimizer, &[6]).unwrap_err();
+        let error = OptimizerState::<f32>::new(&optimizer, &six).unwrap_err();
         assert!(matches!(error, Error::Setting { name, .. } if name == setting), "{error}");
     }
-    let error = OptimizerState::<f32>::new(&Optimizer::adam(), &[usize::MAX / 3]).unwrap_err();
+    let error = network::<f32>(vec![vec![usize::MAX / 3]]).unwrap_err();
     assert!(matches!(error, Error::SizeOverflow { .. }), "{error}");
     assert!("adamax".parse::<Optimizer>().is_err() && "exponential".parse::<Curve>().is_err());
 

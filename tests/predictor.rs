@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use tilewise::{
-    Element, Error,
+    Context, Element, Error,
     data::Normalization,
     gemm::{GatheredRows, Gemm, Operand},
+    infer::{Predictor, ScratchPool},
     matrix::{MatMut, MatRef},
-    nn::{FullyConnectedNet, Init, Mode, NetConfig, Predictor, ScratchPool},
+    nn::{Init, MlpConfig, Mode, Network, Passes, Plan, Shape, mlp},
     simd::InstructionSet,
     threads::Threads,
 };
@@ -17,22 +18,37 @@ use tilewise::{
 const FEATURES: usize = 147; // 3 channels of 7 x 7
 const CLASSES: usize = 11;
 
-fn net<T: Element>(hidden: &[usize]) -> FullyConnectedNet<T> {
-    let mut net = FullyConnectedNet::new(&NetConfig {
+fn net<T: Element>(hidden: &[usize]) -> Network<T> {
+    let config = MlpConfig {
         input: FEATURES,
         hidden: hidden.to_vec(),
         classes: CLASSES,
         init: Init::He,
         dropout: 0.5,
-        ..NetConfig::default()
-    })
-    .unwrap();
-    for layer in net.layers_mut() {
-        for (index, bias) in layer.bias_mut().iter_mut().enumerate() {
-            *bias = T::from_f64(0.01 * index as f64 - 0.1);
+        ..MlpConfig::default()
+    };
+    with_biases(mlp(&config).unwrap())
+}
+
+/// A network that begins with a residual block, so that images of bytes become a matrix first, with
+/// values that are read twice.
+fn residual<T: Element>() -> Network<T> {
+    let builder = Network::builder(Shape::Features(FEATURES)).seed(2);
+    let builder = builder.residual(|block| block.linear(33).relu().linear(FEATURES)).relu();
+    with_biases(builder.scale(0.5).linear(CLASSES).build().unwrap())
+}
+
+/// The same network with biases that are not zero.
+fn with_biases<T: Element>(mut network: Network<T>) -> Network<T> {
+    for number in 0..network.parameters().layout().tensors().len() {
+        if network.parameters().layout().tensors()[number].name().ends_with("bias") {
+            let bias = network.parameters_mut().tensor_mut(number);
+            for (index, value) in bias.iter_mut().enumerate() {
+                *value = T::from_f64(0.01 * index as f64 - 0.1);
+            }
         }
     }
-    net
+    network
 }
 
 fn random<T: Element>(len: usize, seed: u64) -> Vec<T> {
@@ -46,15 +62,15 @@ fn normalization() -> Normalization {
 
 /// The logits of rows, each alone, by the network itself, which packs no weights before.
 fn expected<'a, T: Element>(
-    net: &FullyConnectedNet<T>,
-    gemm: Gemm<T>,
+    network: &Network<T>,
+    context: Context<T>,
     rows: impl IntoIterator<Item: Into<Operand<'a, T>>>,
 ) -> Vec<T> {
-    let mut workspace = net.workspace(gemm, 1).unwrap();
+    let mut plan = Plan::new(network, 1, Passes::Gradient, context).unwrap();
     let mut logits = Vec::new();
     for row in rows {
-        net.forward(row, &mut workspace, Mode::Evaluation).unwrap();
-        logits.extend(workspace.logits(1).unwrap().row(0).unwrap());
+        plan.forward(network, row, Mode::Evaluation).unwrap();
+        logits.extend(plan.logits(1).unwrap().row(0).unwrap());
     }
     logits
 }
@@ -71,28 +87,27 @@ fn bits<T: Element>(values: &[T]) -> Vec<u64> {
 fn check_bits<T: Element>() {
     const ROWS: usize = 45;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(4).build().unwrap();
-    for hidden in [&[][..], &[64], &[200, 33]] {
-        let net = net::<T>(hidden);
+    for net in [net::<T>(&[]), net(&[64]), net(&[200, 33]), residual()] {
         for set in InstructionSet::available() {
-            let gemm = Gemm::with_instruction_set(set).unwrap();
-            let predictor = Predictor::with_gemm(&net, gemm)
+            let context = Context::of(Gemm::with_instruction_set(set).unwrap()).unwrap();
+            let predictor = Predictor::with_context(&net, context)
                 .unwrap()
                 .with_normalization(&normalization())
                 .unwrap();
             let x = random::<T>(ROWS * FEATURES, 3);
-            let wanted = bits(&expected(&net, gemm, single_rows(&x)));
+            let wanted = bits(&expected(&net, context, single_rows(&x)));
             let mut rng = ChaCha8Rng::seed_from_u64(4);
-            let pictures: Vec<u8> = (0..ROWS * FEATURES).map(|_| rng.random()).collect();
+            let images: Vec<u8> = (0..ROWS * FEATURES).map(|_| rng.random()).collect();
             let map = normalization().per_feature::<T>(FEATURES / 3);
             let indices: Vec<u32> = (0..ROWS as u32).collect();
             let single = indices
                 .chunks(1)
-                .map(|index| GatheredRows::new(&pictures, index, &map.scale, &map.shift).unwrap());
-            let wanted_of_pictures = bits(&expected(&net, gemm, single));
+                .map(|index| GatheredRows::new(&images, index, &map.scale, &map.shift).unwrap());
+            let wanted_of_images = bits(&expected(&net, context, single));
             pool.install(|| {
                 for threads in [Threads::Caller, Threads::Pool, Threads::Count(2)] {
                     for (rows, capacity) in [(ROWS, 64), (ROWS, 8), (ROWS, 1), (3, 64), (1, 1)] {
-                        let case = format!("{hidden:?} {set} {threads:?} {rows} by {capacity}");
+                        let case = format!("{net:?} {set} {threads:?} {rows} by {capacity}");
                         let mut scratch = predictor.scratch_on(threads, capacity).unwrap();
                         let mut out = vec![T::from_f64(f64::NAN); rows * CLASSES];
                         let view = MatRef::new(&x[..rows * FEATURES], rows, FEATURES).unwrap();
@@ -102,9 +117,9 @@ fn check_bits<T: Element>() {
 
                         out.fill(T::from_f64(f64::NAN));
                         let to = MatMut::new(&mut out, rows, CLASSES).unwrap();
-                        let bytes = &pictures[..rows * FEATURES];
+                        let bytes = &images[..rows * FEATURES];
                         predictor.predict_into(bytes, to, &mut scratch).unwrap();
-                        assert_eq!(bits(&out), wanted_of_pictures[..rows * CLASSES], "{case}");
+                        assert_eq!(bits(&out), wanted_of_images[..rows * CLASSES], "{case}");
                     }
                 }
             });
@@ -128,7 +143,7 @@ fn rows_of_any_strides_are_taken() {
     let predictor = Predictor::new(&net).unwrap();
     let mut scratch = predictor.scratch(4).unwrap();
     let x = random::<f32>(5 * FEATURES, 5);
-    let wanted = expected(&net, Gemm::new().unwrap(), single_rows(&x));
+    let wanted = expected(&net, Context::new().unwrap(), single_rows(&x));
     // The same rows from the last to the first, and column by column.
     let backwards = (-(FEATURES as isize), 1);
     let backwards = MatRef::strided(&x, 4 * FEATURES, (5, FEATURES), backwards).unwrap();
@@ -158,7 +173,7 @@ fn eight_threads_share_a_predictor_with_scratches_of_their_own_and_five_for_all(
     let pool = ScratchPool::new(&predictor.scratch(4).unwrap(), 5).unwrap();
     assert_eq!(pool.count(), 5);
     let x = random::<f32>(32 * FEATURES, 6);
-    let wanted = bits(&expected(&net, Gemm::new().unwrap(), single_rows(&x)));
+    let wanted = bits(&expected(&net, Context::new().unwrap(), single_rows(&x)));
     let (served, turned_away) = (AtomicUsize::new(0), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         for thread in 0..8 {
@@ -237,11 +252,11 @@ fn what_does_not_fit_is_refused_and_leaves_the_logits_alone() {
 
     let to = MatMut::new(&mut out, CLASSES, 3).unwrap().t();
     let error = predictor.predict_into(rows, to, &mut scratch).unwrap_err();
-    assert!(error.to_string().contains("side by side"), "{error}");
+    assert!(error.to_string().contains("contiguous columns"), "{error}");
 
     let to = MatMut::new(&mut out, 3, CLASSES).unwrap();
     let error = predictor.predict_into(rows, to, &mut others).unwrap_err();
-    assert!(error.to_string().contains("[147, 9, 11]"), "{error}");
+    assert!(error.to_string().contains("linear(in_features = 147, out_features = 9)"), "{error}");
 
     let bytes = vec![0u8; 3 * FEATURES];
     let to = MatMut::new(&mut out, 3, CLASSES).unwrap();
@@ -261,55 +276,58 @@ fn what_does_not_fit_is_refused_and_leaves_the_logits_alone() {
 
 #[test]
 fn settings_without_sense_are_refused() {
-    let predictor = Predictor::new(&net::<f32>(&[8])).unwrap();
+    let new = || Predictor::new(&net::<f32>(&[8])).unwrap();
+    let predictor = new();
     assert!(predictor.scratch(0).is_err());
     assert!(matches!(predictor.scratch(usize::MAX / 8), Err(Error::SizeOverflow { .. })));
     let two = Normalization::new(vec![1.0; 2], vec![0.0; 2]).unwrap();
     assert!(matches!(
-        predictor.clone().with_normalization(&two),
+        new().with_normalization(&two),
         Err(Error::Length { expected: 146, found: 147, .. })
     ));
     let huge = Normalization::new(vec![1e300; 3], vec![0.0; 3]).unwrap();
-    assert!(predictor.clone().with_normalization(&huge).is_err());
-    assert!(predictor.with_pixel_map(vec![1.0; FEATURES], vec![0.0; 3]).is_err());
+    assert!(new().with_normalization(&huge).is_err());
+    assert!(predictor.with_byte_map(vec![1.0; FEATURES], vec![0.0; 3]).is_err());
 
     for poison in [f32::NAN, f32::INFINITY] {
         let mut net = net::<f32>(&[8]);
-        net.layers_mut()[1].bias_mut()[3] = poison;
+        net.parameters_mut().get_mut("3.bias").unwrap()[3] = poison;
         let error = Predictor::new(&net).unwrap_err().to_string();
-        assert!(error.contains("3 of the bias of layer 1"), "{error}");
+        assert!(error.contains("at 3 of 3.bias"), "{error}");
         let mut net = net.clone();
-        net.layers_mut()[0].weight_mut().set(0, 2, poison);
+        net.parameters_mut().get_mut("0.weight").unwrap()[2] = poison;
         let error = Predictor::new(&net).unwrap_err().to_string();
-        assert!(error.contains("2 of the weight of layer 0"), "{error}");
+        assert!(error.contains("at 2 of 0.weight"), "{error}");
     }
 }
 
 #[cfg(feature = "model-files")]
 #[test]
 fn files_bring_network_and_normalization() {
-    use tilewise::train::model_file::{ModelInfo, save};
+    use tilewise::io::model::{ModelInfo, save};
 
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("model.safetensors");
     let net = net::<f32>(&[8]);
     save(&path, &net, &ModelInfo::default()).unwrap();
     let (predictor, info) = Predictor::<f32>::load_with_info(&path).unwrap();
-    assert!(!predictor.takes_pictures() && info == ModelInfo::default());
-    assert_eq!(predictor.dims(), [FEATURES, 8, CLASSES]);
+    assert!(!predictor.takes_images() && info == ModelInfo::default());
+    assert_eq!((predictor.in_features(), predictor.classes()), (FEATURES, CLASSES));
+    let shapes = (Shape::Features(FEATURES), Shape::Features(CLASSES));
+    assert_eq!((predictor.input_shape(), predictor.output_shape()), shapes);
 
     let normalization = Some(normalization());
     save(&path, &net, &ModelInfo { normalization, ..ModelInfo::default() }).unwrap();
     let predictor = Predictor::<f32>::load(&path).unwrap();
-    let picture = [9u8; FEATURES];
+    let image = [9u8; FEATURES];
     let mut out = [0.0; CLASSES];
     let to = MatMut::new(&mut out, 1, CLASSES).unwrap();
-    predictor.predict_into(&picture[..], to, &mut predictor.scratch(1).unwrap()).unwrap();
+    predictor.predict_into(&image[..], to, &mut predictor.scratch(1).unwrap()).unwrap();
     let map = self::normalization().per_feature::<f32>(FEATURES / 3);
-    let x = GatheredRows::new(&picture, &[0], &map.scale, &map.shift).unwrap();
-    assert_eq!(bits(&out), bits(&expected(&net, Gemm::new().unwrap(), [x])));
+    let x = GatheredRows::new(&image, &[0], &map.scale, &map.shift).unwrap();
+    assert_eq!(bits(&out), bits(&expected(&net, Context::new().unwrap(), [x])));
 
-    // A normalisation that does not fit the network is the file's fault.
+    // A normalization that does not fit the network is the file's fault.
     let normalization = Some(Normalization::new(vec![1.0; 2], vec![0.0; 2]).unwrap());
     save(&path, &net, &ModelInfo { normalization, ..ModelInfo::default() }).unwrap();
     let error = Predictor::<f32>::load(&path).unwrap_err().to_string();

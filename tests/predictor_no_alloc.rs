@@ -8,8 +8,9 @@ use std::sync::Barrier;
 use support::Counting;
 use tilewise::{
     data::Normalization,
+    infer::{Predictor, Scratch, ScratchPool, top_classes, top_k},
     matrix::{MatMut, MatRef},
-    nn::{FullyConnectedNet, NetConfig, Predictor, Scratch, ScratchPool, softmax, top_k},
+    nn::{Network, Shape, softmax},
     threads::Threads,
 };
 
@@ -23,13 +24,12 @@ fn predictions_allocate_nothing() {
     drop(std::hint::black_box(vec![0u8; 100]));
     assert_eq!(ALLOCATOR.allocations(), before + 1, "the counter counts");
 
-    let config = NetConfig { hidden: vec![512, 300], ..NetConfig::default() };
+    let builder = Network::<f32>::builder(Shape::Features(3072)).linear(512).relu().linear(300);
+    let builder = builder.relu().residual(|block| block.linear(300).relu().scale(0.5));
+    let network = builder.linear(10).build().unwrap();
     let normalization = Normalization::new(vec![1.0 / 255.0; 3], vec![-0.5; 3]).unwrap();
-    let predictor = Predictor::<f32>::new(&FullyConnectedNet::new(&config).unwrap())
-        .unwrap()
-        .with_normalization(&normalization)
-        .unwrap();
-    let (x, pictures) = (vec![0.5f32; 100 * 3072], vec![99u8; 100 * 3072]);
+    let predictor = Predictor::new(&network).unwrap().with_normalization(&normalization).unwrap();
+    let (x, images) = (vec![0.5f32; 100 * 3072], vec![99u8; 100 * 3072]);
     let mut out = vec![0.0; 100 * 10];
     let mut best = [(0, 0.0); 5];
     let pool = rayon::ThreadPoolBuilder::new().num_threads(4).build().unwrap();
@@ -46,21 +46,22 @@ fn predictions_allocate_nothing() {
                     let to = MatMut::new(out, rows, 10).unwrap();
                     predictor.predict_into(view, to, &mut scratch).unwrap();
                     let to = MatMut::new(out, rows, 10).unwrap();
-                    predictor.predict_into(&pictures[..rows * 3072], to, &mut scratch).unwrap();
+                    predictor.predict_into(&images[..rows * 3072], to, &mut scratch).unwrap();
                     softmax(MatMut::new(out, rows, 10).unwrap()).unwrap();
                     assert_eq!(top_k(&out[..10], &mut best), 5);
+                    assert_eq!(top_classes(&out[..10], &mut [0; 3]), 3);
                 }
                 let found = ALLOCATOR.allocations() - before;
                 assert_eq!(found, 0, "{rows} rows, {threads:?}");
             }
         }
     });
-    assert_eq!(allocations_of_eight_threads(&predictor, &x, &pictures), 0);
+    assert_eq!(allocations_of_eight_threads(&predictor, &x, &images), 0);
 }
 
 /// How often memory is asked for while eight threads predict at once, four with scratches of their
 /// own and four with what they find in a pool of two.
-fn allocations_of_eight_threads(predictor: &Predictor<f32>, x: &[f32], pictures: &[u8]) -> usize {
+fn allocations_of_eight_threads(predictor: &Predictor<f32>, x: &[f32], images: &[u8]) -> usize {
     const ROWS: usize = 5;
     let scratches = ScratchPool::new(&predictor.scratch(ROWS).unwrap(), 2).unwrap();
     let together = Barrier::new(9);
@@ -81,7 +82,7 @@ fn allocations_of_eight_threads(predictor: &Predictor<f32>, x: &[f32], pictures:
                             let view = MatRef::new(&x[..ROWS * 3072], ROWS, 3072).unwrap();
                             predictor.predict_into(view, to, scratch).unwrap();
                         } else {
-                            predictor.predict_into(&pictures[..ROWS * 3072], to, scratch).unwrap();
+                            predictor.predict_into(&images[..ROWS * 3072], to, scratch).unwrap();
                         }
                     };
                     if thread < 4 {

@@ -3,62 +3,55 @@
 use std::ops::ControlFlow;
 
 use tilewise::{
-    Error,
+    Context, Error,
     data::{Augmentation, ImageSet, ImageShape, Normalization, NormalizeMode, Split, synthetic},
-    gemm::Gemm,
-    nn::{FullyConnectedNet, Init, NetConfig},
+    nn::{Init, MlpConfig, Network, mlp},
     threads::Threads,
     train::{
         Curve, EpochRecord, History, LastBatch, Optimizer, Progress, Solver, SolverConfig,
-        TrainingData, evaluate,
+        TrainerConfig, TrainingData, evaluate,
     },
 };
 
-fn config() -> SolverConfig {
-    SolverConfig {
-        epochs: 3,
-        batch_size: 64,
-        learning_rate: 0.1,
-        schedule: Curve::EpochDecay { factor: 0.9 }.into(),
-        threads: Threads::Caller,
-        ..SolverConfig::default()
-    }
+fn trainer_config() -> TrainerConfig {
+    TrainerConfig::default().with_batch_size(64).with_learning_rate(0.1).with_l2(1e-4)
 }
 
-fn net_config(images: &ImageSet) -> NetConfig {
-    NetConfig {
+fn config() -> SolverConfig {
+    let config = SolverConfig::default().with_trainer(trainer_config()).with_epochs(3);
+    config.with_schedule(Curve::EpochDecay { factor: 0.9 }.into())
+}
+
+fn network(images: &ImageSet) -> Network<f32> {
+    let config = MlpConfig {
         input: images.features(),
         hidden: vec![50, 30],
         classes: images.classes(),
         init: Init::He,
         dropout: 0.1,
-        l2: 1e-4,
         seed: 5,
-    }
+    };
+    mlp(&config).unwrap()
 }
 
 fn solver(images: &ImageSet, config: SolverConfig) -> Solver<'_, f32> {
     let split = Split::new(images.len(), None, None).unwrap();
     let statistics = images.channel_statistics(split.train.clone()).unwrap();
     let normalization = Normalization::from_statistics(&statistics, NormalizeMode::Mean).unwrap();
-    let net = FullyConnectedNet::new(&net_config(images)).unwrap();
     let data = TrainingData { images, split, normalization };
-    Solver::new(net, data, config).unwrap()
+    Solver::new(network(images), data, config).unwrap()
 }
 
 /// History and all final parameters, as bits.
 fn run(images: &ImageSet, config: SolverConfig) -> (History, Vec<u32>) {
     let mut solver = solver(images, config);
     solver.train().unwrap();
-    (solver.history().clone(), bits(solver.net()))
+    (solver.history().clone(), bits(solver.network()))
 }
 
-fn bits(net: &FullyConnectedNet<f32>) -> Vec<u32> {
-    let values = net.layers().iter().flat_map(|layer| {
-        let rows = (0..layer.in_features()).flat_map(|i| layer.weight().row(i).unwrap());
-        rows.chain(layer.bias())
-    });
-    values.map(|x| x.to_bits()).collect()
+fn bits(network: &Network<f32>) -> Vec<u32> {
+    let tensors = network.parameters().iter();
+    tensors.flat_map(|(_, values)| values).map(|value| value.to_bits()).collect()
 }
 
 #[test]
@@ -68,13 +61,14 @@ fn threads_do_not_change_the_bits_of_a_run() {
     let changed = Augmentation { flip: true, shift: 2, cutout: 5, ..Augmentation::default() };
     let mut references = Vec::new();
     for augmentation in [Augmentation::default(), changed] {
-        let config = || SolverConfig { augmentation, ..config() };
+        let config = || config().with_augmentation(augmentation);
         let reference = run(&images, config());
         for threads in [Threads::Pool, Threads::Count(2), Threads::Count(4)] {
-            let run = pool.install(|| run(&images, SolverConfig { threads, ..config() }));
+            let config = config().with_trainer(trainer_config().with_threads(threads));
+            let run = pool.install(|| run(&images, config));
             assert!(run == reference, "{threads:?}, {augmentation:?}");
         }
-        let other_seed = run(&images, SolverConfig { seed: 1, ..config() });
+        let other_seed = run(&images, config().with_seed(1));
         assert!(other_seed != reference);
         references.push(reference);
     }
@@ -84,17 +78,17 @@ fn threads_do_not_change_the_bits_of_a_run() {
 #[test]
 fn histories_have_a_loss_an_iteration_and_accuracies_an_epoch() {
     let images = synthetic(1000, 2).unwrap();
-    // 800 training pictures: 12 whole batches of 64, and one of 32.
+    // 800 training images: 12 whole batches of 64, and one of 32.
     for (last_batch, batches, seen) in [(LastBatch::Drop, 12, 768), (LastBatch::Keep, 13, 800)] {
-        let mut solver = solver(&images, SolverConfig { last_batch, ..config() });
+        let mut solver = solver(&images, config().with_last_batch(last_batch));
         let mut records: Vec<EpochRecord> = Vec::new();
-        let (mut steps, mut pictures) = (0, 0);
+        let (mut steps, mut all) = (0, 0);
         solver
             .train_with(&mut |progress| {
                 match progress {
                     Progress::Step { iteration, iterations, images, .. } => {
                         steps += 1;
-                        pictures += images;
+                        all += images;
                         assert_eq!((iteration, iterations), (steps, 3 * batches));
                     }
                     Progress::Epoch(record) => records.push(*record),
@@ -102,7 +96,7 @@ fn histories_have_a_loss_an_iteration_and_accuracies_an_epoch() {
                 ControlFlow::Continue(())
             })
             .unwrap();
-        assert_eq!((steps, pictures), (3 * batches, 3 * seen));
+        assert_eq!((steps, all), (3 * batches, 3 * seen));
         let history = solver.history();
         assert_eq!(history.loss_history.len(), 3 * batches);
         assert_eq!(history.train_acc_history.len(), 3);
@@ -133,7 +127,7 @@ fn a_callback_can_stop_the_run() {
 }
 
 #[test]
-fn a_run_goes_on_after_a_break_as_if_there_had_been_none() {
+fn a_run_continues_after_a_break_as_if_there_had_been_none() {
     let images = synthetic(500, 3).unwrap();
     let whole = run(&images, config());
     let mut solver = solver(&images, config());
@@ -151,15 +145,15 @@ fn a_run_goes_on_after_a_break_as_if_there_had_been_none() {
     }
     // 3 epochs of 6 batches, each with an accuracy check behind it.
     assert_eq!(rounds, 7);
-    assert!((solver.history().clone(), bits(solver.net())) == whole);
+    assert!((solver.history().clone(), bits(solver.network())) == whole);
 }
 
 #[test]
 fn patience_ends_a_run_that_gets_no_better() {
     let images = synthetic(500, 3).unwrap();
     // Steps too small to change a prediction.
-    let config = SolverConfig { learning_rate: 1e-12, epochs: 9, ..config() };
-    let mut patient = solver(&images, SolverConfig { patience: Some(2), ..config.clone() });
+    let config = config().with_epochs(9).with_trainer(trainer_config().with_learning_rate(1e-12));
+    let mut patient = solver(&images, config.clone().with_patience(Some(2)));
     patient.train().unwrap();
     assert!(patient.is_out_of_patience() && patient.is_done());
     assert_eq!(patient.best().unwrap().epoch, 1);
@@ -174,21 +168,22 @@ fn patience_ends_a_run_that_gets_no_better() {
 fn accuracies_and_best_parameters_are_those_of_the_average() {
     let images = synthetic(1000, 4).unwrap();
     let plain = run(&images, config());
-    let mut averaged = solver(&images, SolverConfig { ema_decay: Some(0.98), ..config() });
+    let with_decay = |decay| config().with_trainer(trainer_config().with_ema_decay(Some(decay)));
+    let mut averaged = solver(&images, with_decay(0.98));
     averaged.train().unwrap();
     // Training itself is the same.
     assert_eq!(averaged.history().loss_history, plain.0.loss_history);
-    assert!(bits(averaged.net()) == plain.1);
+    assert!(bits(averaged.network()) == plain.1);
     assert!(averaged.history().val_acc_history != plain.0.val_acc_history);
-    let mut gone_on = solver(&images, SolverConfig { ema_decay: Some(0.0), ..config() });
-    gone_on.train().unwrap();
-    assert_eq!(*gone_on.history(), plain.0, "an average that forgets everything");
+    let mut forgetful = solver(&images, with_decay(0.0));
+    forgetful.train().unwrap();
+    assert_eq!(*forgetful.history(), plain.0, "an average that forgets everything");
 }
 
 #[test]
 fn training_learns_and_the_best_parameters_evaluate_to_their_accuracy() {
     let images = synthetic(2000, 4).unwrap();
-    let mut solver = solver(&images, SolverConfig { epochs: 8, ..config() });
+    let mut solver = solver(&images, config().with_epochs(8));
     solver.train().unwrap();
     let losses = &solver.history().loss_history;
     assert!(losses[losses.len() - 1] < 0.9 * losses[0], "{} to {}", losses[0], losses[199]);
@@ -208,8 +203,8 @@ fn training_learns_and_the_best_parameters_evaluate_to_their_accuracy() {
     )
     .unwrap();
     let mut results = [1, 7, 64, 1000].map(|batch| {
-        let gemm = Gemm::new().unwrap();
-        evaluate(best.net, gemm, &validation, &normalization, batch).unwrap()
+        let context = Context::new().unwrap();
+        evaluate(best.network, context, &validation, &normalization, batch).unwrap()
     });
     assert_eq!(results[0].accuracy(), best.val_accuracy);
     assert_eq!(results[0].classes.iter().map(|class| class.0).sum::<usize>(), results[0].correct);
@@ -220,7 +215,8 @@ fn training_learns_and_the_best_parameters_evaluate_to_their_accuracy() {
 #[test]
 fn divergence_is_an_error_that_keeps_what_there_was() {
     let images = synthetic(500, 5).unwrap();
-    let mut solver = solver(&images, SolverConfig { learning_rate: 1e6, ..config() });
+    let config = config().with_trainer(trainer_config().with_learning_rate(1e6));
+    let mut solver = solver(&images, config);
     let error = solver.train().unwrap_err();
     let Error::Diverged { iteration, learning_rate, loss } = error else {
         panic!("{error}");
@@ -239,7 +235,8 @@ fn divergence_in_the_last_step_of_an_epoch_is_not_recorded_as_an_epoch() {
     // the parameters before it.
     let schedule = Curve::EpochDecay { factor: 1e32 }.into();
     for (epochs, learning_rate, recorded) in [(2, 0.05, 1), (3, 0.05, 1), (1, 1e30, 0)] {
-        let config = SolverConfig { epochs, batch_size: 400, learning_rate, schedule, ..config() };
+        let trainer = trainer_config().with_batch_size(400).with_learning_rate(learning_rate);
+        let config = config().with_trainer(trainer).with_epochs(epochs).with_schedule(schedule);
         let mut solver = solver(&images, config);
         for _ in 0..2 {
             let error = solver.train().unwrap_err();
@@ -258,7 +255,8 @@ fn divergence_in_the_last_step_of_an_epoch_is_not_recorded_as_an_epoch() {
             let best = solver.best();
             assert_eq!(best.map(|best| best.epoch), (recorded == 1).then_some(1));
             if let Some(best) = best {
-                let finite = bits(best.net).iter().all(|&bits| f32::from_bits(bits).is_finite());
+                let finite =
+                    bits(best.network).iter().all(|&bits| f32::from_bits(bits).is_finite());
                 assert!(finite, "the best network is not finite");
             }
         }
@@ -269,20 +267,19 @@ fn divergence_in_the_last_step_of_an_epoch_is_not_recorded_as_an_epoch() {
 fn senseless_settings_are_errors() {
     let images = synthetic(50, 6).unwrap();
     for bad in [
-        SolverConfig { epochs: 0, ..config() },
-        SolverConfig { batch_size: 0, ..config() },
-        SolverConfig { learning_rate: f64::NAN, ..config() },
-        SolverConfig { ema_decay: Some(1.0), ..config() },
-        SolverConfig { patience: Some(0), ..config() },
-        SolverConfig { learning_rate: -0.1, ..config() },
-        SolverConfig { schedule: Curve::EpochDecay { factor: 0.0 }.into(), ..config() },
-        SolverConfig { optimizer: Optimizer::momentum(1.0), ..config() },
+        config().with_epochs(0),
+        config().with_trainer(trainer_config().with_batch_size(0)),
+        config().with_trainer(trainer_config().with_learning_rate(f64::NAN)),
+        config().with_trainer(trainer_config().with_ema_decay(Some(1.0))),
+        config().with_patience(Some(0)),
+        config().with_trainer(trainer_config().with_learning_rate(-0.1)),
+        config().with_schedule(Curve::EpochDecay { factor: 0.0 }.into()),
+        config().with_trainer(trainer_config().with_optimizer(Optimizer::momentum(1.0))),
     ] {
         let split = Split::new(images.len(), None, None).unwrap();
         let normalization = Normalization::new(vec![1.0; 3], vec![0.0; 3]).unwrap();
-        let net = FullyConnectedNet::<f32>::new(&net_config(&images)).unwrap();
         let data = TrainingData { images: &images, split, normalization };
-        let error = Solver::new(net, data, bad.clone()).err().expect("an error");
+        let error = Solver::new(network(&images), data, bad.clone()).err().expect("an error");
         assert!(matches!(error, Error::Setting { .. }), "{bad:?}: {error}");
     }
     let shape = ImageShape { channels: 1, height: 2, width: 2 };
@@ -293,7 +290,6 @@ fn senseless_settings_are_errors() {
         split: Split::new(10, None, None).unwrap(),
         normalization: Normalization::new(vec![1.0], vec![0.0]).unwrap(),
     };
-    let net = FullyConnectedNet::<f32>::new(&net_config(&images)).unwrap();
-    let error = Solver::new(net, data, config()).err().expect("an error");
+    let error = Solver::new(network(&images), data, config()).err().expect("an error");
     assert!(matches!(error, Error::Shape { expected: (4, 2), found: (3072, 10), .. }), "{error}");
 }

@@ -1,10 +1,10 @@
 //! Training steps: the same bits however they are computed, limits, and what is restored.
 
 use tilewise::{
-    Error,
+    Context, Error,
     gemm::{Backend, GatheredRows, Gemm},
     matrix::{MatRef, Matrix},
-    nn::{CrossEntropy, FullyConnectedNet, Init, NetConfig},
+    nn::{CrossEntropy, Init, MlpConfig, Network, mlp},
     simd::{Denormals, InstructionSet},
     threads::Threads,
     train::{Optimizer, Trainer, TrainerConfig},
@@ -15,7 +15,7 @@ const BATCH: usize = 96;
 
 const FEATURES: usize = 3 * 140;
 
-/// Bytes of pictures, from a small generator of their own.
+/// Bytes of images, from a small generator of their own.
 struct Store {
     bytes: Vec<u8>,
     scale: Vec<f32>,
@@ -43,34 +43,23 @@ fn indices(step: u32) -> Vec<u32> {
     (0..BATCH as u32).map(|i| (i * 7 + step * 31) % 200).collect()
 }
 
-fn labels(step: u32) -> Vec<u8> {
-    indices(step).iter().map(|index| (index % 7) as u8).collect()
+fn labels(step: u32) -> Vec<u32> {
+    indices(step).iter().map(|index| index % 7).collect()
 }
 
-fn net(dropout: f64, l2: f64) -> FullyConnectedNet<f32> {
-    let (input, hidden) = (FEATURES, vec![130, 70]);
-    let init = Init::He;
-    let config = NetConfig { input, hidden, classes: 7, init, l2, dropout, seed: 3 };
-    FullyConnectedNet::new(&config).unwrap()
+fn network(dropout: f64) -> Network<f32> {
+    let (input, hidden, init) = (FEATURES, vec![130, 70], Init::He);
+    mlp(&MlpConfig { input, hidden, classes: 7, init, dropout, seed: 3 }).unwrap()
 }
 
-fn settings() -> TrainerConfig {
-    TrainerConfig {
-        batch_size: BATCH,
-        learning_rate: 0.01,
-        threads: Threads::Caller,
-        ..TrainerConfig::default()
-    }
+fn settings(optimizer: Optimizer) -> TrainerConfig {
+    let config = TrainerConfig::default().with_batch_size(BATCH).with_learning_rate(0.01);
+    config.with_optimizer(optimizer)
 }
 
-fn bits(net: &FullyConnectedNet<f32>) -> Vec<u32> {
-    let layers = net.layers().iter();
-    let values = layers.flat_map(|layer| {
-        let weight = layer.weight();
-        let rows = (0..weight.rows()).flat_map(move |i| weight.row(i).unwrap().to_vec());
-        rows.chain(layer.bias().to_vec())
-    });
-    values.map(f32::to_bits).collect()
+fn bits(network: &Network<f32>) -> Vec<u32> {
+    let tensors = network.parameters().iter();
+    tensors.flat_map(|(_, values)| values).map(|value| value.to_bits()).collect()
 }
 
 fn all_optimizers() -> Vec<Optimizer> {
@@ -79,39 +68,36 @@ fn all_optimizers() -> Vec<Optimizer> {
     named.chain(decayed).collect()
 }
 
-/// Parameters after some steps on gathered pictures.
-fn train(
-    optimizer: Optimizer,
-    gemm: Gemm<f32>,
-    settings: TrainerConfig,
-    dropout: f64,
-    steps: u32,
-) -> Vec<u32> {
+/// Parameters after some steps on gathered images, with L2 regularization and dropout.
+fn train(context: Context<f32>, settings: TrainerConfig, steps: u32) -> Vec<u32> {
     let store = Store::new();
-    let mut trainer = Trainer::with_gemm(net(dropout, 1e-3), optimizer, settings, gemm).unwrap();
+    let settings = settings.with_l2(1e-3);
+    let mut trainer = Trainer::with_context(network(0.2), settings, context).unwrap();
     for step in 0..steps {
         trainer.step(store.rows(&indices(step)), &labels(step)).unwrap();
     }
-    bits(trainer.net())
+    bits(trainer.network())
+}
+
+fn context(set: InstructionSet) -> Context<f32> {
+    Context::of(Gemm::with_instruction_set(set).unwrap()).unwrap()
 }
 
 #[test]
 fn fifty_steps_have_the_same_bits_on_any_threads_and_fused_sets() {
     let fused = InstructionSet::available().filter(|set| set.is_fused());
-    let sets: Vec<_> = fused.map(|set| Gemm::with_instruction_set(set).unwrap()).collect();
+    let sets: Vec<_> = fused.map(context).collect();
     for optimizer in all_optimizers() {
         let Some(&best) = sets.last() else { return };
-        let expected = train(optimizer, best, settings(), 0.2, 50);
-        for &gemm in &sets {
-            assert!(
-                train(optimizer, gemm, settings(), 0.2, 50) == expected,
-                "{optimizer}, {gemm:?}"
-            );
+        let expected = train(best, settings(optimizer), 50);
+        for &context in &sets {
+            let found = train(context, settings(optimizer), 50);
+            assert!(found == expected, "{optimizer}, {context:?}");
         }
         for threads in 2..=4 {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let settings = TrainerConfig { threads: Threads::Pool, ..settings() };
-            let found = pool.install(|| train(optimizer, best, settings, 0.2, 50));
+            let settings = settings(optimizer).with_threads(Threads::Pool);
+            let found = pool.install(|| train(best, settings, 50));
             assert!(found == expected, "{optimizer}, {threads} threads");
         }
     }
@@ -120,54 +106,51 @@ fn fifty_steps_have_the_same_bits_on_any_threads_and_fused_sets() {
 #[test]
 fn the_average_follows_its_definition_on_any_threads() {
     let (store, decay) = (Store::new(), 0.75f32);
-    let average = |threads, gemm: Gemm<f32>| {
-        let settings = TrainerConfig { ema_decay: Some(f64::from(decay)), threads, ..settings() };
-        let mut trainer =
-            Trainer::with_gemm(net(0.1, 0.0), Optimizer::sgd(), settings, gemm).unwrap();
+    let average = |threads, context: Context<f32>| {
+        let settings = settings(Optimizer::sgd()).with_threads(threads);
+        let settings = settings.with_ema_decay(Some(f64::from(decay)));
+        let mut trainer = Trainer::with_context(network(0.1), settings, context).unwrap();
         let mut expected: Vec<f32> = Vec::new();
         for step in 0..6 {
             trainer.step(store.rows(&indices(step)), &labels(step)).unwrap();
-            let w = bits(trainer.net()).into_iter().map(f32::from_bits);
+            let w = bits(trainer.network()).into_iter().map(f32::from_bits);
             if step == 0 {
                 expected = w.collect();
             } else {
                 let next =
-                    expected.iter().zip(w).map(|(&average, w)| match gemm.instruction_set() {
+                    expected.iter().zip(w).map(|(&average, w)| match context.instruction_set() {
                         set if set.is_fused() => decay.mul_add(average, (1.0 - decay) * w),
                         _ => decay * average + (1.0 - decay) * w,
                     });
                 expected = next.collect();
             }
         }
-        let found = bits(trainer.averaged_net().unwrap());
-        assert!(found.iter().map(|&x| f32::from_bits(x)).eq(expected), "{gemm:?}");
+        let found = bits(trainer.average().unwrap());
+        assert!(found.iter().map(|&x| f32::from_bits(x)).eq(expected), "{context:?}");
         found
     };
     for set in InstructionSet::available() {
-        let gemm = Gemm::with_instruction_set(set).unwrap();
-        let reference = average(Threads::Caller, gemm);
+        let reference = average(Threads::Caller, context(set));
         let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
-        assert!(pool.install(|| average(Threads::Pool, gemm)) == reference, "{set}");
+        assert!(pool.install(|| average(Threads::Pool, context(set))) == reference, "{set}");
     }
 }
 
 #[test]
 fn stored_gradients_make_the_same_steps_as_fused_updates() {
-    let gemm = Gemm::new().unwrap();
-    // With the L2 term of the network, weight decay would be a second addition to the gradient.
-    for optimizer in all_optimizers().into_iter().filter(|optimizer| optimizer.weight_decay == 0.0)
-    {
-        let stored = TrainerConfig { store_gradients: true, ..settings() };
-        let found = train(optimizer, gemm, stored, 0.2, 8);
-        assert!(found == train(optimizer, gemm, settings(), 0.2, 8), "{optimizer}");
+    let context = Context::new().unwrap();
+    for optimizer in all_optimizers() {
+        let stored = settings(optimizer).with_store_gradients(true);
+        let found = train(context, stored, 8);
+        assert!(found == train(context, settings(optimizer), 8), "{optimizer}");
     }
 }
 
 #[test]
 fn rows_of_numbers_make_the_same_steps_as_gathered_bytes() {
     let store = Store::new();
-    let mut gathered = Trainer::new(net(0.1, 0.0), Optimizer::momentum(0.9), settings()).unwrap();
-    let mut numbers = Trainer::new(net(0.1, 0.0), Optimizer::momentum(0.9), settings()).unwrap();
+    let new = || Trainer::new(network(0.1), settings(Optimizer::momentum(0.9))).unwrap();
+    let (mut gathered, mut numbers) = (new(), new());
     for step in 0..5 {
         let indices = indices(step);
         let rows = store.rows(&indices);
@@ -176,15 +159,16 @@ fn rows_of_numbers_make_the_same_steps_as_gathered_bytes() {
         let other = numbers.step(matrix.view(), &labels(step)).unwrap();
         assert_eq!((one.loss, one.rows), (other.loss, BATCH));
     }
-    assert!(bits(gathered.net()) == bits(numbers.net()));
+    assert!(bits(gathered.network()) == bits(numbers.network()));
 }
 
 #[test]
 fn parts_of_a_batch_make_the_step_of_the_whole() {
     let store = Store::new();
-    let stored = TrainerConfig { store_gradients: true, ..settings() };
-    let mut whole = Trainer::new(net(0.3, 1e-3), Optimizer::adam(), settings()).unwrap();
-    let mut parts = Trainer::new(net(0.3, 1e-3), Optimizer::adam(), stored).unwrap();
+    let settings = settings(Optimizer::adam()).with_l2(1e-3);
+    let stored = settings.clone().with_store_gradients(true);
+    let mut whole = Trainer::new(network(0.3), settings).unwrap();
+    let mut parts = Trainer::new(network(0.3), stored).unwrap();
     for step in 0..5 {
         let (indices, labels) = (indices(step), labels(step));
         whole.step(store.rows(&indices), &labels).unwrap();
@@ -193,7 +177,7 @@ fn parts_of_a_batch_make_the_step_of_the_whole() {
         }
         parts.apply().unwrap();
     }
-    assert!(bits(whole.net()) == bits(parts.net()));
+    assert!(bits(whole.network()) == bits(parts.network()));
 }
 
 #[test]
@@ -201,11 +185,11 @@ fn parts_must_make_up_their_batch() {
     let store = Store::new();
     let (indices, labels) = (indices(0), labels(0));
     let (some, of_some) = (store.rows(&indices[..10]), &labels[..10]);
-    let mut fused = Trainer::new(net(0.0, 0.0), Optimizer::sgd(), settings()).unwrap();
+    let mut fused = Trainer::new(network(0.0), settings(Optimizer::sgd())).unwrap();
     let error = fused.accumulate(some, of_some, 20).unwrap_err();
     assert!(error.to_string().contains("store_gradients"), "{error}");
-    let stored = TrainerConfig { store_gradients: true, ..settings() };
-    let mut trainer = Trainer::new(net(0.0, 0.0), Optimizer::sgd(), stored).unwrap();
+    let stored = settings(Optimizer::sgd()).with_store_gradients(true);
+    let mut trainer = Trainer::new(network(0.0), stored).unwrap();
     assert!(trainer.apply().is_err());
     trainer.accumulate(some, of_some, 20).unwrap();
     let error = trainer.apply().unwrap_err();
@@ -213,9 +197,9 @@ fn parts_must_make_up_their_batch() {
     assert!(trainer.accumulate(some, of_some, 30).is_err());
     trainer.accumulate(some, of_some, 20).unwrap();
     assert!(trainer.accumulate(some, of_some, 20).is_err());
-    let before = bits(trainer.net());
+    let before = bits(trainer.network());
     trainer.apply().unwrap();
-    assert!(bits(trainer.net()) != before);
+    assert!(bits(trainer.network()) != before);
     assert_eq!(trainer.steps(), 1);
 }
 
@@ -223,16 +207,17 @@ fn parts_must_make_up_their_batch() {
 fn clipped_gradients_have_the_norm_asked_for() {
     let store = Store::new();
     let norm = |trainer: &Trainer<f32>| {
-        let layers = (0..3).flat_map(|l| trainer.gradient(l).unwrap().concat());
-        layers.map(|g| f64::from(g) * f64::from(g)).sum::<f64>().sqrt()
+        let gradients = trainer.gradients().unwrap().iter().flat_map(|(_, gradient)| gradient);
+        gradients.map(|&g| f64::from(g) * f64::from(g)).sum::<f64>().sqrt()
     };
-    let unclipped = TrainerConfig { store_gradients: true, ..settings() };
-    let mut trainer = Trainer::new(net(0.0, 1e-2), Optimizer::sgd(), unclipped).unwrap();
+    let settings = settings(Optimizer::sgd()).with_l2(1e-2);
+    let unclipped = settings.clone().with_store_gradients(true);
+    let mut trainer = Trainer::new(network(0.0), unclipped).unwrap();
     trainer.step(store.rows(&indices(0)), &labels(0)).unwrap();
     let whole = norm(&trainer);
     for limit in [whole / 3.0, whole * 3.0] {
-        let clipped = TrainerConfig { clip_norm: Some(limit), ..settings() };
-        let mut trainer = Trainer::new(net(0.0, 1e-2), Optimizer::sgd(), clipped).unwrap();
+        let clipped = settings.clone().with_clip_norm(Some(limit));
+        let mut trainer = Trainer::new(network(0.0), clipped).unwrap();
         let stats = trainer.step(store.rows(&indices(0)), &labels(0)).unwrap();
         let reported = stats.gradient_norm.unwrap();
         assert!((reported / whole - 1.0).abs() < 1e-5, "{reported} instead of {whole}");
@@ -261,9 +246,9 @@ fn every_backend_trains_alike() {
     let store = Store::new();
     let rows = Matrix::from_fn(BATCH, FEATURES, |i, j| store.rows(&indices(0)).get(i, j)).unwrap();
     let losses = Backend::ALL.iter().map(|&backend| {
-        let gemm = Gemm::new().unwrap().with_backend(backend);
-        let optimizer = Optimizer::nesterov(0.9);
-        let mut trainer = Trainer::with_gemm(net(0.1, 1e-3), optimizer, settings(), gemm).unwrap();
+        let context = Context::of(Gemm::new().unwrap().with_backend(backend)).unwrap();
+        let settings = settings(Optimizer::nesterov(0.9)).with_l2(1e-3);
+        let mut trainer = Trainer::with_context(network(0.1), settings, context).unwrap();
         [0; 6].map(|_| trainer.step(rows.view(), &labels(0)).unwrap().loss)
     });
     let losses: Vec<[f64; 6]> = losses.collect();
@@ -275,8 +260,9 @@ fn every_backend_trains_alike() {
 #[test]
 fn batches_that_do_not_fit_are_errors_and_change_nothing() {
     let store = Store::new();
-    let mut trainer = Trainer::new(net(0.0, 0.0), Optimizer::sgd(), settings()).unwrap();
-    let before = bits(trainer.net());
+    let settings = || settings(Optimizer::sgd());
+    let mut trainer = Trainer::new(network(0.0), settings()).unwrap();
+    let before = bits(trainer.network());
     let many: Vec<u32> = (0..BATCH as u32 + 1).collect();
     let error = trainer.step(store.rows(&many), &vec![0; many.len()]).unwrap_err();
     assert!(matches!(error, Error::BatchTooLarge { batch: 97, capacity: 96 }), "{error}");
@@ -293,16 +279,19 @@ fn batches_that_do_not_fit_are_errors_and_change_nothing() {
     let infinite = Matrix::from_fn(5, FEATURES, |_, _| f32::INFINITY).unwrap();
     let error = trainer.step(infinite.view(), &[0; 5]).unwrap_err();
     assert!(matches!(error, Error::Diverged { iteration: 1, .. }), "{error}");
-    assert!(bits(trainer.net()) == before);
+    assert!(bits(trainer.network()) == before);
     assert_eq!(trainer.steps(), 0);
     assert!(trainer.set_learning_rate(f64::NAN).is_err());
     for bad in [
-        TrainerConfig { batch_size: 0, ..settings() },
-        TrainerConfig { learning_rate: -1.0, ..settings() },
-        TrainerConfig { label_smoothing: 1.0, ..settings() },
-        TrainerConfig { clip_norm: Some(0.0), ..settings() },
+        settings().with_batch_size(0),
+        settings().with_learning_rate(-1.0),
+        settings().with_l2(-1.0),
+        settings().with_l2(f64::NAN),
+        settings().with_ema_decay(Some(1.0)),
+        settings().with_clip_norm(Some(0.0)),
+        settings().with_optimizer(Optimizer::momentum(1.0)),
     ] {
-        assert!(Trainer::new(net(0.0, 0.0), Optimizer::sgd(), bad.clone()).is_err(), "{bad:?}");
+        assert!(Trainer::new(network(0.0), bad.clone()).is_err(), "{bad:?}");
     }
 }
 
@@ -310,20 +299,17 @@ fn batches_that_do_not_fit_are_errors_and_change_nothing() {
 fn a_step_flushes_denormals_and_leaves_the_callers_setting() {
     // Denormal weights without a gradient stay what they are, or become 0.
     let weight = |denormals| {
-        let mut net = net(0.0, 0.0);
-        for layer in net.layers_mut() {
-            let mut weights = layer.weight_mut();
-            for i in 0..weights.rows() {
-                weights.row_mut(i).unwrap().fill(1e-40);
-            }
+        let mut network = network(0.0);
+        for name in ["0.weight", "2.weight", "4.weight"] {
+            network.parameters_mut().get_mut(name).unwrap().fill(1e-40);
         }
-        let mut trainer =
-            Trainer::new(net, Optimizer::sgd(), TrainerConfig { denormals, ..settings() }).unwrap();
+        let settings = settings(Optimizer::sgd()).with_denormals(denormals);
+        let mut trainer = Trainer::new(network, settings).unwrap();
         let x = Matrix::zeros(4, FEATURES).unwrap();
         trainer.step(x.view(), &[0; 4]).unwrap();
         assert!(trainer.step(x.view(), &[9; 4]).is_err());
         assert_eq!(Denormals::current(), Denormals::Keep);
-        trainer.net().layers()[0].weight().get(0, 0)
+        trainer.network().parameters().get("0.weight").unwrap()[0]
     };
     assert_eq!(weight(Denormals::Keep), 1e-40);
     #[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
@@ -331,31 +317,31 @@ fn a_step_flushes_denormals_and_leaves_the_callers_setting() {
 }
 
 #[test]
-fn a_network_of_another_shape_in_place_of_the_trainers_is_refused() {
+fn a_network_of_other_layers_in_place_of_the_trainers_is_refused() {
     let store = Store::new();
     let (rows, labels) = (indices(0), labels(0));
     let other =
-        NetConfig { input: FEATURES, hidden: vec![70, 130], classes: 7, ..NetConfig::default() };
-    let other = FullyConnectedNet::<f32>::new(&other).unwrap();
+        MlpConfig { input: FEATURES, hidden: vec![70, 130], classes: 7, ..MlpConfig::default() };
+    let other = mlp::<f32>(&other).unwrap();
     for store_gradients in [false, true] {
-        let settings = TrainerConfig { store_gradients, ema_decay: Some(0.5), ..settings() };
-        let mut trainer = Trainer::new(net(0.0, 0.0), Optimizer::adam(), settings).unwrap();
+        let settings = settings(Optimizer::adam()).with_store_gradients(store_gradients);
+        let mut trainer = Trainer::new(network(0.0), settings.with_ema_decay(Some(0.5))).unwrap();
         trainer.step(store.rows(&rows), &labels).unwrap();
-        let own = trainer.net().clone();
+        let own = trainer.network().clone();
         if store_gradients {
             trainer.accumulate(store.rows(&rows), &labels, BATCH).unwrap();
         }
-        *trainer.net_mut() = other.clone();
+        *trainer.network_mut() = other.clone();
         for error in [
             trainer.step(store.rows(&rows), &labels).unwrap_err(),
             trainer.accumulate(store.rows(&rows), &labels, BATCH).unwrap_err(),
             trainer.apply().unwrap_err(),
         ] {
-            assert!(matches!(error, Error::Setting { name: "workspace", .. }), "{error}");
+            assert!(matches!(error, Error::Setting { name: "network of a plan", .. }), "{error}");
         }
-        assert!(bits(trainer.net()) == bits(&other), "it was changed");
+        assert!(bits(trainer.network()) == bits(&other), "it was changed");
         assert_eq!((trainer.steps(), trainer.optimizer().steps()), (1, 1));
-        *trainer.net_mut() = own;
+        *trainer.network_mut() = own;
         trainer.step(store.rows(&rows), &labels).unwrap();
     }
 }

@@ -5,8 +5,10 @@
 use criterion::{BenchmarkGroup, Throughput, measurement::WallTime};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use tilewise::{
+    Context, Result,
     gemm::{Backend, Gemm},
-    matrix::{MatRef, Matrix},
+    matrix::{MatMut, MatRef, Matrix},
+    nn::{Arena, Backward, Forward, Layer, RandomPlace},
 };
 
 /// Who is compared. `matrixmultiply` and `naive` are what the crate offers as backends.
@@ -49,4 +51,44 @@ pub fn criterion() -> criterion::Criterion {
         .sample_size(10)
         .warm_up_time(std::time::Duration::from_millis(500))
         .measurement_time(std::time::Duration::from_secs(2))
+}
+
+/// Where the random numbers of a layer alone come from.
+const PLACE: RandomPlace = RandomPlace { seed: 7, step: Some(1), layer: 0, first_row: 0 };
+
+/// A layer's forward pass alone.
+pub fn forward(
+    context: &Context<f32>,
+    layer: &dyn Layer<f32>,
+    parameters: &Arena<f32>,
+    (x, out): (MatRef<'_, f32>, MatMut<'_, f32>),
+    scratch: &mut [u8],
+) -> Result<()> {
+    let count = parameters.layout().tensors().len();
+    let (parameters, buffers) = (parameters.slices(0..count), parameters.slices(0..0));
+    let (saved, random): (&mut [f32], _) = (&mut [], PLACE);
+    layer.forward(context, Forward { parameters, buffers, x, out, saved, scratch, random })
+}
+
+/// The backward pass alone of a layer without parameters.
+pub fn backward(
+    context: &Context<f32>,
+    layer: &dyn Layer<f32>,
+    none: &mut Arena<f32>,
+    (out, d_out, d_x): (MatRef<'_, f32>, MatRef<'_, f32>, MatMut<'_, f32>),
+) -> Result<()> {
+    let nothing = none.try_clone()?;
+    let pass = Backward {
+        parameters: nothing.slices(0..0),
+        x: None,
+        out: Some(out),
+        d_out,
+        d_x: Some(d_x),
+        gradients: none.slices_mut(0..0),
+        accumulate: false,
+        saved: &mut [],
+        scratch: &mut [],
+        random: PLACE,
+    };
+    layer.backward(context, pass)
 }

@@ -19,7 +19,10 @@ use clap::{
 };
 use toml::{Value, de::DeTable};
 
-use crate::{one_line, run_dir::CIRCUMSTANCES};
+use crate::{
+    one_line,
+    run_dir::{self, CIRCUMSTANCES},
+};
 use tilewise::{
     error::{Error, Result},
     input_file,
@@ -55,6 +58,42 @@ const IS_PART: f64 = 0.75;
 const MAX_QUOTED: usize = 60;
 /// Flags that say where results go and what is shown: not part of what repeats a run.
 const NOT_OF_A_RUN: [&str; 4] = ["out", "overwrite", "quiet", "resume"];
+
+/// Settings of the library whose flags have names of their own. The flags of all others are named
+/// as the library names the setting, with `-` for `_`.
+const FLAG_NAMES: [(&str, &str); 13] = [
+    ("batch_size", "batch"),
+    ("l2", "reg"),
+    ("learning_rate", "lr"),
+    ("precision", "dtype"),
+    ("schedule_every", "lr-step-epochs"),
+    ("schedule_factor", "lr-decay"),
+    ("schedule_final_divisor", "one-cycle-final-divisor"),
+    ("schedule_initial_divisor", "one-cycle-initial-divisor"),
+    ("schedule_minimum", "lr-min"),
+    ("schedule_share", "one-cycle-share"),
+    ("train_accuracy_samples", "acc-samples"),
+    ("validation_samples", "val-samples"),
+    ("validation_size", "val-size"),
+];
+
+/// The flag for a setting of the library, without the dashes before it.
+fn flag_name(setting: &str) -> String {
+    let own = FLAG_NAMES.iter().find(|(library, _)| *library == setting);
+    own.map_or_else(|| setting.replace('_', "-"), |(_, flag)| (*flag).to_owned())
+}
+
+/// The text of an error of a subcommand, with a setting named as the flag that sets it.
+pub(super) fn message(command: &clap::Command, error: &Error) -> String {
+    let Error::Setting { name, value, expected } = error else { return error.to_string() };
+    let flag = flag_name(name);
+    let is_flag = |arg: &Arg| arg.get_long() == Some(flag.as_str());
+    if command.get_arguments().any(is_flag) {
+        format!("--{flag} {value}: expected {expected}")
+    } else {
+        error.to_string()
+    }
+}
 
 /// The flags of `A` that stand on a command line, and the file and the preset that add to them.
 #[derive(Debug)]
@@ -126,16 +165,17 @@ impl<A: clap::Args> Given<A> {
     /// was spelled: as a key of the file, or as a flag.
     pub(super) fn message(&self, error: &Error) -> String {
         let Error::Setting { name, value, expected } = error else { return error.to_string() };
-        let flags = Flags::<A>::new();
-        if !self.settings.contains_key(*name)
-            && let Some(path) = &self.config
-            && flags.read(path).is_ok_and(|settings| settings.contains_key(*name))
+        let (flags, key) = (Flags::<A>::new(), flag_name(name));
+        // A run that is resumed has its settings from its own file.
+        let resumed = self.settings.get("resume").and_then(Value::as_str);
+        let resumed = resumed.map(|dir| Path::new(dir).join(run_dir::CONFIG));
+        if !self.settings.contains_key(&key)
+            && let Some(path) = resumed.as_ref().or(self.config.as_ref())
+            && flags.read(path).is_ok_and(|settings| settings.contains_key(&key))
         {
-            format!("{}: {error}", path.display())
-        } else if flags.get(name).is_some() {
-            format!("--{name} {value}: expected {expected}")
+            format!("{}: {key} = {value}: expected {expected}", path.display())
         } else {
-            error.to_string()
+            message(&flags.command, error)
         }
     }
 }
@@ -522,6 +562,23 @@ mod tests {
         assert!(count > 20, "{count} flags");
         for name in NOT_OF_A_RUN {
             assert!(flags.get(name).is_some(), "{name} is no flag");
+        }
+    }
+
+    #[test]
+    fn settings_of_the_library_are_named_as_flags() {
+        let flags = Flags::<TrainArgs>::new();
+        for (library, flag) in FLAG_NAMES {
+            let error = Error::Setting { name: library, value: "7".into(), expected: "8".into() };
+            assert_eq!(message(&flags.command, &error), format!("--{flag} 7: expected 8"));
+        }
+        for (name, expected) in [
+            ("label_smoothing", "--label-smoothing 7: expected 8"),
+            ("dropout", "--dropout 7: expected 8"),
+            ("scratches", "scratches = 7: expected 8"),
+        ] {
+            let error = Error::Setting { name, value: "7".into(), expected: "8".into() };
+            assert_eq!(message(&flags.command, &error), expected);
         }
     }
 

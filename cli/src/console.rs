@@ -81,7 +81,7 @@ impl Console {
         Self { quiet, bar: None }
     }
 
-    /// Starts a bar for `images` pictures, if standard error is a terminal.
+    /// Starts a bar for `images` images, if standard error is a terminal.
     pub(super) fn start_bar(&mut self, images: u64) {
         if self.quiet || !io::stderr().is_terminal() {
             return;
@@ -99,7 +99,7 @@ impl Console {
         self.bar = Some(bar);
     }
 
-    /// Moves the bar to `images` pictures; `message` is only called for a bar.
+    /// Moves the bar to `images` images; `message` is only called for a bar.
     pub(super) fn progress<M: Display>(&self, images: u64, message: impl FnOnce() -> M) {
         if let Some(bar) = &self.bar {
             bar.set_position(images);

@@ -40,9 +40,9 @@ pub struct DataArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum DataCommand {
-    /// Show form, counts, statistics and first labels of CIFAR-10.
+    /// Show file format, number of images, statistics and first labels of CIFAR-10.
     Info(InfoArgs),
-    /// Fetch CIFAR-10, or go on with a download that broke off.
+    /// Download CIFAR-10, or resume an interrupted download.
     Download(DownloadArgs),
 }
 
@@ -59,10 +59,10 @@ struct InfoArgs {
 struct DownloadArgs {
     #[command(flatten)]
     dir: DirArgs,
-    /// Fetch the binary archive from this address instead of the official one.
+    /// Download the binary archive from this URL instead of the official one.
     #[arg(long, value_parser = options::url)]
     url: Option<String>,
-    /// Expect this MD5 sum of the archive instead of the official one's.
+    /// MD5 sum that the archive must have instead of the official one's.
     #[arg(long, value_parser = options::md5)]
     md5: Option<String>,
 }
@@ -102,7 +102,7 @@ fn info(args: &InfoArgs) -> Result<()> {
     })
 }
 
-fn first_labels(set: &ImageSet) -> &[u8] {
+fn first_labels(set: &ImageSet) -> &[u32] {
     &set.labels()[..set.len().min(FIRST_LABELS)]
 }
 
@@ -115,7 +115,7 @@ fn as_json(source: &Source, cifar: &Cifar10, statistics: &ChannelStatistics) -> 
     };
     let shape = cifar.train.shape();
     let set =
-        |set: &ImageSet| json!({ "pictures": set.len(), "label_histogram": set.label_histogram() });
+        |set: &ImageSet| json!({ "images": set.len(), "label_histogram": set.label_histogram() });
     let object = json!({
         "source": { "form": form, "path": source.path.to_string_lossy() },
         "shape": { "channels": shape.channels, "height": shape.height, "width": shape.width },
@@ -132,10 +132,10 @@ fn as_json(source: &Source, cifar: &Cifar10, statistics: &ChannelStatistics) -> 
 fn as_text(source: &Source, cifar: &Cifar10, statistics: &ChannelStatistics) -> String {
     let (train, test) = (&cifar.train, cifar.test.as_ref());
     let shape = train.shape();
-    let test_count = test.map_or("none".into(), |test| format!("{} pictures", test.len()));
+    let test_count = test.map_or("none".into(), |test| format!("{} images", test.len()));
     let mut text = format!(
         "source    {source}\n\
-         training  {} pictures\n\
+         training  {} images\n\
          test      {test_count}\n\
          shape     {} x {} x {} (channels x height x width)\n\n",
         train.len(),
@@ -156,14 +156,14 @@ fn as_text(source: &Source, cifar: &Cifar10, statistics: &ChannelStatistics) -> 
         let test = test_histogram.as_ref().map_or("-".into(), |counts| counts[label].to_string());
         line(format_args!("{label:5}  {name:width$}  {:8}  {test:>6}", train_histogram[label]));
     }
-    line(format_args!("\nchannel      mean       std  (training pictures, of pixels / 255)"));
+    line(format_args!("\nchannel      mean       std  (training images, of pixels / 255)"));
     for (channel, (mean, std)) in statistics.mean.iter().zip(&statistics.std).enumerate() {
         line(format_args!("{channel:7}  {mean:8.6}  {std:8.6}"));
     }
     let labels = first_labels(train);
     line(format_args!("\nfirst {} training labels", labels.len()));
     for labels in labels.chunks(LABELS_PER_LINE) {
-        let labels: Vec<String> = labels.iter().map(u8::to_string).collect();
+        let labels: Vec<String> = labels.iter().map(u32::to_string).collect();
         line(format_args!("{}", labels.join(" ")));
     }
     text

@@ -1,4 +1,4 @@
-//! The pictures that a subcommand works on: CIFAR-10 where it is found, else synthetic ones.
+//! The images that a subcommand works on: CIFAR-10 where it is found, else synthetic ones.
 
 use std::{
     env, fmt,
@@ -21,27 +21,27 @@ pub(super) fn dir_of_environment() -> Option<PathBuf> {
     env::var_os(DIR_VARIABLE).filter(|dir| !dir.is_empty()).map(PathBuf::from)
 }
 
-/// Synthetic pictures for training and validation.
+/// Synthetic images for training and validation.
 const SYNTHETIC_TRAINING: usize = 12_000;
 /// How many of them validate, unless told otherwise.
 const SYNTHETIC_VALIDATION: usize = 2_000;
-/// Synthetic pictures for the final test.
+/// Synthetic images for the final test.
 const SYNTHETIC_TEST: usize = 2_000;
 /// Seeds of the two, which are the same in every run: `--seed` does not change the task.
 const SYNTHETIC_SEEDS: [u64; 2] = [0, 1];
 
-/// Which pictures to use.
+/// Which images to use.
 #[derive(Debug, clap::Args)]
 pub(super) struct DatasetArgs {
     /// Directory of CIFAR-10 [default: the environment variable TILEWISE_DATA, else data/]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Use the built-in synthetic pictures.
+    /// Use the built-in synthetic images instead of CIFAR-10.
     #[arg(long, conflicts_with = "data")]
     synthetic: bool,
 }
 
-/// Where pictures come from.
+/// Where images come from.
 #[derive(Clone, Debug)]
 pub(super) enum Origin {
     /// CIFAR-10, looked for in `dir` and found as `source`.
@@ -54,26 +54,26 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Cifar10 { source, .. } => write!(f, "CIFAR-10 ({source})"),
-            Self::Synthetic => f.write_str("synthetic pictures"),
+            Self::Synthetic => f.write_str("synthetic images"),
         }
     }
 }
 
 impl DatasetArgs {
-    /// Whether the command line says which pictures to use.
+    /// Whether the command line says which images to use.
     pub(super) fn is_given(&self) -> bool {
         self.synthetic || self.data.is_some()
     }
 
-    /// The pictures that a run's settings name.
+    /// The images that a run's settings name.
     pub(super) fn of_run(settings: &toml::Table) -> Self {
         let dir = settings.get("data").and_then(toml::Value::as_str).map(PathBuf::from);
         let synthetic = settings.get("synthetic").and_then(toml::Value::as_bool);
         Self { synthetic: synthetic.unwrap_or(false), data: dir }
     }
 
-    /// Finds the pictures. CIFAR-10 must be in a directory that was named; nothing in the
-    /// default directory means synthetic pictures, and a line that says so and what to do.
+    /// Finds the images. CIFAR-10 must be in a directory that was named; nothing in the
+    /// default directory means synthetic images, and a line that says so and what to do.
     ///
     /// # Errors
     /// `Error::File` if a directory was named that does not hold CIFAR-10, `Error::Io` if it
@@ -93,7 +93,7 @@ impl DatasetArgs {
         }
         console.line(format_args!(
             "no CIFAR-10 in {DEFAULT_DIR} (`tilewise data download` fetches it, --data DIR names \
-             another place): using the built-in synthetic pictures"
+             another place): using the built-in synthetic images"
         ))?;
         Ok(Origin::Synthetic)
     }
@@ -108,7 +108,7 @@ impl Origin {
         }
     }
 
-    /// How many pictures validate unless told otherwise, if not the usual part.
+    /// How many images validate unless told otherwise, if not the usual part.
     pub(super) fn validation_size(&self) -> Option<usize> {
         match self {
             Self::Cifar10 { .. } => None,

@@ -11,30 +11,31 @@ use crate::{
     options::Dtype,
 };
 use tilewise::{
-    Element,
+    Context, Element,
     data::{ImageSet, Normalization, NormalizeMode, Split},
     error::{Error, Result},
-    gemm::Gemm,
-    nn::FullyConnectedNet,
+    io::model,
+    nn::Network,
     threads::Threads,
-    train::{Evaluation, evaluate, model_file},
+    train::{Evaluation, evaluate},
 };
 
 /// Arguments of `tilewise eval`.
 #[derive(Debug, clap::Args)]
 pub struct EvalArgs {
-    /// The network, a safetensors file of `tilewise train` or of a PyTorch nn.Sequential.
+    /// Model to evaluate: a safetensors file of `tilewise train`, or the state dict of a PyTorch
+    /// nn.Sequential.
     #[arg(long, value_name = "FILE")]
     model: PathBuf,
     #[command(flatten)]
     dataset: DatasetArgs,
-    /// Images in a batch; changes the speed, not the result.
+    /// Batch size, in images; it does not change the result.
     #[arg(long, value_name = "N", default_value = "512", value_parser = options::count)]
     batch: usize,
-    /// Precision to compute with.
+    /// Floating-point type to compute with.
     #[arg(long, value_enum, default_value = "f32")]
     dtype: Dtype,
-    /// Threads [default: one for each core]
+    /// Number of threads [default: one for each core]
     #[arg(long, value_name = "N", value_parser = options::threads)]
     threads: Option<usize>,
     /// Print one JSON object and nothing else.
@@ -55,7 +56,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
 
 fn run_with<T: Element>(args: &EvalArgs) -> Result<()> {
     let console = Console::new(args.json);
-    let (net, info) = model_file::load::<T>(&args.model)?;
+    let (network, info) = model::load::<T>(&args.model)?;
     let origin = args.dataset.find(&console)?;
     let data = origin.load()?;
     let test = data.test.ok_or_else(|| {
@@ -65,7 +66,7 @@ fn run_with<T: Element>(args: &EvalArgs) -> Result<()> {
             "has no test_batch.bin: add it, or download CIFAR-10 into another directory",
         )
     })?;
-    check(args, &net, &info.class_names, &test)?;
+    check(args, &network, &info.class_names, &test)?;
     let normalization = match info.normalization {
         Some(normalization) => normalization,
         None => {
@@ -83,8 +84,8 @@ fn run_with<T: Element>(args: &EvalArgs) -> Result<()> {
         return Err(Error::file(&args.model, detail));
     }
     let evaluation = in_pool(args.threads, || {
-        let gemm = Gemm::new()?.threads(Threads::Pool);
-        evaluate(&net, gemm, &test, &normalization, args.batch)
+        let context = Context::on(Threads::Pool)?;
+        evaluate(&network, context, &test, &normalization, args.batch)
     });
     let evaluation = evaluation.map_err(|error| match error {
         Error::NotFinite { .. } => Error::file(&args.model, format!("test set, {error}")),
@@ -100,11 +101,12 @@ fn run_with<T: Element>(args: &EvalArgs) -> Result<()> {
 /// Checks that the network was made for such images and classes.
 fn check<T: Element>(
     args: &EvalArgs,
-    net: &FullyConnectedNet<T>,
+    network: &Network<T>,
     class_names: &[String],
     test: &ImageSet,
 ) -> Result<()> {
-    let (expected, found) = ((test.features(), test.classes()), (net.input(), net.classes()));
+    let expected = (test.features(), test.classes());
+    let found = (network.in_features(), network.classes());
     if expected != found {
         let detail = format!(
             "has {} inputs and {} classes, but the test images have {} values and {} classes",

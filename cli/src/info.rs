@@ -1,23 +1,91 @@
-//! `tilewise info`: cores, instruction sets, and the kernels and blocking that come with them.
+//! `tilewise info`: cores, instruction sets, and the kernels and blocking that come with them; or
+//! the plan of a network.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, path::PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::{console::print, cores};
+use crate::{
+    console::print,
+    cores, in_pool,
+    network::{HIDDEN, describe, perceptron},
+    options,
+    options::Dtype,
+};
 use tilewise::{
     Element,
     error::Result,
-    gemm::{Blocking, Caches, Gemm},
-    simd::InstructionSet,
+    gemm::{Blocking, Gemm},
+    io::model,
+    simd::{Caches, InstructionSet},
+    threads::Threads,
+    train::{Optimizer, Trainer, TrainerConfig},
 };
+
+/// Inputs and classes of networks for CIFAR-10.
+const CIFAR10: (usize, usize) = (3072, 10);
 
 /// Arguments of `tilewise info`.
 #[derive(Debug, clap::Args)]
 pub struct InfoArgs {
     /// Print one JSON object.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "plan")]
     json: bool,
+    #[command(flatten, next_help_heading = "Plan")]
+    plan: PlanArgs,
+}
+
+/// Flags for the network whose plan is printed.
+#[derive(Debug, clap::Args)]
+struct PlanArgs {
+    /// Print the plan of a training step instead: its steps, what is fused into each, and where its
+    /// values are in memory.
+    #[arg(long)]
+    plan: bool,
+    /// Widths of the hidden layers of a network for CIFAR-10, separated by commas.
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = HIDDEN,
+          value_parser = options::count, requires = "plan")]
+    hidden: Vec<usize>,
+    /// Probability of dropping an activation of a hidden layer in training.
+    #[arg(long, value_name = "P", default_value = "0", value_parser = options::fraction,
+          requires = "plan")]
+    dropout: f64,
+    /// Plan for the network in this safetensors file instead.
+    #[arg(long, value_name = "FILE", requires = "plan", conflicts_with_all = ["hidden", "dropout"])]
+    model: Option<PathBuf>,
+    /// Batch size, in images.
+    #[arg(long, value_name = "N", default_value = "128", value_parser = options::count,
+          requires = "plan")]
+    batch: usize,
+    /// Optimizer; the updates of some are part of the product that computes the gradient.
+    #[arg(long, value_name = "NAME", default_value = "sgd", value_parser = options::optimizer(),
+          requires = "plan")]
+    optimizer: Optimizer,
+    /// Floating-point type of the parameters and of all computations.
+    #[arg(long, value_enum, default_value = "f32", requires = "plan")]
+    dtype: Dtype,
+    /// Number of threads [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = options::threads, requires = "plan")]
+    threads: Option<usize>,
+}
+
+impl PlanArgs {
+    /// The plan of a training step as `train` makes it, behind a line about the network.
+    fn text<T: Element>(&self) -> Result<String> {
+        let network = match &self.model {
+            Some(path) => model::load::<T>(path)?.0,
+            None => perceptron(CIFAR10, &self.hidden, self.dropout, None, 0)?,
+        };
+        let about = format!("{} ({}, {})", describe(&network), T::NAME, self.optimizer.name());
+        let config = TrainerConfig::default()
+            .with_batch_size(self.batch)
+            .with_optimizer(self.optimizer)
+            .with_threads(Threads::Pool);
+        let trainer = Trainer::new(network, config)?;
+        let plan = trainer.plan();
+        let set = plan.context().instruction_set();
+        Ok(format!("{about}, {set}, threads {}\n{plan}", plan.context().threads()))
+    }
 }
 
 /// A kernel that multiplies matrices on this machine.
@@ -45,8 +113,15 @@ impl Kernel {
 ///
 /// # Errors
 /// [`Error::IsaUnavailable`](tilewise::Error::IsaUnavailable) if `TILEWISE_ISA` names an instruction
-/// set that is not available, [`Error::Io`](tilewise::Error::Io) if nothing can be printed.
+/// set that is not available, [`Error::Io`](tilewise::Error::Io) if nothing can be printed; for a
+/// plan, what the model file or the sizes of the network refuse.
 pub fn run(args: &InfoArgs) -> Result<()> {
+    if args.plan.plan {
+        return print(&in_pool(args.plan.threads, || match args.plan.dtype {
+            Dtype::F32 => args.plan.text::<f32>(),
+            Dtype::F64 => args.plan.text::<f64>(),
+        })?);
+    }
     let in_use = InstructionSet::preferred()?;
     let mut kernels = Vec::new();
     for set in InstructionSet::available() {

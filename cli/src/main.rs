@@ -8,6 +8,7 @@ mod data;
 mod dataset;
 mod eval;
 mod info;
+mod network;
 mod options;
 mod plots;
 mod predict;
@@ -44,21 +45,21 @@ pub struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Train a fully connected network on CIFAR-10 or on synthetic images.
+    /// Train a multilayer perceptron on CIFAR-10 or on synthetic images.
     Train(Box<config::Given<train::TrainArgs>>),
-    /// Measure a trained network on the test set.
+    /// Evaluate a trained network on the test set.
     Eval(eval::EvalArgs),
     /// Classify images with a trained network.
     Predict(predict::PredictArgs),
-    /// Train with many settings and see which are best.
+    /// Tune settings by grid or random search.
     Sweep(Box<sweep::SweepArgs>),
-    /// Compare training runs in an HTML page.
+    /// Compare training runs on an HTML page.
     Report(report::ReportArgs),
     /// Show or download the data set.
     Data(data::DataArgs),
-    /// Show the machine's instruction sets and the kernels in use.
+    /// Show instruction sets, kernels, and the plan of a network.
     Info(info::InfoArgs),
-    /// Measure how fast this machine computes.
+    /// Benchmark matrix products, training steps and predictions.
     Bench(bench::BenchArgs),
 }
 
@@ -66,8 +67,8 @@ enum Command {
 /// the exit code is 0, 1 for a run that failed, 2 for wrong usage, 130 for training or a sweep that a
 /// signal ended.
 pub fn main() -> ExitCode {
-    let cli = match parse(std::env::args_os()) {
-        Ok(cli) => cli,
+    let (cli, used) = match parse(std::env::args_os()) {
+        Ok(parsed) => parsed,
         Err(error) => return usage(&error),
     };
     let success = |()| ExitCode::SUCCESS;
@@ -84,7 +85,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            console::error(cli.command.message(&error));
+            console::error(cli.command.message(&used, &error));
             ExitCode::from(match error {
                 Error::Setting { .. } | Error::Settings { .. } | Error::IsaUnavailable { .. } => {
                     WRONG_USAGE
@@ -96,23 +97,31 @@ pub fn main() -> ExitCode {
 }
 
 impl Command {
-    /// The text of an error, with settings named as they were given.
-    fn message(&self, error: &Error) -> String {
+    /// The text of an error, with settings named as they were given. `used` is the subcommand.
+    fn message(&self, used: &clap::Command, error: &Error) -> String {
         match self {
             Self::Train(given) => given.message(error),
             Self::Sweep(args) => args.message(error),
-            _ => error.to_string(),
+            _ => config::message(used, error),
         }
     }
 }
 
-/// Reads a command line.
+/// Reads a command line; also returns the innermost subcommand that it names.
 ///
 /// # Errors
 /// A request for help, or what is wrong.
-fn parse(line: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Cli, clap::Error> {
-    let command = with_negative_numbers(Cli::command());
-    Cli::from_arg_matches(&command.try_get_matches_from(line)?)
+fn parse(
+    line: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+) -> Result<(Cli, clap::Command), clap::Error> {
+    let mut command = with_negative_numbers(Cli::command());
+    let all = command.try_get_matches_from_mut(line)?;
+    let (mut used, mut matches) = (&command, &all);
+    while let Some((name, inner)) = matches.subcommand() {
+        let Some(subcommand) = used.find_subcommand(name) else { break };
+        (used, matches) = (subcommand, inner);
+    }
+    Ok((Cli::from_arg_matches(&all)?, used.clone()))
 }
 
 /// Lets flags that take numbers take those below 0, which clap takes for the names of flags

@@ -73,7 +73,7 @@ pub(super) fn not_negative(text: &str) -> Result<f64, String> {
 }
 
 /// A fraction that may be 0, but not 1.
-pub(super) fn share(text: &str) -> Result<f64, String> {
+pub(super) fn fraction(text: &str) -> Result<f64, String> {
     number(text, |x| (0.0..1.0).contains(&x), "expected a number from 0 to below 1")
 }
 
@@ -141,10 +141,10 @@ mod tests {
         for text in ["nan", "inf", "-inf", "-1e-9", "", "x"] {
             assert!(positive(text).is_err(), "{text:?}");
             assert!(not_negative(text).is_err(), "{text:?}");
-            assert!(share(text).is_err(), "{text:?}");
+            assert!(fraction(text).is_err(), "{text:?}");
         }
         assert!(positive("0").is_err());
-        assert!(share("1").is_err());
+        assert!(fraction("1").is_err());
         assert!(threads("5000").is_err());
         assert_eq!((count("3"), threads("3")), (Ok(3), Ok(3)));
         assert_eq!((size("0"), seed("0")), (Ok(0), Ok(0)));
@@ -160,7 +160,7 @@ mod tests {
         assert_eq!(md5(sum).as_deref(), Ok(sum));
         assert!(md5(&sum[1..]).is_err() && md5(&sum.replace('a', "g")).is_err());
         assert_eq!(
-            (positive("1e-3"), not_negative("0"), share("0.5")),
+            (positive("1e-3"), not_negative("0"), fraction("0.5")),
             (Ok(1e-3), Ok(0.0), Ok(0.5))
         );
     }

@@ -1,4 +1,4 @@
-//! Pictures of training as SVG: `curves` of a run, its loss above and its accuracies below, and
+//! Charts of training as SVG: `curves` of a run, its loss above and its accuracies below, and
 //! `lines`, one quantity over the epochs of several runs.
 
 use std::{error::Error, ops::Range};
@@ -11,7 +11,7 @@ use plotters::{
 use tilewise::train::History;
 
 const SIZE: (u32, u32) = (900, 760);
-/// Size of a picture of several runs.
+/// Size of a chart of several runs.
 const LINES_SIZE: (u32, u32) = (620, 330);
 /// Most points of a line; longer histories are drawn as means of neighbours.
 const MAX_POINTS: usize = 1500;

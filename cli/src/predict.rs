@@ -20,8 +20,8 @@ use tilewise::{
     data::{ImageSet, ImageShape, Normalization},
     error::{Error, Result},
     input_file,
-    nn::FullyConnectedNet,
-    train::model_file,
+    io::model,
+    nn::{Network, Shape},
 };
 
 /// Largest width and height in pixels. The largest sensors of phones, 200 megapixels, have 16,320.
@@ -37,16 +37,16 @@ const MAX_JPEG_PIXELS_PER_BYTE: u64 = 512;
 /// Arguments of `tilewise predict`.
 #[derive(Debug, clap::Args)]
 pub struct PredictArgs {
-    /// The network, a safetensors file of `tilewise train`.
+    /// Model: a safetensors file of `tilewise train`.
     #[arg(long, value_name = "FILE")]
     model: PathBuf,
     /// Images, PNG or JPEG, up to 16,384 pixels wide and high; they are scaled to the network's size
     #[arg(value_name = "IMAGE", required = true)]
     images: Vec<PathBuf>,
-    /// Classes to show for each picture, the likeliest first.
+    /// Classes to print for each image, the most probable first.
     #[arg(long, value_name = "K", default_value = "3", value_parser = options::count)]
     top: usize,
-    /// Print one JSON object a line for each picture and nothing else.
+    /// Print one line with a JSON object for each image and nothing else.
     #[arg(long)]
     json: bool,
 }
@@ -54,17 +54,17 @@ pub struct PredictArgs {
 /// Runs `tilewise predict`.
 ///
 /// # Errors
-/// What the model file refuses, [`Error::File`] if the network is none for pictures or a file is
-/// no picture, and [`Error::Io`] if one cannot be read or nothing can be printed.
+/// What the model file refuses, [`Error::File`] if the network is not for images or a file is
+/// no image, and [`Error::Io`] if one cannot be read or nothing can be printed.
 pub fn run(args: &PredictArgs) -> Result<()> {
-    let (net, info) = model_file::load::<f32>(&args.model)?;
+    let (network, info) = model::load::<f32>(&args.model)?;
     let wrong = |detail: String| Error::file(&args.model, detail);
     let normalization = info.normalization.ok_or_else(|| {
-        wrong("says nothing of normalisation, without which pictures mean nothing to it".into())
+        wrong("has no normalization in its metadata, which classifying images needs".into())
     })?;
-    let shape = shape(&net, &normalization).map_err(wrong)?;
+    let shape = shape(&network, &normalization).map_err(wrong)?;
     let class_names = match info.class_names {
-        names if names.is_empty() => (0..net.classes()).map(|c| format!("class {c}")).collect(),
+        names if names.is_empty() => (0..network.classes()).map(|c| format!("class {c}")).collect(),
         names => names,
     };
     let mut pixels = Vec::with_capacity(args.images.len() * shape.features());
@@ -72,7 +72,7 @@ pub fn run(args: &PredictArgs) -> Result<()> {
         pixels.extend(planes(&read(path)?, shape));
     }
     let set = ImageSet::new(shape, class_names, pixels, vec![0; args.images.len()])?;
-    let all = in_pool(None, || classify::probabilities(&net, &set, &normalization));
+    let all = in_pool(None, || classify::probabilities(&network, &set, &normalization));
     let all = all.map_err(|error| match error {
         Error::NotFinite { image, .. } => {
             let path = args.images[image].display();
@@ -84,7 +84,7 @@ pub fn run(args: &PredictArgs) -> Result<()> {
     let mut text = String::new();
     let names: Vec<String> = set.class_names().iter().map(|text| console::name(text)).collect();
     let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
-    for (path, row) in args.images.iter().zip(all.chunks(net.classes())) {
+    for (path, row) in args.images.iter().zip(all.chunks(network.classes())) {
         let top = classify::top(row, args.top);
         // Writing to a string cannot fail.
         if args.json {
@@ -104,23 +104,24 @@ pub fn run(args: &PredictArgs) -> Result<()> {
     print(&text)
 }
 
-/// The pictures that a network takes: square, of as many channels as are normalised.
+/// The images that a network takes: of its input shape, square if it takes features, with as many
+/// channels as are normalized.
 ///
 /// # Errors
 /// Why it takes none.
-fn shape(
-    net: &FullyConnectedNet<f32>,
-    normalization: &Normalization,
-) -> Result<ImageShape, String> {
-    let (input, channels) = (net.input(), normalization.scale().len());
-    let side = (input / channels).isqrt();
-    if side == 0 || side * side * channels != input || !matches!(channels, 1 | 3) {
+fn shape(network: &Network<f32>, normalization: &Normalization) -> Result<ImageShape, String> {
+    let (input, channels) = (network.in_features(), normalization.scale().len());
+    let (height, width) = match network.input_shape() {
+        Shape::Image { height, width, .. } => (height, width),
+        _ => ((input / channels).isqrt(), (input / channels).isqrt()),
+    };
+    if height * width * channels != input || !matches!(channels, 1 | 3) {
         return Err(format!(
-            "takes {input} inputs and normalises {channels} channels: no square pictures, grey or \
-             of three colours"
+            "takes {} and normalizes {channels} channels; expected square images, gray or RGB",
+            network.input_shape()
         ));
     }
-    Ok(ImageShape { channels, height: side, width: side })
+    Ok(ImageShape { channels, height, width })
 }
 
 /// Reads an image, upright. Its size is checked before it is decoded.
@@ -173,20 +174,20 @@ fn too_large(path: &Path, found: String) -> Error {
     Error::file(path, detail)
 }
 
-/// A picture in the given shape, plane by plane.
-fn planes(picture: &DynamicImage, shape: ImageShape) -> Vec<u8> {
+/// An image in the given shape, plane by plane.
+fn planes(image: &DynamicImage, shape: ImageShape) -> Vec<u8> {
     let (width, height) = (shape.width as u32, shape.height as u32);
     let scaled;
-    let picture = if (picture.width(), picture.height()) == (width, height) {
-        picture
+    let image = if (image.width(), image.height()) == (width, height) {
+        image
     } else {
-        scaled = picture.resize_exact(width, height, FilterType::CatmullRom);
+        scaled = image.resize_exact(width, height, FilterType::CatmullRom);
         &scaled
     };
     match shape.channels {
-        1 => picture.to_luma8().into_raw(),
+        1 => image.to_luma8().into_raw(),
         _ => {
-            let pixels = picture.to_rgb8().into_raw();
+            let pixels = image.to_rgb8().into_raw();
             (0..3).flat_map(|c| pixels.iter().skip(c).step_by(3).copied()).collect()
         }
     }

@@ -19,21 +19,23 @@ pub(super) struct OptimizerArgs {
           value_parser = PossibleValuesParser::new(Optimizer::NAMES))]
     optimizer: String,
     /// Momentum coefficient of momentum, nesterov and rmsprop [default: 0.9, rmsprop 0]
-    #[arg(long, value_name = "SHARE", value_parser = options::share)]
+    #[arg(long, value_name = "COEFFICIENT", value_parser = options::fraction)]
     momentum: Option<f64>,
-    /// Decay of the mean gradient in adam and adamw [default: 0.9]
-    #[arg(long, value_name = "SHARE", value_parser = options::share)]
+    /// Decay of the running mean of the gradient in adam and adamw [default: 0.9]
+    #[arg(long, value_name = "DECAY", value_parser = options::fraction)]
     beta1: Option<f64>,
-    /// Decay of the mean squared gradient in adam and adamw [default: 0.999]
-    #[arg(long, value_name = "SHARE", value_parser = options::share)]
+    /// Decay of the running mean of the squared gradient in adam and adamw [default: 0.999]
+    #[arg(long, value_name = "DECAY", value_parser = options::fraction)]
     beta2: Option<f64>,
-    /// Decay of the mean squared gradient in rmsprop, PyTorch's alpha [default: 0.99]
-    #[arg(long, value_name = "SHARE", value_parser = options::share)]
+    /// Decay of the running mean of the squared gradient in rmsprop, PyTorch's alpha [default:
+    /// 0.99]
+    #[arg(long, value_name = "DECAY", value_parser = options::fraction)]
     rms_decay: Option<f64>,
-    /// Added to the denominator in adagrad, rmsprop, adam and adamw [default: 1e-8, adagrad 1e-10]
+    /// Term added to the denominator for numerical stability in adagrad, rmsprop, adam and adamw
+    /// [default: 1e-8, adagrad 1e-10]
     #[arg(long, value_name = "NUMBER", value_parser = options::positive)]
     epsilon: Option<f64>,
-    /// Weight decay, of weights and not of biases [default: 0, adamw 0.01]
+    /// Weight decay of weights, not of biases; decoupled in adamw [default: 0, adamw 0.01]
     #[arg(long, value_name = "FACTOR", value_parser = options::not_negative)]
     weight_decay: Option<f64>,
 }
@@ -76,33 +78,34 @@ impl OptimizerArgs {
 #[derive(Clone, Debug, clap::Args, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct ScheduleArgs {
-    /// Learning rate that the schedule starts from; the highest of a one-cycle.
+    /// Learning rate at the start of the schedule; the highest of a one-cycle.
     #[arg(long, value_name = "RATE", default_value = "0.1", value_parser = options::positive)]
     pub(super) lr: f64,
     /// Learning-rate schedule.
     #[arg(long, value_name = "NAME", default_value = "epoch-decay",
           value_parser = PossibleValuesParser::new(Curve::NAMES))]
     schedule: String,
-    /// Factor of the learning rate after each epoch, or at each step [default: 0.95, step 0.1]
+    /// Factor of the learning rate after each epoch of epoch-decay, or at each step of step
+    /// [default: 0.95, step 0.1]
     #[arg(long, value_name = "FACTOR", value_parser = options::positive)]
     lr_decay: Option<f64>,
-    /// Epochs from one step of the learning rate to the next [default: 10]
-    #[arg(long, value_name = "N", value_parser = options::count)]
+    /// Epochs between steps of the learning rate in step [default: 10]
+    #[arg(long, value_name = "EPOCHS", value_parser = options::count)]
     lr_step_epochs: Option<usize>,
-    /// Learning rate at the end of a cosine [default: 0]
+    /// Learning rate at the end of cosine [default: 0]
     #[arg(long, value_name = "RATE", value_parser = options::not_negative)]
     lr_min: Option<f64>,
-    /// Fraction of the steps in which a one-cycle rises [default: 0.3]
-    #[arg(long, value_name = "SHARE", value_parser = options::share)]
+    /// Fraction of the steps in which the learning rate of one-cycle rises [default: 0.3]
+    #[arg(long, value_name = "FRACTION", value_parser = options::fraction)]
     one_cycle_share: Option<f64>,
-    /// A one-cycle begins at the learning rate over this [default: 25]
+    /// Highest learning rate of one-cycle divided by its first [default: 25]
     #[arg(long, value_name = "NUMBER", value_parser = options::positive)]
     one_cycle_initial_divisor: Option<f64>,
-    /// A one-cycle ends at its first rate over this [default: 10000]
+    /// First learning rate of one-cycle divided by its last [default: 10000]
     #[arg(long, value_name = "NUMBER", value_parser = options::positive)]
     one_cycle_final_divisor: Option<f64>,
-    /// Epochs, or a fraction of one, in which the learning rate first rises from 0.
-    #[arg(long, value_name = "NUMBER", default_value = "0", value_parser = options::not_negative)]
+    /// Epochs of linear warm-up of the learning rate, whole or not.
+    #[arg(long, value_name = "EPOCHS", default_value = "0", value_parser = options::not_negative)]
     warm_up_epochs: f64,
 }
 

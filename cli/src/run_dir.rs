@@ -16,11 +16,9 @@ use tilewise::{
     Element, atomic_file,
     error::{Error, Result},
     input_file,
-    nn::FullyConnectedNet,
-    train::{
-        EpochRecord, History,
-        model_file::{self, ModelInfo},
-    },
+    io::model::{self, ModelInfo},
+    nn::Network,
+    train::{EpochRecord, History},
 };
 
 /// The settings.
@@ -314,13 +312,9 @@ impl<'l> RunDir<'l> {
     /// Writes the network.
     ///
     /// # Errors
-    /// Those of [`model_file::save`].
-    pub(super) fn model<T: Element>(
-        &self,
-        net: &FullyConnectedNet<T>,
-        info: &ModelInfo,
-    ) -> Result<()> {
-        model_file::save(&self.lock.path().join(MODEL), net, info)
+    /// Those of [`model::save`].
+    pub(super) fn model<T: Element>(&self, network: &Network<T>, info: &ModelInfo) -> Result<()> {
+        model::save(&self.lock.path().join(MODEL), network, info)
     }
 
     /// Writes a checkpoint with `save`, which is given its path.

@@ -1,4 +1,4 @@
-//! `tilewise train`: trains a fully connected network, shows the progress, and writes the results.
+//! `tilewise train`: trains a multilayer perceptron, shows the progress, and writes the results.
 
 use std::{
     ops::ControlFlow,
@@ -14,7 +14,9 @@ use crate::{
     console::{Console, decimal, print, thousands},
     cores,
     dataset::{DatasetArgs, Origin},
-    in_pool, options,
+    in_pool,
+    network::{HIDDEN, describe, perceptron},
+    options,
     options::Dtype,
     recipe::{OptimizerArgs, ScheduleArgs},
     run_dir::{CONFIG, RunDir},
@@ -22,115 +24,139 @@ use crate::{
     shutdown::{self, Shutdown},
 };
 use tilewise::{
-    Element,
+    Context, Element,
     data::{Augmentation, Border, Cifar10, Normalization, NormalizeMode, Split},
     error::{Error, Result},
-    gemm::Gemm,
-    nn::{FullyConnectedNet, Init, NetConfig},
+    io::model::ModelInfo,
+    nn::{CrossEntropy, Network},
     simd::InstructionSet,
     threads::Threads,
     train::{
-        EpochRecord, Evaluation, LastBatch, Progress, Solver, SolverConfig, TrainingData, evaluate,
-        model_file::ModelInfo,
+        EpochRecord, Evaluation, LastBatch, Progress, Solver, SolverConfig, TrainerConfig,
+        TrainingData, evaluate,
     },
 };
 
-/// Arguments of `tilewise train`.
+/// Arguments of `tilewise train`, in the order of its help; those without a heading come first there.
 #[derive(Debug, clap::Args)]
 pub struct TrainArgs {
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Data")]
     pub(super) dataset: DatasetArgs,
-    /// Widths of the hidden layers, separated by commas.
-    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "512",
-          value_parser = options::count)]
-    hidden: Vec<usize>,
-    /// Passes over the training images.
-    #[arg(long, value_name = "N", default_value = "20", value_parser = options::count)]
-    pub(super) epochs: usize,
-    /// Images in a batch.
-    #[arg(long, value_name = "N", default_value = "128", value_parser = options::count)]
-    batch: usize,
-    /// Whether the last, smaller batch of an epoch is dropped or kept.
-    #[arg(long, value_name = "HOW", default_value = "drop", value_parser = options::last_batch())]
-    last_batch: LastBatch,
-    #[command(flatten)]
-    optimizer: OptimizerArgs,
-    #[command(flatten)]
-    schedule: ScheduleArgs,
-    /// L2 regularisation: the loss has this much of the sum of all squared weights.
-    #[arg(long, value_name = "FACTOR", default_value = "0", value_parser = options::not_negative)]
-    reg: f64,
-    /// Probability of dropping a hidden activation in training.
-    #[arg(long, value_name = "SHARE", default_value = "0", value_parser = options::share)]
-    dropout: f64,
-    /// Flip training images horizontally with probability 1/2.
-    #[arg(long)]
-    flip: bool,
-    /// Shift training images by up to this many pixels along each axis.
-    #[arg(long, value_name = "PIXELS", default_value = "0", value_parser = options::size)]
-    shift: usize,
-    /// Padding of shifted images: the image reflected, or zeros.
-    #[arg(long, value_name = "WHAT", default_value = "reflect", value_parser = options::border())]
-    border: Border,
-    /// Side, in pixels, of a random square of zeros in each training image.
-    #[arg(long, value_name = "PIXELS", default_value = "0", value_parser = options::size)]
-    cutout: usize,
-    /// Label smoothing: weight of the uniform distribution in each target.
-    #[arg(long, value_name = "SHARE", default_value = "0", value_parser = options::share)]
-    label_smoothing: f64,
-    /// Gradient clipping: the largest norm over all parameters.
-    #[arg(long, value_name = "NORM", value_parser = options::positive)]
-    clip_norm: Option<f64>,
-    /// EMA decay: validate and save an exponential moving average of the parameters with this decay
-    /// per step.
-    #[arg(long, value_name = "SHARE", value_parser = options::share)]
-    ema_decay: Option<f64>,
-    /// Stop after this many epochs without a better validation accuracy.
-    #[arg(long, value_name = "EPOCHS", value_parser = options::count)]
-    patience: Option<usize>,
-    /// Standard deviation of the initial weights [default: He et al., by layer]
-    #[arg(long, value_name = "STD", value_parser = options::positive)]
-    weight_scale: Option<f64>,
-    /// Seed of the initial weights, the order of the images and dropout.
-    #[arg(long, value_name = "N", default_value = "0", value_parser = options::seed)]
-    pub(super) seed: u64,
-    /// Threads; the result does not depend on them [default: one for each core]
-    #[arg(long, value_name = "N", value_parser = options::threads)]
-    pub(super) threads: Option<usize>,
-    /// Training images, the first of the set [default: all that are not for validation]
-    #[arg(long, value_name = "N", value_parser = options::count)]
+    /// Number of training images, the first of the training set [default: all that are not for
+    /// validation]
+    #[arg(long, value_name = "N", value_parser = options::count, help_heading = "Data")]
     train_size: Option<usize>,
-    /// Validation images, the last of the training set [default: 10,000 of CIFAR-10's 50,000]
-    #[arg(long, value_name = "N", value_parser = options::count)]
+    /// Number of validation images, the last of the training set [default: 10,000 of CIFAR-10's
+    /// 50,000]
+    #[arg(long, value_name = "N", value_parser = options::count, help_heading = "Data")]
     val_size: Option<usize>,
-    /// Training images on which accuracy is measured after each epoch.
-    #[arg(long, value_name = "N", default_value = "1000", value_parser = options::count)]
-    acc_samples: usize,
-    /// Validation images on which accuracy is measured after each epoch [default: all]
-    #[arg(long, value_name = "N", value_parser = options::count)]
-    val_samples: Option<usize>,
-    /// Normalization: subtract the channel's mean, or also divide by its standard deviation.
+    /// Normalization of each channel: subtract the mean, or also divide by the standard deviation.
     #[arg(long, value_name = "HOW", default_value = "mean",
-          value_parser = options::normalize_mode())]
+          value_parser = options::normalize_mode(), help_heading = "Data")]
     normalize: NormalizeMode,
-    /// Precision to compute with.
-    #[arg(long, value_enum, default_value = "f32")]
+    /// Batch size, in images.
+    #[arg(long, value_name = "N", default_value = "128", value_parser = options::count,
+          help_heading = "Data")]
+    batch: usize,
+    /// Whether to drop or to keep the last batch of an epoch if it is smaller.
+    #[arg(long, value_name = "HOW", default_value = "drop", value_parser = options::last_batch(),
+          help_heading = "Data")]
+    last_batch: LastBatch,
+    /// Number of training images to measure the accuracy on after each epoch.
+    #[arg(long, value_name = "N", default_value = "1000", value_parser = options::count,
+          help_heading = "Data")]
+    acc_samples: usize,
+    /// Number of validation images to measure the accuracy on after each epoch [default: all]
+    #[arg(long, value_name = "N", value_parser = options::count, help_heading = "Data")]
+    val_samples: Option<usize>,
+
+    /// Widths of the hidden layers, separated by commas.
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = HIDDEN,
+          value_parser = options::count, help_heading = "Model")]
+    hidden: Vec<usize>,
+    /// Standard deviation of the initial weights [default: He et al., sqrt(2 / inputs) per layer]
+    #[arg(long, value_name = "STD", value_parser = options::positive, help_heading = "Model")]
+    weight_scale: Option<f64>,
+    /// Floating-point type of the parameters and of all computations.
+    #[arg(long, value_enum, default_value = "f32", help_heading = "Model")]
     dtype: Dtype,
-    /// Directory for the model, the metrics, the settings and the curves.
-    #[arg(long, value_name = "DIR")]
+
+    #[command(flatten, next_help_heading = "Optimizer")]
+    optimizer: OptimizerArgs,
+    /// Gradient clipping: largest L2 norm of all gradients together [default: no clipping]
+    #[arg(long, value_name = "NORM", value_parser = options::positive,
+          help_heading = "Optimizer")]
+    clip_norm: Option<f64>,
+    /// Decay per step of an exponential moving average (EMA) of the parameters, which is then
+    /// validated and saved [default: no average]
+    #[arg(long, value_name = "DECAY", value_parser = options::fraction,
+          help_heading = "Optimizer")]
+    ema_decay: Option<f64>,
+
+    /// Number of epochs, passes over the training images.
+    #[arg(long, value_name = "N", default_value = "20", value_parser = options::count,
+          help_heading = "Schedule")]
+    pub(super) epochs: usize,
+    #[command(flatten, next_help_heading = "Schedule")]
+    schedule: ScheduleArgs,
+    /// Early stopping after this many epochs without a better validation accuracy [default: none]
+    #[arg(long, value_name = "EPOCHS", value_parser = options::count,
+          help_heading = "Schedule")]
+    patience: Option<usize>,
+
+    /// L2 regularization: factor of the sum of all squared weights in the loss.
+    #[arg(long, value_name = "FACTOR", default_value = "0", value_parser = options::not_negative,
+          help_heading = "Regularization")]
+    reg: f64,
+    /// Probability of dropping an activation of a hidden layer in training.
+    #[arg(long, value_name = "P", default_value = "0", value_parser = options::fraction,
+          help_heading = "Regularization")]
+    dropout: f64,
+    /// Label smoothing: weight of the uniform distribution in each target.
+    #[arg(long, value_name = "WEIGHT", default_value = "0", value_parser = options::fraction,
+          help_heading = "Regularization")]
+    label_smoothing: f64,
+
+    /// Flip each training image horizontally with probability 0.5.
+    #[arg(long, help_heading = "Augmentation")]
+    flip: bool,
+    /// Random shift of each training image along both axes: at most this many pixels.
+    #[arg(long, value_name = "PIXELS", default_value = "0", value_parser = options::size,
+          help_heading = "Augmentation")]
+    shift: usize,
+    /// Padding of shifted images: the reflected image, or zeros.
+    #[arg(long, value_name = "WHAT", default_value = "reflect", value_parser = options::border(),
+          help_heading = "Augmentation")]
+    border: Border,
+    /// Cutout: side, in pixels, of a square of zeros at a random place of each training image.
+    #[arg(long, value_name = "PIXELS", default_value = "0", value_parser = options::size,
+          help_heading = "Augmentation")]
+    cutout: usize,
+
+    /// Directory for the model, the metrics, the settings and the curves [default: nothing is kept]
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub(super) out: Option<PathBuf>,
     /// Replace an earlier run in --out.
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     pub(super) overwrite: bool,
     /// Print the result and nothing else.
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     pub(super) quiet: bool,
     /// Epochs between checkpoints in --out; Ctrl-C, SIGTERM and SIGHUP save one in any case.
-    #[arg(long, value_name = "N", value_parser = options::count)]
+    #[arg(long, value_name = "N", value_parser = options::count, help_heading = "Output")]
     checkpoint_every: Option<usize>,
     /// Resume the run in DIR from its checkpoint, to the same result as without the stop.
-    #[arg(long, value_name = "DIR", conflicts_with = "out")]
+    #[arg(long, value_name = "DIR", conflicts_with = "out", help_heading = "Output")]
     resume: Option<PathBuf>,
+
+    /// Seed of the initial weights, the shuffling of the images, augmentation and dropout.
+    #[arg(long, value_name = "N", default_value = "0", value_parser = options::seed,
+          help_heading = None::<&'static str>)]
+    pub(super) seed: u64,
+    /// Number of threads; it does not change the result [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = options::threads,
+          help_heading = None::<&'static str>)]
+    pub(super) threads: Option<usize>,
 }
 
 /// Flags that may stand beside `--resume`: those that do not change what comes of the run.
@@ -294,24 +320,17 @@ pub(super) fn train(job: Job<'_>, console: &mut Console) -> Result<Outcome> {
 /// Trains inside of a pool.
 fn train_with<T: Element>(job: Job<'_>, console: &mut Console) -> Result<Outcome> {
     let Job { args, origin, data, .. } = job;
-    let pictures = &data.train;
+    let images = &data.train;
     let val_size = args.val_size.or(origin.validation_size());
-    let split = Split::new(pictures.len(), args.train_size, val_size)?;
-    let statistics = pictures.channel_statistics(split.train.clone())?;
+    let split = Split::new(images.len(), args.train_size, val_size)?;
+    let statistics = images.channel_statistics(split.train.clone())?;
     let normalization = Normalization::from_statistics(&statistics, args.normalize)?;
-    let net = FullyConnectedNet::<T>::new(&NetConfig {
-        input: pictures.features(),
-        hidden: args.hidden.clone(),
-        classes: pictures.classes(),
-        init: args.weight_scale.map_or(Init::He, |std| Init::Normal { std }),
-        l2: args.reg,
-        dropout: args.dropout,
-        seed: args.seed,
-    })?;
+    let sizes = (images.features(), images.classes());
+    let network = perceptron::<T>(sizes, &args.hidden, args.dropout, args.weight_scale, args.seed)?;
     let (optimizer, optimizer_flags) = args.optimizer.settle()?;
     let (schedule, schedule_flags) = args.schedule.settle()?;
     let run_config = run_config(job, (&optimizer_flags, &schedule_flags), &split)?;
-    console.line(introduction(&net, &split, job.threads, &run_config.run))?;
+    console.line(introduction(&network, &split, job.threads, &run_config.run))?;
     let training = split.train.len();
     if args.batch > training {
         console.line(format_args!(
@@ -319,35 +338,36 @@ fn train_with<T: Element>(job: Job<'_>, console: &mut Console) -> Result<Outcome
             args.batch
         ))?;
     }
-    let solver_config = SolverConfig {
-        epochs: args.epochs,
-        batch_size: args.batch,
-        last_batch: args.last_batch,
-        optimizer,
-        learning_rate: args.schedule.lr,
-        schedule,
-        augmentation: Augmentation {
+    let trainer = TrainerConfig::default()
+        .with_batch_size(args.batch)
+        .with_optimizer(optimizer)
+        .with_learning_rate(args.schedule.lr)
+        .with_loss(CrossEntropy::new(args.label_smoothing)?)
+        .with_l2(args.reg)
+        .with_clip_norm(args.clip_norm)
+        .with_ema_decay(args.ema_decay)
+        .with_threads(Threads::Pool);
+    let solver_config = SolverConfig::default()
+        .with_trainer(trainer)
+        .with_epochs(args.epochs)
+        .with_last_batch(args.last_batch)
+        .with_schedule(schedule)
+        .with_augmentation(Augmentation {
             flip: args.flip,
             shift: args.shift,
             border: args.border,
             cutout: args.cutout,
-        },
-        label_smoothing: args.label_smoothing,
-        clip_norm: args.clip_norm,
-        ema_decay: args.ema_decay,
-        patience: args.patience,
-        train_accuracy_samples: args.acc_samples,
-        validation_samples: args.val_samples,
-        seed: args.seed,
-        threads: Threads::Pool,
-    };
+        })
+        .with_patience(args.patience)
+        .with_train_accuracy_samples(args.acc_samples)
+        .with_validation_samples(args.val_samples)
+        .with_seed(args.seed);
     let info = ModelInfo {
         normalization: Some(normalization.clone()),
-        class_names: pictures.class_names().to_vec(),
+        class_names: images.class_names().to_vec(),
     };
-    let training_data =
-        TrainingData { images: pictures, split, normalization: normalization.clone() };
-    let mut solver = Solver::new(net, training_data, solver_config)?;
+    let training_data = TrainingData { images, split, normalization: normalization.clone() };
+    let mut solver = Solver::new(network, training_data, solver_config)?;
     let images_per_epoch = images_per_epoch(training, args.batch, args.last_batch);
     let taken = match (&args.out, job.lock) {
         (Some(path), None) => Some(RunLock::take(path)?),
@@ -373,8 +393,8 @@ fn train_with<T: Element>(job: Job<'_>, console: &mut Console) -> Result<Outcome
 
     console.start_bar((args.epochs * images_per_epoch) as u64);
     let begin = Instant::now();
-    let mut images = 0;
-    let trained = watch(&mut solver, job, console, dir.as_mut(), &mut images);
+    let mut seen = 0;
+    let trained = watch(&mut solver, job, console, dir.as_mut(), &mut seen);
     let time = begin.elapsed();
     console.finish_bar();
     let kept = dir.as_ref().map_or(Ok(()), |dir| keep(&solver, dir, &info));
@@ -389,13 +409,20 @@ fn train_with<T: Element>(job: Job<'_>, console: &mut Console) -> Result<Outcome
 
     let test = match (solver.best(), &data.test) {
         (Some(best), Some(test)) => {
-            let gemm = Gemm::new()?.threads(Threads::Pool);
-            Some(evaluate(best.net, gemm, test, &normalization, args.batch)?)
+            let context = Context::on(Threads::Pool)?;
+            Some(evaluate(best.network, context, test, &normalization, args.batch)?)
         }
         _ => None,
     };
     let best = solver.best().map(|best| (best.epoch, best.val_accuracy));
-    Ok(Outcome { best, test, time, images, end, files: dir.map_or(vec![], |dir| dir.files()) })
+    Ok(Outcome {
+        best,
+        test,
+        time,
+        images: seen,
+        end,
+        files: dir.map_or(vec![], |dir| dir.files()),
+    })
 }
 
 impl Outcome {
@@ -430,7 +457,7 @@ impl Outcome {
         }
         if let Some(test) = &self.test {
             let (accuracy, images) = (test.accuracy(), test.images);
-            text += &format!("test accuracy {accuracy:.4} ({images} pictures)\n");
+            text += &format!("test accuracy {accuracy:.4} ({images} images)\n");
         }
         text += &timing(self.time, self.images);
         if let Some(dir) = dir {
@@ -517,7 +544,7 @@ fn watch<T: Element>(
 /// Writes the best network, as far as there is one, and the curves.
 fn keep<T: Element>(solver: &Solver<'_, T>, dir: &RunDir, info: &ModelInfo) -> Result<()> {
     if let Some(best) = solver.best() {
-        dir.model(best.net, info)?;
+        dir.model(best.network, info)?;
     }
     dir.curves(solver.history())
 }
@@ -570,16 +597,15 @@ fn images_per_epoch(training: usize, batch: usize, last_batch: LastBatch) -> usi
 }
 
 fn introduction<T: Element>(
-    net: &FullyConnectedNet<T>,
+    network: &Network<T>,
     split: &Split,
     threads: usize,
     run: &Circumstances,
 ) -> String {
-    let dims: Vec<String> = net.dims().iter().map(usize::to_string).collect();
     format!(
         "training {} ({} parameters, {}) on {}: {} train, {} validate; {}, {}",
-        dims.join("-"),
-        thousands(net.parameter_count() as f64),
+        describe(network),
+        thousands(network.parameter_count() as f64),
         T::NAME,
         run.data_set,
         thousands(split.train.len() as f64),

@@ -14,8 +14,8 @@ fn tilewise(arguments: &[&str], dir: &Path) -> Output {
     command.arg("data").args(arguments).env("TILEWISE_DATA", dir).output().unwrap()
 }
 
-/// Two training pictures of classes 3 and 9: one black, one white.
-fn two_pictures() -> TempDir {
+/// Two training images of classes 3 and 9: one black, one white.
+fn two_images() -> TempDir {
     let dir = tempdir().unwrap();
     let records = [vec![3], vec![0; 3072], vec![9], vec![255; 3072]].concat();
     fs::write(dir.path().join("data_batch_1.bin"), records).unwrap();
@@ -24,12 +24,12 @@ fn two_pictures() -> TempDir {
 
 #[test]
 fn info_prints_what_is_there() {
-    let dir = two_pictures();
+    let dir = two_images();
     let output = tilewise(&["info"], dir.path());
     assert!(output.status.success(), "{output:?}");
     let text = String::from_utf8(output.stdout).unwrap();
     for line in [
-        "training  2 pictures",
+        "training  2 images",
         "test      none",
         "shape     3 x 32 x 32 (channels x height x width)",
         "    9  truck              1       -",
@@ -42,12 +42,12 @@ fn info_prints_what_is_there() {
 
 #[test]
 fn info_prints_one_json_object() {
-    let dir = two_pictures();
+    let dir = two_images();
     let output = tilewise(&["info", "--json", &dir.path().display().to_string()], Path::new("-"));
     assert!(output.status.success(), "{output:?}");
     let object: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(object["source"]["form"], "binary-files");
-    assert_eq!(object["train"]["pictures"], 2);
+    assert_eq!(object["train"]["images"], 2);
     assert_eq!(object["train"]["label_histogram"][3], 1);
     assert_eq!(object["test"], serde_json::Value::Null);
     assert_eq!(object["mean"][0], 0.5);

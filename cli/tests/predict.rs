@@ -29,8 +29,8 @@ fn objects(output: &Output) -> Vec<Value> {
     lines.map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// A picture of the test set.
-fn picture(index: usize) -> RgbImage {
+/// An image of the test set.
+fn test_image(index: usize) -> RgbImage {
     let set = synthetic(100, 2).unwrap();
     let bytes = set.picture(index).unwrap();
     RgbImage::from_fn(32, 32, |x, y| {
@@ -40,11 +40,11 @@ fn picture(index: usize) -> RgbImage {
 }
 
 #[test]
-fn all_test_pictures_as_files_give_the_accuracy_of_eval() {
+fn all_test_images_as_files_give_the_accuracy_of_eval() {
     let dir = with_model();
     let names: Vec<String> = (0..100).map(|index| format!("{index}.png")).collect();
     for (index, name) in names.iter().enumerate() {
-        picture(index).save(dir.path().join(name)).unwrap();
+        test_image(index).save(dir.path().join(name)).unwrap();
     }
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let objects = objects(&predict(&dir, &[&names, &["--json", "--top", "10"][..]].concat()));
@@ -66,9 +66,9 @@ fn all_test_pictures_as_files_give_the_accuracy_of_eval() {
 }
 
 #[test]
-fn other_sizes_and_forms_are_the_same_picture() {
+fn other_sizes_and_forms_are_the_same_image() {
     let dir = with_model();
-    let small = picture(3);
+    let small = test_image(3);
     small.save(dir.path().join("small.png")).unwrap();
     let large = imageops::resize(&small, 320, 320, imageops::FilterType::Nearest);
     large.save(dir.path().join("large.png")).unwrap();
@@ -91,7 +91,7 @@ fn other_sizes_and_forms_are_the_same_picture() {
 #[test]
 fn text_names_the_likeliest_classes() {
     let dir = with_model();
-    picture(0).save(dir.path().join("a.png")).unwrap();
+    test_image(0).save(dir.path().join("a.png")).unwrap();
     let text = predict(&dir, &["a.png", "--top", "2"]);
     let lines: Vec<&str> = text.expect_success().stdout.lines().collect();
     assert_eq!((lines.len(), lines[0]), (3, "a.png"));
@@ -205,7 +205,7 @@ fn whole_images_are_read_however_small_their_files() {
 #[test]
 fn what_is_no_regular_file_is_refused_as_image_and_as_model() {
     let dir = with_model();
-    picture(0).save(dir.path().join("a.png")).unwrap();
+    test_image(0).save(dir.path().join("a.png")).unwrap();
     assert!(Command::new("mkfifo").arg(dir.path().join("fifo")).status().unwrap().success());
     for (name, word) in [("fifo", "FIFO"), ("/dev/zero", "device"), (".", "irectory")] {
         predict(&dir, &["a.png", name]).expect_error(1, &[name, word]);
@@ -234,7 +234,7 @@ fn with_names(dir: &TempDir, names: &[&str]) {
 fn names_from_a_file_are_bounded_and_cannot_command_the_terminal() {
     let dir = tempfile::tempdir().unwrap();
     let image = "\x1b[31m\n\u{202e}.png";
-    picture(0).save_with_format(dir.path().join(image), image::ImageFormat::Png).unwrap();
+    test_image(0).save_with_format(dir.path().join(image), image::ImageFormat::Png).unwrap();
     let names = ["\x1b]0;title\x07\ntrue  1.0", "\u{9b}2J\u{202e}evil \"cat\""];
     with_names(&dir, &names);
     let text = run(&dir, &["predict", "--model", "m", image]);
@@ -258,9 +258,9 @@ fn names_from_a_file_are_bounded_and_cannot_command_the_terminal() {
 }
 
 #[test]
-fn what_is_no_picture_and_what_is_no_model_is_named() {
+fn what_is_no_image_and_what_is_no_model_is_named() {
     let dir = with_model();
-    picture(0).save(dir.path().join("a.png")).unwrap();
+    test_image(0).save(dir.path().join("a.png")).unwrap();
     fs::write(dir.path().join("notes.png"), "dear diary").unwrap();
     let bytes = fs::read(dir.path().join("a.png")).unwrap();
     fs::write(dir.path().join("half.png"), &bytes[..bytes.len() / 2]).unwrap();
@@ -275,7 +275,7 @@ fn what_is_no_picture_and_what_is_no_model_is_named() {
     run(&dir, &["predict", "--model", "a.png", "a.png"])
         .expect_error(1, &["a.png", "safetensors file"]);
 
-    // Four inputs are no square of three colours; without metadata there is no normalisation.
+    // Four features are no square of three channels; without metadata there is no normalization.
     let model = |metadata: &str| {
         let tensor = |shape: &str, from: usize, to: usize| {
             format!(r#"{{"dtype":"F32","shape":{shape},"data_offsets":[{from},{to}]}}"#)
@@ -289,8 +289,8 @@ fn what_is_no_picture_and_what_is_no_model_is_named() {
         fs::write(dir.path().join("m"), [&length, header.as_bytes(), &[0; 40]].concat()).unwrap();
         run(&dir, &["predict", "--model", "m", "a.png"])
     };
-    model("").expect_error(1, &["m: ", "normalisation"]);
+    model("").expect_error(1, &["m: ", "normalization"]);
     let json = r#"{\"normalization\":{\"scale\":[1,1,1],\"shift\":[0,0,0]}}"#;
     let metadata = format!(r#""__metadata__":{{"tilewise":"{json}"}},"#);
-    model(&metadata).expect_error(1, &["m: ", "4 inputs", "3 channels"]);
+    model(&metadata).expect_error(1, &["m: ", "takes 4 features and normalizes 3 channels"]);
 }

@@ -7,6 +7,10 @@ use std::{collections::BTreeSet, fs, io::Read, path::Path, process::Stdio};
 use serde_json::{Value, json};
 use support::{Output, finish, metrics, program, run, with_data};
 use tempfile::TempDir;
+use tilewise::{
+    io::model::{self, ModelInfo},
+    nn::{Network, Shape},
+};
 
 const RECORD: usize = 3073;
 /// A small network and few epochs; further flags may follow.
@@ -155,7 +159,7 @@ fn double_precision_trains_as_well() {
 }
 
 #[test]
-fn without_data_it_says_so_once_and_trains_on_synthetic_pictures() {
+fn without_data_it_says_so_once_and_trains_on_synthetic_images() {
     let dir = tempfile::tempdir().unwrap();
     let flags = ["train", "--hidden", "8", "--epochs", "1", "--train-size", "500"];
     let result = run(&dir, &flags);
@@ -425,7 +429,7 @@ fn messages_say_what_is_wrong_in_the_words_of_the_user() {
         (train, "--config gone.toml", 1, &["cannot read gone.toml: no such file"]),
         (train, "--config=", 2, &["a value is required for '--config <FILE>'"]),
         (train, "--out file", 1, &["cannot create file: a file of that name exists"]),
-        ("train", "--hidden 99999999999", 1, &["weights: 3072 x 99999999999 elements exceed"]),
+        ("train", "--hidden 99999999999", 1, &["parameters: 3072 x 99999999999 elements exceed"]),
         ("train", "--data file", 1, &["cannot list file: not a directory"]),
         ("train", "--data gone", 1, &["gone: no CIFAR-10", "`tilewise data download gone`"]),
         ("train", "--data=", 2, &["a value is required for '--data <DIR>'"]),
@@ -602,6 +606,97 @@ fn info_knows_the_machine() {
     assert!(text.contains("portable, multiply-add"), "{text}");
     for kernel in kernels {
         assert!(text.contains(kernel["name"].as_str().unwrap()), "{text}");
+    }
+}
+
+#[test]
+fn info_prints_the_plan_of_a_network() {
+    let dir = tempfile::tempdir().unwrap();
+    let plan = |flags: &[&str]| {
+        let result = run(&dir, &[&["info", "--plan"], flags].concat());
+        result.expect_success().stdout.clone()
+    };
+    let text = plan(&["--hidden", "24,16", "--dropout", "0.2", "--batch", "50", "--threads", "1"]);
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with("3072-24-16-10 (f32, sgd), "), "{text}");
+    assert!(lines[0].ends_with("threads 1") && lines[1].contains("batches of up to 50"), "{text}");
+    // A step for each linear layer, with all that is fused into it, in the order of the network.
+    assert_eq!(lines.len(), 2 + 3, "{text}");
+    for (line, (name, fused)) in
+        lines[2..].iter().zip([("0", " + relu + dropout"), ("3", " + relu + dropout"), ("6", "")])
+    {
+        let expected = format!("linear{fused} ");
+        let mut words = line.split_whitespace();
+        assert_eq!(words.nth(1), Some(name), "{line}");
+        assert!(line.contains(&expected) && line.contains("columns at "), "{line}");
+    }
+    let gates = text.matches("gated by the ReLU").count();
+    assert!(gates > 0 && lines[2].ends_with("no input gradient"), "{text}");
+    // The updates of every optimizer are part of the products of the gradients.
+    assert!(plan(&["--hidden", "8"]).contains("FusedUpdate"));
+    assert!(plan(&["--hidden", "8", "--optimizer", "adam"]).contains("FusedUpdate"));
+
+    let network = Network::<f64>::builder(Shape::Features(6));
+    let network = network.residual(|block| block.linear(6).relu()).linear(2).build().unwrap();
+    model::save(&dir.path().join("m"), &network, &ModelInfo::default()).unwrap();
+    let text = plan(&["--model", "m", "--dtype", "f64"]);
+    assert!(text.starts_with("6 features -> residual(linear(in_features = 6, "), "{text}");
+    for step in [" 0.0 ", "linear + relu ", " add "] {
+        assert!(text.contains(step), "{step} in {text}");
+    }
+
+    for (flags, code, expected) in [
+        (&["--plan", "--model", "gone"][..], 1, "cannot read gone: no such file"),
+        (&["--plan", "--model", "m", "--hidden", "8"], 2, "--hidden"),
+        (&["--plan", "--json"], 2, "--json"),
+        (&["--hidden", "8"], 2, "--plan"),
+        (&["--plan", "--hidden", "8,0"], 2, "--hidden"),
+        (&["--plan", "--hidden", "99999999999"], 1, "exceed the memory; use smaller sizes"),
+        (&["--plan", "--batch", "9999999999999"], 1, "exceed the memory; use smaller sizes"),
+    ] {
+        run(&dir, &[&["info"], flags].concat()).expect_error(code, &[expected]);
+    }
+}
+
+#[test]
+fn flags_of_train_stand_under_headings() {
+    let dir = tempfile::tempdir().unwrap();
+    let help = run(&dir, &["train", "--help"]).expect_success().stdout.clone();
+    let headings = [
+        ("Options", &["config", "preset", "seed", "threads", "help"][..]),
+        ("Data", &["data", "synthetic", "train-size", "batch", "last-batch", "acc-samples"]),
+        ("Model", &["hidden", "weight-scale", "dtype"]),
+        (
+            "Optimizer",
+            &["optimizer", "momentum", "beta1", "weight-decay", "clip-norm", "ema-decay"],
+        ),
+        ("Schedule", &["epochs", "lr", "schedule", "lr-decay", "warm-up-epochs", "patience"]),
+        ("Regularization", &["reg", "dropout", "label-smoothing"]),
+        ("Augmentation", &["flip", "shift", "border", "cutout"]),
+        ("Output", &["out", "overwrite", "quiet", "checkpoint-every", "resume"]),
+    ];
+    let lines: Vec<&str> = help.lines().collect();
+    fn heading<'a>(line: &&'a str) -> Option<&'a str> {
+        line.strip_suffix(':').filter(|text| !text.starts_with(' '))
+    }
+    let found: Vec<&str> = lines.iter().filter_map(heading).collect();
+    assert_eq!(found, headings.map(|(heading, _)| heading), "{help}");
+    let section = |line: &str| {
+        let at = lines.iter().position(|other| *other == line).unwrap();
+        lines[..at].iter().rev().find_map(heading).unwrap()
+    };
+    for (heading, flags) in headings {
+        for flag in flags {
+            let flag = format!("--{flag}");
+            let is_flag = |line: &&&str| line.split([' ', ',']).any(|word| word == flag);
+            let is_option = |line: &&&str| line.trim_start().starts_with('-') && is_flag(line);
+            let line = lines.iter().find(is_option).unwrap_or_else(|| panic!("{flag} in {help}"));
+            assert_eq!(section(line), heading, "{flag}");
+        }
+    }
+    let prose = help.to_lowercase().replace("--one-cycle-share", "");
+    for word in ["picture", "share", "regularis", "normalis", "colour", "go on"] {
+        assert!(!prose.contains(word), "{word} in {help}");
     }
 }
 

@@ -9,6 +9,10 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::Value;
 use support::{metrics, run, with_data};
 use tempfile::TempDir;
+use tilewise::{
+    io::model,
+    nn::{Network, Shape},
+};
 
 fn train(dir: &TempDir, out: &str, flags: &[&str]) {
     let base = ["train", "--data", "set", "--hidden", "24", "--epochs", "3", "--batch", "50"];
@@ -47,7 +51,7 @@ fn the_page_says_what_the_files_say() {
         for class in eval["classes"].as_array().unwrap() {
             let (class, right, all) = (&class["class"], &class["correct"], &class["images"]);
             let class = class.as_str().unwrap();
-            let cell = format!("{class} taken for {class}: {right} of {all}");
+            let cell = format!("{class} classified as {class}: {right} of {all}");
             assert!(page.contains(&cell), "{cell}");
         }
     }
@@ -62,7 +66,7 @@ fn the_page_says_what_the_files_say() {
 }
 
 #[test]
-fn the_page_needs_nothing_else_and_its_pictures_are_whole() {
+fn the_page_needs_nothing_else_and_its_images_are_whole() {
     let dir = with_data();
     train(&dir, "a", &[]);
     let (page, _) = report(&dir, &["a"]);
@@ -75,12 +79,29 @@ fn the_page_needs_nothing_else_and_its_pictures_are_whole() {
     let mut sizes = Vec::new();
     for source in sources {
         let data = source.strip_prefix("data:image/png;base64,").unwrap();
-        let picture = image::load_from_memory(&BASE64_STANDARD.decode(data).unwrap()).unwrap();
-        sizes.push((picture.width(), picture.height()));
+        let image = image::load_from_memory(&BASE64_STANDARD.decode(data).unwrap()).unwrap();
+        sizes.push((image.width(), image.height()));
     }
     // 24 units in rows of 20, with gaps; then mistakes.
     assert_eq!(sizes[0], (20 * 34 - 2, 2 * 34 - 2));
     assert!(sizes[1..].iter().all(|&size| size == (32, 32)));
+}
+
+#[test]
+fn a_network_that_is_no_perceptron_is_its_layers() {
+    let dir = with_data();
+    train(&dir, "a", &[]);
+    let path = dir.path().join("a/model.safetensors");
+    let (_, info) = model::load::<f32>(&path).unwrap();
+    let image = Shape::Image { height: 32, width: 32, channels: 3 };
+    let network = Network::<f32>::builder(image).flatten().linear(24).relu();
+    let network = network.residual(|block| block.linear(24).relu()).linear(10);
+    model::save(&path, &network.build().unwrap(), &info).unwrap();
+    let (page, text) = report(&dir, &["a"]);
+    assert_eq!(text, "written to r.html\n");
+    let layers = "32x32x3 -&gt; flatten -&gt; linear(in_features = 3072, out_features = 24) -&gt; \
+                  relu -&gt; residual(linear(";
+    assert!(page.contains(layers) && page.contains("24 of 24 units"), "{page}");
 }
 
 #[test]
@@ -108,17 +129,17 @@ fn control_characters_are_escaped_and_long_values_cut() {
 }
 
 #[test]
-fn runs_without_pictures_or_epochs_still_have_a_page() {
+fn runs_without_images_or_epochs_still_have_a_page() {
     let dir = with_data();
     train(&dir, "a", &[]);
     run(&dir, &["train", "--data", "set", "--lr", "1e30", "--batch", "50", "--out", "b"]);
     fs::rename(dir.path().join("set"), dir.path().join("elsewhere")).unwrap();
     let (page, text) = report(&dir, &["a", "b"]);
     assert!(text.contains("a: curves and settings only, because set: no CIFAR-10"), "{text}");
-    assert!(page.contains("not tested") && !page.contains("Who is taken for whom"));
+    assert!(page.contains("not tested") && !page.contains("Confusion matrix"));
     let (page, text) = report(&dir, &["a", "b", "--data", "elsewhere"]);
     assert!(text.contains("b: curves and settings only, because the run has no model"), "{text}");
-    assert!(page.contains("Who is taken for whom"));
+    assert!(page.contains("Confusion matrix"));
 }
 
 #[test]

@@ -153,7 +153,7 @@ fn what_cannot_be_resumed_is_refused_in_one_line() {
     let other = config.replace("epochs = 120", "epochs = 121");
     assert_ne!(config, other);
     fs::write(dir.path().join("part/config.toml"), other).unwrap();
-    run(&dir, &resume).expect_error(2, &["epochs 121", "120"]);
+    run(&dir, &resume).expect_error(2, &["part/config.toml: epochs = 121: expected 120"]);
     fs::write(dir.path().join("part/config.toml"), config).unwrap();
 
     run(&dir, &[&resume[..], &["--quiet"]].concat()).expect_success();
@@ -372,9 +372,13 @@ fn stopped() -> TempDir {
     let flags = ["--data", "set", "--batch", "50", "--epochs", "4", "--hidden", "8", "--quiet"];
     let sweep = ["sweep", "--grid", "lr=0.05,1e-9", "--halving", "--out", "s"];
     run(&dir, &[&sweep[..], &flags].concat()).expect_success();
-    fs::rename(dir.path().join("s/trial-002"), dir.path().join("part")).unwrap();
-    run(&dir, &[&["train", "--lr", "1e-9", "--out", "whole"][..], &flags].concat())
-        .expect_success();
+    let trials = [("s/trial-001", "0.05"), ("s/trial-002", "1e-9")].into_iter();
+    let mut stopped =
+        trials.filter(|(trial, _)| dir.path().join(trial).join("checkpoint.safetensors").exists());
+    let (trial, lr) = stopped.next().expect("a trial that was stopped");
+    assert_eq!(stopped.next(), None);
+    fs::rename(dir.path().join(trial), dir.path().join("part")).unwrap();
+    run(&dir, &[&["train", "--lr", lr, "--out", "whole"][..], &flags].concat()).expect_success();
     dir
 }
 

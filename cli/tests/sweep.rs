@@ -69,9 +69,9 @@ fn a_grid_trains_every_combination_as_train_would() {
     let model = |run: &str| fs::read(dir.path().join(run).join("model.safetensors")).unwrap();
     assert!(model(&one["dir"]) == model("alone"), "the sweep trained another network");
 
-    let picture = read(&dir, "sweep.svg");
+    let plot = read(&dir, "sweep.svg");
     for line in &table {
-        assert!(picture.contains(&line["val_acc"]), "{}", line["val_acc"]);
+        assert!(plot.contains(&line["val_acc"]), "{}", line["val_acc"]);
     }
 }
 
@@ -114,6 +114,12 @@ fn what_a_kill_left_undone_is_done_and_nothing_else() {
     sweep(&dir, &[&GRID[..], &["--reg", "0.1"]].concat())
         .expect_error(1, &["s: ", "another sweep", "--overwrite"]);
     assert_eq!(without_times(&dir), whole);
+    // The settings are those of the sweep in any order.
+    let settings = read(&dir, "sweep.toml");
+    let reversed: Vec<String> = settings.lines().rev().map(|line| format!("{line}\n")).collect();
+    fs::write(dir.path().join("s/sweep.toml"), reversed.concat()).unwrap();
+    let result = sweep(&dir, &GRID);
+    assert!(result.expect_success().stdout.contains("4 of them trained before"));
 }
 
 #[test]

@@ -1,5 +1,5 @@
-/* Trains the two-layer network 3072-200-10 on one batch of made-up pictures and shows the loss
-   going down. In the repository:
+/* Trains the two-layer network 3072-200-10 on one batch of synthetic images and shows that the loss
+   falls. In the repository:
    cargo rustc -p tilewise --lib --release --features capi --crate-type staticlib
    cc -I include examples/c/train.c target/release/libtilewise.a -lpthread -ldl -lm -o train */
 #include <stdio.h>
@@ -17,12 +17,17 @@ static void must(tilewise_status status) {
 static float noise(void) { return (float)rand() / (float)RAND_MAX - 0.5f; }
 
 int main(void) {
+    if (!TILEWISE_ABI_MATCHES()) {
+        fprintf(stderr, "compiled for ABI %d, the library tilewise %s has ABI %d: compile again\n",
+                (int)TILEWISE_ABI_VERSION, tilewise_version(), (int)tilewise_abi_version());
+        return 1;
+    }
     static float x[BATCH * FEATURES], logits[BATCH * CLASSES];
-    static uint8_t labels[BATCH];
+    static uint32_t labels[BATCH];
     for (int i = 0; i < BATCH; i++) {
-        labels[i] = (uint8_t)(i % CLASSES);
+        labels[i] = (uint32_t)(i % CLASSES);
         for (int j = 0; j < FEATURES; j++) /* noise, and a brighter stripe for each class */
-            x[i * FEATURES + j] = noise() + (j % CLASSES == labels[i] ? 0.1f : 0);
+            x[i * FEATURES + j] = noise() + ((uint32_t)j % CLASSES == labels[i] ? 0.1f : 0);
     }
     const size_t dims[] = {FEATURES, 200, CLASSES};
     const tilewise_network network = {.dims = dims, .dims_len = 3};
@@ -45,12 +50,12 @@ int main(void) {
     must(tilewise_trainer_predictor(trainer, NULL, &predictor));
     must(tilewise_scratch_create(predictor, pool, BATCH, &scratch));
     must(tilewise_predict(predictor, scratch, &batch, &out));
-    size_t best, found, right = 0;
+    size_t best, found, correct = 0;
     for (size_t i = 0; i < BATCH; i++) {
         must(tilewise_top_k(logits + i * CLASSES, CLASSES, 1, &best, NULL, &found));
-        right += best == labels[i];
+        correct += best == labels[i];
     }
-    printf("%zu of %d right\n", right, BATCH);
+    printf("%zu of %d correct\n", correct, BATCH);
     tilewise_scratch_destroy(scratch);
     tilewise_predictor_destroy(predictor);
     tilewise_trainer_destroy(trainer);

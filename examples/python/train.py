@@ -1,5 +1,5 @@
-"""Trains the two-layer network 3072-200-10 on one batch of made-up pictures, through ctypes and
-numpy, and shows the loss going down. From the repository's root:
+"""Trains the two-layer network 3072-200-10 on one batch of synthetic images, through ctypes and
+numpy, and shows that the loss falls. From the repository's root:
 
 cargo rustc -p tilewise --lib --release --features capi --crate-type cdylib
 python3 examples/python/train.py target/release/libtilewise.so
@@ -11,6 +11,9 @@ import numpy as np
 
 lib = c.CDLL(sys.argv[1])
 lib.tilewise_last_error.restype = c.c_char_p
+ABI = 1  # TILEWISE_ABI_VERSION of the header that this file was written for
+if lib.tilewise_abi_version() != ABI:
+    sys.exit(f"written for ABI {ABI}, the library has ABI {lib.tilewise_abi_version()}")
 
 
 class Matrix(c.Structure):
@@ -20,8 +23,7 @@ class Matrix(c.Structure):
 
 class Network(c.Structure):
     _fields_ = [("dims", c.POINTER(c.c_size_t)), ("dims_len", c.c_size_t), ("init", c.c_int32),
-                ("weight_scale", c.c_double), ("l2", c.c_double), ("dropout", c.c_double),
-                ("seed", c.c_uint64)]
+                ("weight_scale", c.c_double), ("dropout", c.c_double), ("seed", c.c_uint64)]
 
 
 class Optimizer(c.Structure):
@@ -31,7 +33,7 @@ class Optimizer(c.Structure):
 
 class Settings(c.Structure):
     _fields_ = [("batch_size", c.c_size_t), ("learning_rate", c.c_double),
-                ("label_smoothing", c.c_double), ("clip_norm", c.c_double)]
+                ("label_smoothing", c.c_double), ("l2", c.c_double), ("clip_norm", c.c_double)]
 
 
 def call(name, *arguments):
@@ -41,7 +43,7 @@ def call(name, *arguments):
 
 
 random = np.random.default_rng(0)
-labels = (np.arange(512) % 10).astype(np.uint8)
+labels = (np.arange(512) % 10).astype(np.uint32)
 x = random.random((512, 3072), dtype=np.float32) - np.float32(0.5)
 x[np.arange(3072) % 10 == labels[:, None]] += 0.1  # a brighter stripe for each class
 batch = Matrix(x.ctypes.data, *x.shape, *(stride // x.itemsize for stride in x.strides))

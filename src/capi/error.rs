@@ -9,22 +9,22 @@ use std::{
 
 use crate::error::Error;
 
-/// What became of a call.
+/// The result of a call.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// It did what it should.
+    /// Success.
     Ok = 0,
     /// A pointer is null or not aligned.
     Pointer = 1,
     /// Sizes, lengths or strides do not fit each other or the address space.
     Shape = 2,
-    /// A setting, a label or an enumerator has a value that makes no sense, an operand or scratch
-    /// was made for something else, or memory that is written overlaps memory that is read.
+    /// A setting, a label or an enumerator has an invalid value, an operand or scratch was made for
+    /// something else, or memory that is written overlaps memory that is read.
     Setting = 3,
-    /// The memory that is needed cannot be had.
+    /// Out of memory.
     Memory = 4,
-    /// A file's content is not what it should be.
+    /// The content of a file is invalid or does not fit the handle.
     File = 5,
     /// The operating system refused to read or write a file.
     Io = 6,

@@ -18,7 +18,7 @@ use crate::{
 /// A plan of products, with the memory that they need. One thread at a time may use it.
 pub struct Gemm<T: Element> {
     gemm: gemm::Gemm<T>,
-    scratch: Exclusive<AlignedBuf<T>>,
+    scratch: Exclusive<AlignedBuf<u8>>,
     place: Place,
 }
 
@@ -36,7 +36,7 @@ pub struct Operand<T: Element> {
     pub packed: *const Packed<T>,
 }
 
-/// What becomes of each finished sum of a product.
+/// What happens to each finished sum of a product.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
@@ -44,7 +44,7 @@ pub enum Finish {
     Store = 0,
     /// It is stored where it is above 0, else 0; NaN stays NaN.
     Relu = 1,
-    /// It is stored where the activation is above 0, else 0: the gradient behind a rectifier.
+    /// It is stored where the activation is above 0, else 0: the gradient of a ReLU.
     Gate = 2,
 }
 
@@ -59,7 +59,7 @@ pub struct Epilogue<T: Element> {
     pub bias: *const T,
     /// A `tilewise_finish`.
     pub finish: i32,
-    /// For `TILEWISE_FINISH_GATE`: as large as C, its columns side by side.
+    /// For `TILEWISE_FINISH_GATE`: as large as C, its columns contiguous.
     pub activation: Matrix<T>,
 }
 
@@ -128,30 +128,33 @@ unsafe fn run<T: Element>(
                 if *beta != T::ZERO {
                     return Err(Error::setting("beta", beta, "0 where there is a bias").into());
                 }
-                let row =
-                    Matrix { data: *bias, rows: 1, cols: c.cols, row_stride: 0, col_stride: 1 };
-                row.expect_apart("bias", "c", &written)?;
+                Matrix::row(*bias, c.cols).expect_apart("bias", "c", &written)?;
                 // SAFETY: as above.
                 gemm::Start::Bias(unsafe { elements("bias", *bias, c.cols)? })
             };
-            let finish = match *finish {
-                finish if finish == Finish::Store as i32 => gemm::Finish::Store,
-                finish if finish == Finish::Relu as i32 => gemm::Finish::Relu,
+            let (finish, companions) = match *finish {
+                finish if finish == Finish::Store as i32 => {
+                    (gemm::Finish::Store, gemm::Companions::default())
+                }
+                finish if finish == Finish::Relu as i32 => {
+                    (gemm::Finish::Relu, gemm::Companions::default())
+                }
                 finish if finish == Finish::Gate as i32 => {
                     activation.expect_apart("activation", "c", &written)?;
                     // SAFETY: as above.
                     let activation = unsafe { activation.view("activation")? };
-                    gemm::Finish::Gate { activation, scale: T::ONE }
+                    (gemm::Finish::ReluGradient { scale: T::ONE }, activation.into())
                 }
                 other => {
                     let expected = "0 (store), 1 (ReLU) or 2 (gate)";
                     return Err(Error::setting("finish", other, expected).into());
                 }
             };
-            gemm::Epilogue { start, finish, b_sums: None }
+            gemm::Epilogue { start, finish, companions, column_sums: None }
         }
     };
-    // SAFETY: as above; its memory is apart from that of all operands.
+    // SAFETY: as above; its memory is apart from that of all operands, and a product reads it only
+    // with a `beta` other than 0.
     let c = unsafe { c.view("c")? };
     let mut scratch = scratch.take("gemm")?;
     let scratch = &mut scratch[..];
@@ -201,9 +204,9 @@ pub unsafe extern "C" fn tilewise_gemm_f64_destroy(gemm: *mut Gemm<f64>) {
 
 /// `C = finish(start + alpha A B)`, without allocating. With `alpha` 0 neither A nor B is read;
 /// with a packed A it is 1. `epilogue` may be null: the product alone. The memory of C is apart
-/// from that of all that is read. The bits of the result do not depend on the threads, on what is
-/// packed, or on strides. An epilogue with a bias or a gate asks for a C whose columns stand side
-/// by side.
+/// from that of all that is read. Unless C is read, it need not be initialized. The bits of the
+/// result do not depend on the threads, on what is packed, or on strides. An epilogue with a bias
+/// or a gate needs a C whose columns are contiguous.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_gemm_f32_run(
     gemm: *mut Gemm<f32>,

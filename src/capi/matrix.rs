@@ -1,6 +1,6 @@
 //! Matrices as C callers describe them, and the views that are made of them.
 
-use std::ops::Range;
+use std::{ops::Range, ptr::NonNull};
 
 use crate::{
     capi::{
@@ -29,9 +29,10 @@ pub struct Matrix<T> {
     pub col_stride: isize,
 }
 
-/// A matrix to be written. No two of its elements are the same. During a call all memory from its
-/// lowest to its highest element belongs to it, what lies between its rows too, although that
-/// is neither read nor written.
+/// A matrix to be written. Its elements need not be initialized, except where a function reads
+/// them. No two of them are the same. What lies between its elements is neither read nor written,
+/// and other threads may use it; the other arguments of the same call are outside of the memory
+/// from its lowest to its highest element.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct MatrixMut<T> {
@@ -56,6 +57,11 @@ struct Span {
 }
 
 impl<T> Matrix<T> {
+    /// An array as a matrix of one row.
+    pub(super) fn row(data: *const T, len: usize) -> Self {
+        Self { data, rows: 1, cols: len, row_stride: 0, col_stride: 1 }
+    }
+
     fn span(&self, what: &str) -> Result<Span, Failure> {
         let Self { data, rows, cols, row_stride, col_stride } = *self;
         if rows == 0 || cols == 0 {
@@ -81,10 +87,11 @@ impl<T> Matrix<T> {
         Ok(Span { lowest: lowest as isize, len: len as usize })
     }
 
-    /// The addresses of its memory.
-    fn addresses(&self, span: Span) -> Range<usize> {
-        let start = self.data.wrapping_offset(span.lowest).addr();
-        start..start + span.len * size_of::<T>()
+    /// The addresses from its lowest to its highest element.
+    pub(super) fn addresses(&self, what: &str) -> Result<Range<usize>, Failure> {
+        let Span { lowest, len } = self.span(what)?;
+        let start = self.data.wrapping_offset(lowest).addr();
+        Ok(start..start + len * size_of::<T>())
     }
 
     /// An error if the memory of one matrix reaches into that of another, `addresses`.
@@ -94,7 +101,7 @@ impl<T> Matrix<T> {
         other: &str,
         addresses: &Range<usize>,
     ) -> Result<(), Failure> {
-        let own = self.addresses(self.span(what)?);
+        let own = self.addresses(what)?;
         let empty = own.is_empty() || addresses.is_empty();
         if !empty && own.start < addresses.end && addresses.start < own.end {
             let text = format!("{what} and {other} overlap in memory: expected them apart");
@@ -106,15 +113,14 @@ impl<T> Matrix<T> {
 
 impl<T> MatrixMut<T> {
     /// The same as a matrix to be read.
-    pub(super) fn as_matrix(&self) -> Matrix<T> {
+    fn as_matrix(&self) -> Matrix<T> {
         let Self { data, rows, cols, row_stride, col_stride } = *self;
         Matrix { data: data.cast_const(), rows, cols, row_stride, col_stride }
     }
 
-    /// The addresses of its memory.
+    /// The addresses from its lowest to its highest element.
     pub(super) fn addresses(&self, what: &str) -> Result<Range<usize>, Failure> {
-        let matrix = self.as_matrix();
-        Ok(matrix.addresses(matrix.span(what)?))
+        self.as_matrix().addresses(what)
     }
 }
 
@@ -122,30 +128,28 @@ impl<T: Float> Matrix<T> {
     /// # Safety
     /// That of the module `capi`.
     pub(super) unsafe fn view<'a>(&self, what: &str) -> Result<MatRef<'a, T>, Failure> {
-        let Span { lowest, len } = self.span(what)?;
+        let Span { len, .. } = self.span(what)?;
         let (shape, strides) = ((self.rows, self.cols), (self.row_stride, self.col_stride));
-        let data: &[T] = match len {
-            0 => &[],
-            // SAFETY: the span was checked; by the rules of `capi` its elements are there and
-            // nobody changes them. What lies between them is never read.
-            _ => unsafe { std::slice::from_raw_parts(self.data.offset(lowest), len) },
-        };
-        Ok(MatRef::strided(data, lowest.unsigned_abs(), shape, strides)?)
+        // Null is allowed where there are no elements, but not in a view.
+        let data = if len == 0 { NonNull::dangling().as_ptr() } else { self.data.cast_mut() };
+        // SAFETY: the span was checked, so that its elements lie in the address space; by the rules
+        // of `capi` they are initialized and nobody changes them.
+        Ok(unsafe { MatRef::from_raw(data, shape, strides) })
     }
 }
 
 impl<T: Float> MatrixMut<T> {
     /// # Safety
-    /// That of the module `capi`; the memory is apart from that of all other views.
+    /// That of the module `capi`; no element is one of another view's. They are initialized, or
+    /// the view goes where elements are written before they are read: to `Gemm::run` or
+    /// `Predictor::predict_into`.
     pub(super) unsafe fn view<'a>(&self, what: &str) -> Result<MatMut<'a, T>, Failure> {
-        let Span { lowest, len } = self.as_matrix().span(what)?;
+        let Span { len, .. } = self.as_matrix().span(what)?;
         let (shape, strides) = ((self.rows, self.cols), (self.row_stride, self.col_stride));
-        let data: &mut [T] = match len {
-            0 => &mut [],
-            // SAFETY: as for `Matrix::view`, and nobody else uses the span.
-            _ => unsafe { std::slice::from_raw_parts_mut(self.data.offset(lowest), len) },
-        };
-        Ok(MatMut::strided(data, lowest.unsigned_abs(), shape, strides)?)
+        let data = if len == 0 { NonNull::dangling().as_ptr() } else { self.data };
+        // SAFETY: the span was checked; by the rules of `capi` nobody else uses its elements, and
+        // they are initialized where they are read.
+        Ok(unsafe { MatMut::from_raw_distinct(data, shape, strides)? })
     }
 }
 

@@ -9,7 +9,7 @@
 //! Of all `extern "C"` functions, and of the functions in `pointers` and `matrix` that read what a
 //! C caller points to:
 //! - A pointer that is not null points to what the parameter says, for as long as the call runs;
-//!   numbers that are read are initialised.
+//!   numbers that are read are initialized. Those that are only written need not be.
 //! - What a pointer to a mutable thing reaches, nobody else uses during the call.
 //! - A handle came from the function that makes its kind and was not destroyed.
 
@@ -27,6 +27,17 @@ use std::ffi::{CStr, c_char};
 use crate::simd::InstructionSet;
 use error::{Status, guard};
 use pointers::room;
+
+/// Number of the ABI that this header declares: structs, parameters, enumerators and what they
+/// mean. It changes with every change of these. Functions that are only added do not change it.
+pub const TILEWISE_ABI_VERSION: u32 = 1;
+
+/// Number of the ABI that the library has. A program that was compiled with another
+/// `TILEWISE_ABI_VERSION` must not use the library: see `TILEWISE_ABI_MATCHES`.
+#[unsafe(no_mangle)]
+pub extern "C" fn tilewise_abi_version() -> u32 {
+    TILEWISE_ABI_VERSION
+}
 
 /// The version of the library, as "0.1.0".
 #[unsafe(no_mangle)]

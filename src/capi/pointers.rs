@@ -83,19 +83,19 @@ pub(super) unsafe fn elements<'a, T>(
     Ok(unsafe { slice::from_raw_parts(pointer, len) })
 }
 
-/// `len` elements to be written. They are plain numbers, of which no value is read before it is
-/// written unless the function says so.
-pub(super) unsafe fn elements_mut<'a, T>(
+/// Room for `len` elements, which need not be initialized.
+pub(super) unsafe fn rooms<'a, T>(
     what: &str,
     pointer: *mut T,
     len: usize,
-) -> Result<&'a mut [T], Failure> {
+) -> Result<&'a mut [MaybeUninit<T>], Failure> {
     check_len(what, pointer, len)?;
     if len == 0 {
         return Ok(&mut []);
     }
-    // SAFETY: as for `elements`, and nobody else uses them.
-    Ok(unsafe { slice::from_raw_parts_mut(pointer, len) })
+    // SAFETY: pointer and length were checked; by the rules of `capi` there is room for as many
+    // elements that nobody else uses, and `MaybeUninit` asks for no values in it.
+    Ok(unsafe { slice::from_raw_parts_mut(pointer.cast(), len) })
 }
 
 /// A text that ends with a zero byte.

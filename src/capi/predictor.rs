@@ -7,26 +7,27 @@ use crate::{
         error::{Failure, Status, guard},
         handle::{Exclusive, destroy, give},
         matrix::{Matrix, MatrixMut},
-        pointers::{elements, elements_mut, optional, path, room, shared},
+        pointers::{elements, optional, path, room, rooms, shared},
         pool::{Place, Pool},
     },
     data,
     error::Error,
-    nn::{self, Examples},
+    infer::{self, Examples},
+    nn,
 };
 
 /// A network for inference, its weights packed. It never changes: any number of threads may use it
 /// at once, each with a scratch of its own.
-pub struct Predictor(pub(super) nn::Predictor<f32>);
+pub struct Predictor(pub(super) infer::Predictor<f32>);
 
 /// What one prediction at a time writes to. One thread at a time may use it.
 pub struct Scratch {
-    scratch: Exclusive<nn::Scratch<f32>>,
+    scratch: Exclusive<infer::Scratch<f32>>,
     place: Place,
 }
 
 /// How bytes become numbers: `byte * scale + shift`, with a scale and a shift for each channel of
-/// pictures that are stored channel by channel.
+/// images that are stored channel by channel.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Normalization {
@@ -35,6 +36,20 @@ pub struct Normalization {
     /// One summand for each channel.
     pub shift: *const f64,
     /// Number of channels.
+    pub channels: usize,
+}
+
+/// The shape of one example: a row of a batch.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Number of values.
+    pub features: usize,
+    /// Of an image: rows of pixels. 0: it is no image but a plain vector.
+    pub height: usize,
+    /// Of an image: pixels in a row, else 0.
+    pub width: usize,
+    /// Of an image: values of a pixel, which are contiguous, else 0.
     pub channels: usize,
 }
 
@@ -59,7 +74,7 @@ impl Normalization {
 
 /// Loads a network from a safetensors file, saved by tilewise or from the `state_dict` of a PyTorch
 /// `nn.Sequential`, into `predictor`. `path` is UTF-8. `normalization` says how bytes become
-/// numbers; null: as the file says, and if it says nothing, the predictor takes no pictures.
+/// numbers; null: as the file says, and if it says nothing, the predictor takes no images.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_predictor_load(
     path: *const c_char,
@@ -71,7 +86,7 @@ pub unsafe extern "C" fn tilewise_predictor_load(
         let (path, normalization, out) = unsafe {
             (self::path(path)?, Normalization::read(normalization)?, room("predictor", predictor)?)
         };
-        let mut loaded = nn::Predictor::load(path)?;
+        let mut loaded = infer::Predictor::load(path)?;
         if let Some(normalization) = normalization {
             loaded = loaded.with_normalization(&normalization)?;
         }
@@ -81,42 +96,52 @@ pub unsafe extern "C" fn tilewise_predictor_load(
 }
 
 /// Destroys a predictor; null is none. Its scratches stay: they serve any predictor of the same
-/// shape.
+/// layers.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_predictor_destroy(predictor: *mut Predictor) {
     // SAFETY: the caller keeps the rules of `capi`.
     unsafe { destroy(predictor) }
 }
 
-/// The sizes of the input, of the hidden layers and of the logits: their number into `count`, and
-/// themselves into `dims`, which has room for `capacity`. With `capacity` 0 only the number.
+/// The shape of one example, into `shape`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn tilewise_predictor_dims(
+pub unsafe extern "C" fn tilewise_predictor_input(
     predictor: *const Predictor,
-    dims: *mut usize,
-    capacity: usize,
-    count: *mut usize,
+    shape: *mut Shape,
 ) -> Status {
     guard(|| {
         // SAFETY: the caller keeps the rules of `capi`.
-        let (Predictor(predictor), dims, count) = unsafe {
-            let dims = elements_mut("dims", dims, capacity)?;
-            (shared("predictor", predictor)?, dims, room("count", count)?)
-        };
-        let sizes = predictor.dims();
-        if capacity != 0 {
-            let (expected, found) = (sizes.len(), capacity);
-            let room = dims.get_mut(..expected);
-            room.ok_or(Error::Length { what: "dims", expected, found })?.copy_from_slice(sizes);
-        }
-        count.write(sizes.len());
+        let (Predictor(predictor), out) =
+            unsafe { (shared("predictor", predictor)?, room("shape", shape)?) };
+        let features = predictor.in_features();
+        out.write(match predictor.input_shape() {
+            nn::Shape::Features(_) => Shape { features, height: 0, width: 0, channels: 0 },
+            nn::Shape::Image { height, width, channels } => {
+                Shape { features, height, width, channels }
+            }
+        });
         Ok(())
     })
 }
 
-/// Whether the predictor takes pictures, 1 or 0, into `takes`.
+/// The number of classes, which is that of an example's logits, into `classes`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn tilewise_predictor_takes_pictures(
+pub unsafe extern "C" fn tilewise_predictor_classes(
+    predictor: *const Predictor,
+    classes: *mut usize,
+) -> Status {
+    guard(|| {
+        // SAFETY: the caller keeps the rules of `capi`.
+        let (Predictor(predictor), out) =
+            unsafe { (shared("predictor", predictor)?, room("classes", classes)?) };
+        out.write(predictor.classes());
+        Ok(())
+    })
+}
+
+/// Whether the predictor takes images of bytes, 1 or 0, into `takes`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tilewise_predictor_takes_images(
     predictor: *const Predictor,
     takes: *mut i32,
 ) -> Status {
@@ -124,7 +149,7 @@ pub unsafe extern "C" fn tilewise_predictor_takes_pictures(
         // SAFETY: the caller keeps the rules of `capi`.
         let (Predictor(predictor), out) =
             unsafe { (shared("predictor", predictor)?, room("takes", takes)?) };
-        out.write(predictor.takes_pictures().into());
+        out.write(predictor.takes_images().into());
         Ok(())
     })
 }
@@ -173,9 +198,9 @@ unsafe fn predict(
     scratch.place.run(|| Ok(predictor.predict_into(x, logits, memory)?))
 }
 
-/// The logits of the rows of `x`, (batch, input), into `logits`, (batch, classes), whose columns
-/// stand side by side. Nothing is allocated. A batch larger than the scratch's capacity is worked
-/// in pieces. A row's logits have the same bits in any batch and on any number of threads.
+/// The logits of the rows of `x`, (batch, features), into `logits`, (batch, classes), whose columns
+/// are contiguous. Nothing is allocated. A batch larger than the scratch's capacity is worked in
+/// pieces. A row's logits have the same bits in any batch and on any number of threads.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_predict(
     predictor: *const Predictor,
@@ -192,13 +217,13 @@ pub unsafe extern "C" fn tilewise_predict(
     })
 }
 
-/// As `tilewise_predict`, for `batch` pictures of bytes, one after another, each as many bytes as
-/// the network has inputs. The predictor's normalization makes numbers of them.
+/// As `tilewise_predict`, for `batch` images of bytes, one after another, of as many bytes as an
+/// example of the network has features. The predictor's normalization makes numbers of them.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn tilewise_predict_pictures(
+pub unsafe extern "C" fn tilewise_predict_images(
     predictor: *const Predictor,
     scratch: *mut Scratch,
-    pictures: *const u8,
+    images: *const u8,
     batch: usize,
     logits: *const MatrixMut<f32>,
 ) -> Status {
@@ -206,16 +231,16 @@ pub unsafe extern "C" fn tilewise_predict_pictures(
     guard(|| unsafe {
         let (predictor, logits) = (shared("predictor", predictor)?, shared("logits", logits)?);
         let features = predictor.0.in_features();
-        let (what, rows, cols) = ("pictures", batch, features);
+        let (what, rows, cols) = ("images", batch, features);
         let len = rows.checked_mul(cols).ok_or(Error::SizeOverflow { what, rows, cols })?;
-        let row = Matrix { data: pictures, rows: 1, cols: len, row_stride: 0, col_stride: 1 };
-        row.expect_apart(what, "logits", &logits.addresses("logits")?)?;
-        predict(predictor, scratch, elements(what, pictures, len)?.into(), logits)
+        let written = logits.addresses("logits")?;
+        Matrix::row(images, len).expect_apart(what, "logits", &written)?;
+        predict(predictor, scratch, elements(what, images, len)?.into(), logits)
     })
 }
 
 /// Turns logits, (batch, classes), into probabilities, in place: `exp(logit - largest)` over the
-/// sum of these in the row. Columns stand side by side. Rows with NaN or an infinite largest logit
+/// sum of these in the row. Columns are contiguous. Rows with NaN or an infinite largest logit
 /// become NaN. Nothing is allocated.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_softmax(logits: *const MatrixMut<f32>) -> Status {
@@ -229,7 +254,7 @@ pub unsafe extern "C" fn tilewise_softmax(logits: *const MatrixMut<f32>) -> Stat
 /// The classes with the largest of the `classes` values of a row, best first, into `best`, which
 /// has room for `k`; the first of equals comes first, and NaN last. Their number, the smaller of
 /// `classes` and `k`, goes into `found`, their values into `best_values`, which has room for `k`
-/// or is null. Nothing is allocated.
+/// or is null. These arrays are apart from each other. Nothing is allocated.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_top_k(
     row: *const f32,
@@ -241,18 +266,31 @@ pub unsafe extern "C" fn tilewise_top_k(
 ) -> Status {
     guard(|| {
         let values_len = if best_values.is_null() { 0 } else { k };
+        let read = Matrix::row(row, classes);
+        let classes_written = Matrix::row(best.cast_const(), k).addresses("best")?;
+        let values = Matrix::row(best_values.cast_const(), values_len);
+        read.expect_apart("row", "best", &classes_written)?;
+        values.expect_apart("best_values", "best", &classes_written)?;
+        read.expect_apart("row", "best_values", &values.addresses("best_values")?)?;
         // SAFETY: the caller keeps the rules of `capi`.
-        let (row, best, values, found) = unsafe {
+        let (logits, best_room, values_room, found) = unsafe {
             (
                 elements("row", row, classes)?,
-                elements_mut("best", best, k)?,
-                elements_mut("best_values", best_values, values_len)?,
+                rooms("best", best, k)?,
+                rooms("best_values", best_values, values_len)?,
                 room("found", found)?,
             )
         };
-        let count = nn::top_classes(row, best);
-        for (value, &class) in values.iter_mut().zip(&best[..count]) {
-            *value = row[class];
+        let count = classes.min(k);
+        let classes_room = &mut best_room[..count];
+        for class in &mut *classes_room {
+            class.write(0);
+        }
+        // SAFETY: all of them were written.
+        let best = unsafe { classes_room.assume_init_mut() };
+        infer::top_classes(logits, best);
+        for (value, &class) in values_room.iter_mut().zip(&*best) {
+            value.write(logits[class]);
         }
         found.write(count);
         Ok(())

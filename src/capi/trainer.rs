@@ -1,4 +1,4 @@
-//! Training of fully connected networks, step by step.
+//! Training, step by step, of multilayer perceptrons and of networks from model files.
 
 use std::ffi::c_char;
 
@@ -12,8 +12,10 @@ use crate::{
         predictor::{Normalization, Predictor},
     },
     error::Error,
-    nn::{self, FullyConnectedNet, NetConfig},
-    train::{self, Optimizer, TrainerConfig, UpdateRule, model_file},
+    infer,
+    io::model::{self, ModelInfo},
+    nn::{self, CrossEntropy, MlpConfig},
+    train::{self, Optimizer, TrainerConfig, UpdateRule},
 };
 
 /// A network in training, with the memory that a step needs. One thread at a time may use it.
@@ -34,11 +36,11 @@ pub enum Init {
     Normal = 2,
 }
 
-/// A fully connected network to be trained: linear layers, a rectifier and dropout between them.
+/// A multilayer perceptron to be trained: linear layers with ReLU and dropout between them.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Network {
-    /// Sizes of the input, of the hidden layers, and the number of classes.
+    /// Features of an example, sizes of the hidden layers, and the number of classes.
     pub dims: *const usize,
     /// How many sizes, 2 or more.
     pub dims_len: usize,
@@ -46,28 +48,26 @@ pub struct Network {
     pub init: i32,
     /// Standard deviation of the weights, for `TILEWISE_INIT_NORMAL`.
     pub weight_scale: f64,
-    /// The loss has this times the sum of all squared weights.
-    pub l2: f64,
     /// Probability of dropping a hidden activation in training, from 0 to below 1.
     pub dropout: f64,
     /// Seed of the weights and of dropout.
     pub seed: u64,
 }
 
-/// An update rule and its settings. A rule reads those that it has and no others;
-/// `tilewise_optimizer_init` fills in PyTorch's defaults.
+/// An optimizer and its settings. It reads those that it has and no others;
+/// `tilewise_optimizer_init` sets PyTorch's defaults.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct OptimizerSettings {
     /// "sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam" or "adamw".
     pub name: *const c_char,
-    /// Of momentum, nesterov and rmsprop: share of the velocity that is kept.
+    /// Of momentum, nesterov and rmsprop: momentum coefficient.
     pub momentum: f64,
-    /// Of rmsprop: share of the mean square that is kept.
+    /// Of rmsprop: decay of the mean square (PyTorch's alpha).
     pub decay: f64,
-    /// Of adam and adamw: share of the mean gradient that is kept.
+    /// Of adam and adamw: decay of the mean gradient.
     pub beta1: f64,
-    /// Of adam and adamw: share of the mean square that is kept.
+    /// Of adam and adamw: decay of the mean square.
     pub beta2: f64,
     /// Of adagrad, rmsprop, adam and adamw: added to the root, above 0.
     pub epsilon: f64,
@@ -75,7 +75,7 @@ pub struct OptimizerSettings {
     pub weight_decay: f64,
 }
 
-/// How steps are made.
+/// Settings of a trainer.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct TrainerSettings {
@@ -83,16 +83,18 @@ pub struct TrainerSettings {
     pub batch_size: usize,
     /// Learning rate of the first step.
     pub learning_rate: f64,
-    /// Share of every target that is spread over all classes, from 0 to below 1.
+    /// Label smoothing, from 0 to below 1.
     pub label_smoothing: f64,
-    /// Gradients whose norm is larger are scaled down to it; 0: they are not.
+    /// L2 regularization: the loss has this times the sum of all squared weights.
+    pub l2: f64,
+    /// Gradient clipping: gradients whose norm is larger are scaled down to it; 0: no clipping.
     pub clip_norm: f64,
 }
 
 impl Network {
     /// # Safety
     /// That of the module `capi`.
-    unsafe fn config(&self) -> Result<NetConfig, Failure> {
+    unsafe fn config(&self) -> Result<MlpConfig, Failure> {
         // SAFETY: the caller's promises are passed on.
         let dims = unsafe { elements("dims", self.dims, self.dims_len)? };
         let &[input, ref hidden @ .., classes] = dims else {
@@ -107,13 +109,13 @@ impl Network {
                 return Err(Error::setting("init", other, expected).into());
             }
         };
-        let (l2, dropout, seed) = (self.l2, self.dropout, self.seed);
-        Ok(NetConfig { input, hidden: hidden.to_vec(), classes, init, l2, dropout, seed })
+        let (dropout, seed) = (self.dropout, self.seed);
+        Ok(MlpConfig { input, hidden: hidden.to_vec(), classes, init, dropout, seed })
     }
 }
 
 impl OptimizerSettings {
-    /// The settings of a rule; zeros for those that it does not have.
+    /// The settings of an optimizer; zeros for those that it does not have.
     fn new(name: *const c_char, optimizer: Optimizer) -> Self {
         let weight_decay = optimizer.weight_decay;
         let none = Self {
@@ -163,7 +165,7 @@ impl OptimizerSettings {
     }
 }
 
-/// The default settings of the rule `name` into `settings`, which keeps the pointer `name`.
+/// The default settings of the optimizer `name` into `settings`, which keeps the pointer `name`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_optimizer_init(
     name: *const c_char,
@@ -178,6 +180,39 @@ pub unsafe extern "C" fn tilewise_optimizer_init(
     })
 }
 
+/// # Safety
+/// That of the module `capi`.
+unsafe fn create(
+    network: impl FnOnce() -> crate::Result<nn::Network<f32>> + Send,
+    optimizer: *const OptimizerSettings,
+    settings: *const TrainerSettings,
+    pool: *const Pool,
+    trainer: *mut *mut Trainer,
+) -> Result<(), Failure> {
+    // SAFETY: the caller's promises are passed on.
+    let (optimizer, settings, pool, out) = unsafe {
+        (
+            shared("optimizer", optimizer)?.optimizer()?,
+            shared("settings", settings)?,
+            optional("pool", pool)?,
+            room("trainer", trainer)?,
+        )
+    };
+    let &TrainerSettings { batch_size, learning_rate, label_smoothing, l2, clip_norm } = settings;
+    let place = Place::new(pool);
+    let config = TrainerConfig::default()
+        .with_batch_size(batch_size)
+        .with_optimizer(optimizer)
+        .with_learning_rate(learning_rate)
+        .with_loss(CrossEntropy::new(label_smoothing)?)
+        .with_l2(l2)
+        .with_clip_norm((clip_norm != 0.0).then_some(clip_norm))
+        .with_threads(place.threads());
+    let made = place.run(|| Ok(train::Trainer::new(network()?, config)?))?;
+    give(Trainer { trainer: Exclusive::new(made), place }, out);
+    Ok(())
+}
+
 /// Makes a network and plans its training, into `trainer`. Steps run on the threads of `pool`, or
 /// on the calling thread alone if that is null; the same seed gives the same bits on any number
 /// of threads.
@@ -189,34 +224,30 @@ pub unsafe extern "C" fn tilewise_trainer_create(
     pool: *const Pool,
     trainer: *mut *mut Trainer,
 ) -> Status {
-    guard(|| {
-        // SAFETY: the caller keeps the rules of `capi`.
-        let (config, optimizer, settings, pool, out) = unsafe {
-            (
-                shared("network", network)?.config()?,
-                shared("optimizer", optimizer)?.optimizer()?,
-                shared("settings", settings)?,
-                optional("pool", pool)?,
-                room("trainer", trainer)?,
-            )
-        };
-        let &TrainerSettings { batch_size, learning_rate, label_smoothing, clip_norm } = settings;
-        let place = Place::new(pool);
-        let settings = TrainerConfig {
-            batch_size,
-            learning_rate,
-            label_smoothing,
-            clip_norm: (clip_norm != 0.0).then_some(clip_norm),
-            threads: place.threads(),
-            ..TrainerConfig::default()
-        };
-        let plan = || {
-            let net = FullyConnectedNet::new(&config)?;
-            Ok(train::Trainer::new(net, optimizer, settings)?)
-        };
-        let trainer = Exclusive::new(place.run(plan)?);
-        give(Trainer { trainer, place }, out);
-        Ok(())
+    // SAFETY: the caller keeps the rules of `capi`.
+    guard(|| unsafe {
+        let config = shared("network", network)?.config()?;
+        create(|| nn::mlp(&config), optimizer, settings, pool, trainer)
+    })
+}
+
+/// As `tilewise_trainer_create`, for the network in a model file, with its layers and parameters:
+/// one that `tilewise_trainer_save` or `tilewise train` wrote, or a PyTorch state dict as for
+/// `tilewise_predictor_load`. `seed` is that of dropout. `path` is UTF-8.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tilewise_trainer_create_from_file(
+    path: *const c_char,
+    seed: u64,
+    optimizer: *const OptimizerSettings,
+    settings: *const TrainerSettings,
+    pool: *const Pool,
+    trainer: *mut *mut Trainer,
+) -> Status {
+    // SAFETY: the caller keeps the rules of `capi`.
+    guard(|| unsafe {
+        let path = self::path(path)?;
+        let network = || Ok(model::load(path)?.0.with_seed(seed));
+        create(network, optimizer, settings, pool, trainer)
     })
 }
 
@@ -227,14 +258,14 @@ pub unsafe extern "C" fn tilewise_trainer_destroy(trainer: *mut Trainer) {
     unsafe { destroy(trainer) }
 }
 
-/// One step on a batch `x`, (batch, input), with a label for each of its rows, from 0 to below the
-/// number of classes. The mean loss of the batch before the update, with its L2 term, goes into
+/// One step on a batch `x`, (batch, features), with a label for each of its rows, from 0 to below
+/// the number of classes. The mean loss of the batch before the update, with its L2 term, goes into
 /// `loss`, which may be null. Nothing is allocated.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_trainer_step(
     trainer: *mut Trainer,
     x: *const Matrix<f32>,
-    labels: *const u8,
+    labels: *const u32,
     labels_len: usize,
     loss: *mut f64,
 ) -> Status {
@@ -268,9 +299,25 @@ pub unsafe extern "C" fn tilewise_trainer_set_learning_rate(
     })
 }
 
-/// Saves the network with its present weights as a safetensors file that a PyTorch `nn.Sequential`
-/// loads, and with it how its pictures were normalized, unless that is null. `path` is UTF-8. The
-/// file is replaced at once or not at all.
+/// The number of steps so far, with those before a checkpoint, into `steps`: where a loop over
+/// batches continues.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tilewise_trainer_steps(
+    trainer: *const Trainer,
+    steps: *mut u64,
+) -> Status {
+    guard(|| {
+        // SAFETY: the caller keeps the rules of `capi`.
+        let (trainer, out) = unsafe { (shared("trainer", trainer)?, room("steps", steps)?) };
+        out.write(trainer.trainer.take("trainer")?.steps());
+        Ok(())
+    })
+}
+
+/// Saves the network with its present parameters as a model file: safetensors that a PyTorch
+/// `nn.Sequential` loads, with the layers, and with how its images were normalized unless that is
+/// null. It is for predictions, and for further training with a new optimizer; a checkpoint
+/// is for resuming. `path` is UTF-8. The file is replaced at once or not at all.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_trainer_save(
     trainer: *const Trainer,
@@ -283,13 +330,43 @@ pub unsafe extern "C" fn tilewise_trainer_save(
             let normalization = Normalization::read(normalization)?;
             (shared("trainer", trainer)?, self::path(path)?, normalization)
         };
-        let info = model_file::ModelInfo { normalization, class_names: Vec::new() };
-        Ok(model_file::save(path, trainer.trainer.take("trainer")?.net(), &info)?)
+        let info = ModelInfo { normalization, class_names: Vec::new() };
+        Ok(model::save(path, trainer.trainer.take("trainer")?.network(), &info)?)
     })
 }
 
-/// Makes a predictor of the network with its present weights, into `predictor`; further steps do
-/// not change it. `normalization` says how bytes become numbers; null: it takes no pictures.
+/// Saves where training stands: parameters, the optimizer's state, the number of steps and the
+/// present learning rate. `path` is UTF-8. The file is replaced at once or not at all.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tilewise_trainer_save_checkpoint(
+    trainer: *const Trainer,
+    path: *const c_char,
+) -> Status {
+    guard(|| {
+        // SAFETY: the caller keeps the rules of `capi`.
+        let (trainer, path) = unsafe { (shared("trainer", trainer)?, self::path(path)?) };
+        Ok(trainer.trainer.take("trainer")?.save_checkpoint(path)?)
+    })
+}
+
+/// Continues where the trainer stood that saved the checkpoint: steps on the same batches have the
+/// same bits as without the interruption. `trainer` was created with the same network and settings;
+/// threads, batch size and learning rate may differ, and the learning rate becomes that of the
+/// checkpoint. `path` is UTF-8.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tilewise_trainer_load_checkpoint(
+    trainer: *mut Trainer,
+    path: *const c_char,
+) -> Status {
+    guard(|| {
+        // SAFETY: the caller keeps the rules of `capi`.
+        let (trainer, path) = unsafe { (shared("trainer", trainer)?, self::path(path)?) };
+        Ok(trainer.trainer.take("trainer")?.load_checkpoint(path)?)
+    })
+}
+
+/// Makes a predictor of the network with its present parameters, into `predictor`; further steps do
+/// not change it. `normalization` says how bytes become numbers; null: it takes no images.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_trainer_predictor(
     trainer: *const Trainer,
@@ -302,7 +379,7 @@ pub unsafe extern "C" fn tilewise_trainer_predictor(
             let normalization = Normalization::read(normalization)?;
             (shared("trainer", trainer)?, normalization, room("predictor", predictor)?)
         };
-        let mut made = nn::Predictor::new(trainer.trainer.take("trainer")?.net())?;
+        let mut made = infer::Predictor::new(trainer.trainer.take("trainer")?.network())?;
         if let Some(normalization) = normalization {
             made = made.with_normalization(&normalization)?;
         }

@@ -81,8 +81,8 @@ impl Part {
 /// Pictures and their labels as they come in.
 #[derive(Debug, Default)]
 struct Pictures {
-    pixels: Vec<u8>, // (pictures, 3072)
-    labels: Vec<u8>, // (pictures)
+    pixels: Vec<u8>,  // (pictures, 3072)
+    labels: Vec<u32>, // (images)
 }
 
 impl Pictures {
@@ -145,7 +145,7 @@ impl Pictures {
             );
             return Err(Error::file(path, detail));
         }
-        self.labels.push(label);
+        self.labels.push(label.into());
         Ok(())
     }
 

@@ -111,7 +111,7 @@ pub fn gather<T: Float>(
 /// # Errors
 /// [`Error::Length`] if `out` has another length, [`Error::Setting`] if an index names no picture;
 /// labels before it are then written.
-pub fn gather_labels(set: &ImageSet, indices: &[u32], out: &mut [u8]) -> Result<()> {
+pub fn gather_labels(set: &ImageSet, indices: &[u32], out: &mut [u32]) -> Result<()> {
     if out.len() != indices.len() {
         let (expected, found) = (indices.len(), out.len());
         return Err(Error::Length { what: "gathered labels", expected, found });

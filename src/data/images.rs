@@ -6,7 +6,6 @@ use std::ops::Range;
 use crate::error::{Error, Result};
 
 /// The most classes that a label of one byte can tell apart.
-const MAX_CLASSES: usize = 256;
 /// Longest name of a class, in characters; ImageNet's longest has 131.
 const MAX_NAME_CHARS: usize = 256;
 
@@ -68,22 +67,22 @@ pub struct ChannelStatistics {
 pub struct ImageSet {
     shape: ImageShape,
     class_names: Vec<String>,
-    pixels: Vec<u8>, // (pictures, channels, height, width)
-    labels: Vec<u8>, // (pictures)
+    pixels: Vec<u8>,  // (pictures, channels, height, width)
+    labels: Vec<u32>, // (images)
 }
 
 impl ImageSet {
-    /// Takes `labels.len()` pictures of the given shape.
+    /// Takes `labels.len()` images of the given shape.
     ///
     /// # Errors
-    /// [`Error::Setting`] for no pictures, an empty shape, or a number of classes that is not 1
-    /// to 256, or a name of more than 256 characters; [`Error::Length`] unless there are exactly as many pixels as the labels ask for;
+    /// [`Error::Setting`] for no images, an empty shape, no classes, or a name of more than 256
+    /// characters; [`Error::Length`] unless there are exactly as many pixels as the labels ask for;
     /// [`Error::Label`] for a label that names no class.
     pub fn new(
         shape: ImageShape,
         class_names: Vec<String>,
         pixels: Vec<u8>,
-        labels: Vec<u8>,
+        labels: Vec<u32>,
     ) -> Result<Self> {
         let overflow = || Error::SizeOverflow {
             what: "image set",
@@ -96,9 +95,8 @@ impl ImageSet {
             return Err(Error::setting("picture shape", found, "at least one byte per picture"));
         }
         let classes = class_names.len();
-        if classes == 0 || classes > MAX_CLASSES {
-            let expected = format!("1 to {MAX_CLASSES} class names");
-            return Err(Error::setting("classes", classes, expected));
+        if classes == 0 {
+            return Err(Error::setting("classes", classes, "at least 1 class name"));
         }
         check_class_names(&class_names)
             .map_err(|found| Error::setting("class names", found, "shorter names"))?;
@@ -113,7 +111,7 @@ impl ImageSet {
                 found: pixels.len(),
             });
         }
-        match labels.iter().position(|&label| usize::from(label) >= classes) {
+        match labels.iter().position(|&label| label as usize >= classes) {
             Some(row) => Err(Error::Label { label: labels[row], row, classes }),
             None => Ok(Self { shape, class_names, pixels, labels }),
         }
@@ -150,7 +148,7 @@ impl ImageSet {
     }
 
     /// One label per picture.
-    pub fn labels(&self) -> &[u8] {
+    pub fn labels(&self) -> &[u32] {
         &self.labels
     }
 
@@ -169,7 +167,7 @@ impl ImageSet {
     pub fn label_histogram(&self) -> Vec<usize> {
         let mut counts = vec![0; self.classes()];
         for &label in &self.labels {
-            counts[usize::from(label)] += 1;
+            counts[label as usize] += 1;
         }
         counts
     }
@@ -252,7 +250,8 @@ mod tests {
         assert!(matches!(error, Error::Label { label: 3, row: 1, classes: 3 }), "{error}");
         assert!(matches!(set(1, 0, vec![]), Error::Setting { name: "pictures", .. }));
         assert!(matches!(set(0, 4, vec![0]), Error::Setting { name: "classes", .. }));
-        assert!(matches!(set(257, 4, vec![0]), Error::Setting { name: "classes", .. }));
+        let many = ImageSet::new(SHAPE, names(1000), vec![0; 4], vec![999]).unwrap();
+        assert_eq!((many.classes(), many.labels()), (1000, &[999][..]));
         let huge = ImageShape { channels: usize::MAX, height: 2, width: 1 };
         let error = ImageSet::new(huge, names(1), vec![], vec![0]).unwrap_err();
         assert!(matches!(error, Error::SizeOverflow { .. }), "{error}");

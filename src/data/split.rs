@@ -28,7 +28,7 @@ impl Split {
         let validation = validation_size.unwrap_or(total / 5);
         if validation == 0 || validation >= total {
             return Err(Error::setting(
-                "val-size",
+                "validation_size",
                 validation,
                 format!("at least 1 and fewer than all {total} images"),
             ));
@@ -38,7 +38,7 @@ impl Split {
         if train == 0 || train > rest {
             let expected =
                 format!("1 to {rest}: {validation} of {total} images are for validation");
-            return Err(Error::setting("train-size", train, expected));
+            return Err(Error::setting("train_size", train, expected));
         }
         Ok(Self { train: 0..train, validation: rest..total })
     }
@@ -59,14 +59,14 @@ mod tests {
     }
 
     #[test]
-    fn sizes_that_do_not_fit_name_the_flag_and_the_total() {
+    fn sizes_that_do_not_fit_name_the_setting_and_the_total() {
         let cases = [
-            (10, Some(0), None, "train-size = 0"),
-            (10, Some(9), None, "train-size = 9"),
-            (10, None, Some(0), "val-size = 0"),
-            (10, None, Some(10), "val-size = 10"),
-            (10, Some(usize::MAX), Some(1), "train-size"),
-            (1, None, None, "val-size = 0"),
+            (10, Some(0), None, "train_size = 0"),
+            (10, Some(9), None, "train_size = 9"),
+            (10, None, Some(0), "validation_size = 0"),
+            (10, None, Some(10), "validation_size = 10"),
+            (10, Some(usize::MAX), Some(1), "train_size"),
+            (1, None, None, "validation_size = 0"),
         ];
         for (total, train, validation, start) in cases {
             let message = Split::new(total, train, validation).unwrap_err().to_string();

@@ -30,6 +30,16 @@ impl Backend {
         Self::MatrixMultiply,
         Self::Naive,
     ];
+
+    /// The name: "tilewise", "matrixmultiply" or "naive".
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tilewise => "tilewise",
+            #[cfg(feature = "matrixmultiply")]
+            Self::MatrixMultiply => "matrixmultiply",
+            Self::Naive => "naive",
+        }
+    }
 }
 
 /// A product by three loops.

@@ -9,7 +9,8 @@
 use crate::{
     error::Result,
     gemm::{Epilogue, Gemm, operand::Lines},
-    kernels::{Element, Input, Output},
+    kernels::Element,
+    matrix::{MatMut, MatRef},
     threads::Threads,
 };
 
@@ -36,9 +37,9 @@ pub(crate) unsafe fn product<T: Element>(
     // SAFETY: the caller vouches for the operands.
     let (a, b, c) = unsafe {
         (
-            Input::from_raw(a.0, (m, k), (a.1, a.2)),
-            Input::from_raw(b.0, (k, n), (b.1, b.2)),
-            Output::from_raw(c.0, (m, n), (c.1, c.2)),
+            MatRef::from_raw(a.0, (m, k), (a.1, a.2)),
+            MatRef::from_raw(b.0, (k, n), (b.1, b.2)),
+            MatMut::from_raw(c.0, (m, n), (c.1, c.2)),
         )
     };
     let gemm = Gemm::new()?.threads(threads);

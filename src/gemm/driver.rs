@@ -19,16 +19,13 @@ use std::{
 };
 
 use crate::{
+    aligned::{elements, from_cache_line},
     gemm::{
-        epilogue::{Finish, Start},
         operand::Lines,
         plan::{Blocking, Plan},
     },
-    kernels::{
-        BlockFinish, BlockStart, Descent, DropoutMask, Element, Input, KernelSet, Momentum, Output,
-        Panels,
-    },
-    matrix::MatRef,
+    kernels::{Element, Epilogue, KernelSet, Panels},
+    matrix::{MatMut, MatRef},
     threads::{Tasks, cut, divide},
 };
 
@@ -40,80 +37,53 @@ pub(super) struct Product<'a, T: Element> {
     pub(super) depth: usize,
     pub(super) a: Lines<'a, T>,
     pub(super) b: Lines<'a, T>,
-    pub(super) start: Start<'a, T>,
-    pub(super) finish: SharedFinish<'a, T>,
+    /// Whether C is updated, so that its sums have nowhere to wait between two blocks.
+    pub(super) is_update: bool,
     /// Where the nanoseconds of packing are added up.
     pub(super) pack_clock: Option<&'static AtomicU64>,
 }
 
-/// A finish without what is divided among the tasks.
-#[derive(Clone, Copy)]
-pub(super) enum SharedFinish<'a, T: Element> {
-    Store,
-    Relu,
-    ReluDropout { mask: DropoutMask, scale: T },
-    Gate { activation: MatRef<'a, T>, scale: T },
-    Descent(Descent<T>),
-    Momentum(Momentum<T>),
-}
-
-impl<'a, T: Element> SharedFinish<'a, T> {
-    /// The finish, and the velocity of an update.
-    pub(super) fn split(finish: Finish<'a, T>) -> (Self, Option<Output<'a, T>>) {
-        // The gradient of `l2 w²` is `2 l2 w`.
-        match finish {
-            Finish::Store => (Self::Store, None),
-            Finish::Relu => (Self::Relu, None),
-            Finish::ReluDropout { mask, scale } => (Self::ReluDropout { mask, scale }, None),
-            Finish::Gate { activation, scale } => (Self::Gate { activation, scale }, None),
-            Finish::Descent { learning_rate, l2 } => {
-                (Self::Descent(Descent { rate: learning_rate, decay: l2 + l2 }), None)
-            }
-            Finish::Momentum { velocity, learning_rate, momentum, nesterov, l2 } => {
-                let rule = Momentum { rate: learning_rate, decay: l2 + l2, momentum, nesterov };
-                (Self::Momentum(rule), Some(velocity.into()))
-            }
-        }
-    }
-}
-
-/// A part of C, the velocity beside it, and the rows and columns it stands for.
-struct Band<'a, T> {
-    c: Output<'a, T>,
-    velocity: Option<Output<'a, T>>,
+/// A part of C, its epilogue, and the rows and columns it stands for.
+struct Band<'a, T: Element> {
+    c: MatMut<'a, T>,
+    epilogue: Epilogue<'a, T>,
     rows: Range<usize>,
     cols: Range<usize>,
 }
 
-impl<T: Element> Band<'_, T> {
+impl<'a, T: Element> Band<'a, T> {
+    fn new(c: MatMut<'a, T>, epilogue: Epilogue<'a, T>) -> Self {
+        Self { rows: 0..c.rows(), cols: 0..c.cols(), c, epilogue }
+    }
+
     /// The first `at` rows and the others.
     fn split_rows(self, at: usize) -> (Self, Self) {
-        let Band { c, velocity, rows, cols } = self;
-        let middle = rows.start + at.min(rows.len());
-        let (c1, c2) = c.split_rows(at);
-        let (v1, v2) = velocity.map(|velocity| velocity.split_rows(at)).unzip();
+        let Band { c, epilogue, rows, cols } = self;
+        let at = at.min(rows.len());
+        let middle = rows.start + at;
+        let ((c1, c2), (e1, e2)) = (c.split_rows(at), epilogue.split_rows(at));
         (
-            Band { c: c1, velocity: v1, rows: rows.start..middle, cols: cols.clone() },
-            Band { c: c2, velocity: v2, rows: middle..rows.end, cols },
+            Band { c: c1, epilogue: e1, rows: rows.start..middle, cols: cols.clone() },
+            Band { c: c2, epilogue: e2, rows: middle..rows.end, cols },
         )
     }
 
     /// The first `at` columns and the others.
     fn split_cols(self, at: usize) -> (Self, Self) {
-        let Band { c, velocity, rows, cols } = self;
-        let middle = cols.start + at.min(cols.len());
-        let (c1, c2) = c.split_cols(at);
-        let (v1, v2) = velocity.map(|velocity| velocity.split_cols(at)).unzip();
+        let Band { c, epilogue, rows, cols } = self;
+        let at = at.min(cols.len());
+        let middle = cols.start + at;
+        let ((c1, c2), (e1, e2)) = (c.split_cols(at), epilogue.split_cols(at));
         (
-            Band { c: c1, velocity: v1, rows: rows.clone(), cols: cols.start..middle },
-            Band { c: c2, velocity: v2, rows, cols: middle..cols.end },
+            Band { c: c1, epilogue: e1, rows: rows.clone(), cols: cols.start..middle },
+            Band { c: c2, epilogue: e2, rows, cols: middle..cols.end },
         )
     }
 
     fn reborrow(&mut self) -> Band<'_, T> {
         Band {
             c: self.c.reborrow(),
-            velocity: self.velocity.as_mut().map(Output::reborrow),
+            epilogue: self.epilogue.reborrow(),
             rows: self.rows.clone(),
             cols: self.cols.clone(),
         }
@@ -121,19 +91,17 @@ impl<T: Element> Band<'_, T> {
 }
 
 impl<T: Element> Product<'_, T> {
-    /// Computes `c` from packed operands; `scratch` holds `plan.scratch_len` elements. The sums of
-    /// the columns of B are added to `sums`.
+    /// Computes `c` from packed operands; `scratch` was checked by the plan.
     pub(super) fn run_packed(
         &self,
-        c: Output<'_, T>,
-        velocity: Option<Output<'_, T>>,
-        mut sums: Option<&mut [T]>,
-        scratch: &mut [T],
+        c: MatMut<'_, T>,
+        mut epilogue: Epilogue<'_, T>,
+        scratch: &mut [u8],
     ) {
-        let (rows, cols) = (0..c.rows(), 0..c.cols());
-        let (for_b, for_a) = scratch.split_at_mut(self.plan.b_len);
+        let mut sums = epilogue.column_sums.take();
+        let (for_b, for_a) = from_cache_line(scratch).split_at_mut(self.plan.b_bytes);
         let (nr, kb) = (self.kernels.tile_cols(), self.plan.blocking.kb.max(1));
-        let mut rest = Band { c, velocity, rows, cols };
+        let mut rest = Band::new(c, epilogue);
         while !rest.cols.is_empty() {
             let (mut part, others) = rest.split_cols(self.plan.blocking.nc);
             let cols = part.cols.clone();
@@ -141,11 +109,13 @@ impl<T: Element> Product<'_, T> {
             for first in (0..self.depth.max(1)).step_by(kb) {
                 let depth = first..self.depth.min(first + kb);
                 let panels = if let Some(packed) = self.b.packed() {
-                    packed.part(nr, cols.start, first)
+                    packed.part(cols.start, first)
                 } else {
+                    let len = cols.len().next_multiple_of(nr) * depth.len();
+                    let for_b = elements(for_b, len);
                     let sums = sums.as_mut().map(|sums| &mut sums[cols.clone()]);
                     self.pack_b(depth.clone(), cols.clone(), for_b, sums);
-                    Panels { data: for_b, stride: depth.len() * nr }
+                    Panels::new(for_b, nr, depth.len() * nr)
                 };
                 self.multiply(part.reborrow(), depth, panels, for_a);
             }
@@ -163,7 +133,6 @@ impl<T: Element> Product<'_, T> {
     ) {
         let nr = self.kernels.tile_cols();
         let panel = depth.len() * nr;
-        let packed = &mut packed[..cols.len().div_ceil(nr) * panel];
         divide(
             (cols, packed, sums),
             self.tasks,
@@ -206,7 +175,7 @@ impl<T: Element> Product<'_, T> {
         whole: Band<'_, T>,
         depth: Range<usize>,
         packed_b: Panels<'_, T>,
-        scratch: &mut [T],
+        scratch: &mut [u8],
     ) {
         let (mr, nr) = (self.kernels.tile_rows(), self.kernels.tile_cols());
         let by_cols = whole.rows.len() < 2 * mr * self.tasks.get();
@@ -214,8 +183,8 @@ impl<T: Element> Product<'_, T> {
         divide(
             (whole, scratch),
             self.tasks,
-            &|(band, scratch): (Band<'_, T>, &mut [T]), left, parts| {
-                let (s1, s2) = scratch.split_at_mut(self.plan.a_len * left);
+            &|(band, scratch): (Band<'_, T>, &mut [u8]), left, parts| {
+                let (s1, s2) = scratch.split_at_mut(self.plan.a_bytes * left);
                 let (b1, b2) = if by_cols {
                     let at = cut(band.cols.len(), nr, left, parts);
                     band.split_cols(at)
@@ -226,9 +195,7 @@ impl<T: Element> Product<'_, T> {
                 ((b1, s1), (b2, s2))
             },
             &|(band, scratch)| {
-                let first_panel = (band.cols.start - first_col) / nr;
-                let data = packed_b.data.get(first_panel * packed_b.stride..);
-                let panels = Panels { data: data.unwrap_or_default(), ..packed_b };
+                let panels = packed_b.part((band.cols.start - first_col) / nr, 0);
                 self.multiply_band(band, depth.clone(), panels, scratch);
             },
         );
@@ -240,24 +207,22 @@ impl<T: Element> Product<'_, T> {
         mut band: Band<'_, T>,
         depth: Range<usize>,
         packed_b: Panels<'_, T>,
-        scratch: &mut [T],
+        scratch: &mut [u8],
     ) {
         let (mc, kc) = (self.plan.blocking.mc, self.plan.blocking.kc.max(1));
-        let (mr, nr) = (self.kernels.tile_rows(), self.kernels.tile_cols());
+        let mr = self.kernels.tile_rows();
         for first in (depth.start..depth.end.max(depth.start + 1)).step_by(kc) {
             let part = first..depth.end.min(first + kc);
-            let b = Panels {
-                data: packed_b.data.get((first - depth.start) * nr..).unwrap_or_default(),
-                ..packed_b
-            };
+            let b = packed_b.part(0, first - depth.start);
             let mut rest = band.reborrow();
             while !rest.rows.is_empty() {
                 let (mut block, below) = rest.split_rows(mc);
                 let rows = block.rows.clone();
-                let a = self.panels(&self.a, mr, rows, part.clone(), scratch, None);
-                let Band { c, velocity, rows, cols } = &mut block;
-                let (start, finish) = self.epilogue(velocity, rows, cols, &part);
-                self.kernels.block(part.len(), a, b, c, start, finish);
+                let len = rows.len().next_multiple_of(mr) * part.len();
+                let a = self.panels(&self.a, mr, rows, part.clone(), elements(scratch, len), None);
+                let Band { c, epilogue, .. } = &mut block;
+                let epilogue = epilogue.of_block(part.start == 0, part.end == self.depth);
+                self.kernels.block(part.len(), a, b, c, epilogue);
                 rest = below;
             }
         }
@@ -267,34 +232,32 @@ impl<T: Element> Product<'_, T> {
     /// columns. Packing does not pay where a packed element would be used a few times only.
     pub(super) fn operands_in_place<'s>(
         &'s self,
-        c: &Output<'_, T>,
-    ) -> Option<(Input<'s, T>, Input<'s, T>)> {
+        c: &MatMut<'_, T>,
+    ) -> Option<(MatRef<'s, T>, MatRef<'s, T>)> {
         let (m, n) = (c.rows(), c.cols());
         let work = m.saturating_mul(n).saturating_mul(self.depth);
         let Blocking { in_place_lines, in_place_work, .. } = self.plan.blocking;
-        match (self.a, self.b) {
-            (Lines::Matrix(a, scale), Lines::Matrix(b, b_scale))
-                if scale == T::ONE
-                    && b_scale == T::ONE
-                    && b.row_stride() == 1
+        match (self.a.in_place(), self.b.in_place()) {
+            (Some(a), Some(b))
+                if b.row_stride() == 1
                     && c.col_stride() == 1
                     && (m.min(n) <= in_place_lines || work <= in_place_work) =>
             {
-                Some((a.part(0..m, 0..self.depth), b.part(0..n, 0..self.depth).t()))
+                Some((a.submatrix(0..m, 0..self.depth), b.submatrix(0..n, 0..self.depth).t()))
             }
             _ => None,
         }
     }
 
-    /// Computes `c` from operands in place: matrices, the columns of B and C side by side. Each
+    /// Computes `c` from operands in place: matrices, with contiguous rows of B and C. Each
     /// task has its band of rows, or of columns where those are more.
     pub(super) fn run_in_place(
         &self,
-        (a, b): (Input<'_, T>, Input<'_, T>),
-        c: Output<'_, T>,
-        velocity: Option<Output<'_, T>>,
+        (a, b): (MatRef<'_, T>, MatRef<'_, T>),
+        c: MatMut<'_, T>,
+        epilogue: Epilogue<'_, T>,
     ) {
-        let whole = Band { rows: 0..c.rows(), cols: 0..c.cols(), c, velocity };
+        let whole = Band::new(c, epilogue);
         let by_cols = whole.cols.len() > whole.rows.len();
         divide(
             whole,
@@ -309,73 +272,30 @@ impl<T: Element> Product<'_, T> {
                 }
             },
             &|mut band: Band<'_, T>| {
-                let Band { c, velocity, rows, cols } = &mut band;
+                let Band { c, epilogue, rows, cols } = &mut band;
                 let step = self.depth_in_place(rows.len(), cols.len());
                 for first in (0..self.depth.max(1)).step_by(step) {
                     let depth = first..self.depth.min(first + step);
-                    let a = a.part(rows.clone(), depth.clone());
-                    let b = b.part(depth.clone(), cols.clone());
-                    let (start, finish) = self.epilogue(velocity, rows, cols, &depth);
-                    self.kernels.block_in_place(a, b, c, start, finish);
+                    let a = a.submatrix(rows.clone(), depth.clone());
+                    let b = b.submatrix(depth.clone(), cols.clone());
+                    let epilogue = epilogue.of_block(first == 0, depth.end == self.depth);
+                    self.kernels.block_in_place(a, b, c, epilogue);
                 }
             },
         );
     }
 
     /// Depth of the blocks of a band in place. Where few rows use each element of B only a few
-    /// times, speed is that of reading B: shallow blocks read whole rows of it, side by side.
+    /// times, speed is that of reading B: shallow blocks read whole rows of it.
     /// The sums of an update have nowhere to wait, so it takes the whole depth.
     fn depth_in_place(&self, rows: usize, cols: usize) -> usize {
-        let update = matches!(self.finish, SharedFinish::Descent(_) | SharedFinish::Momentum(_));
         let few = rows <= 2 * self.kernels.tile_rows() && cols > self.kernels.tile_cols();
-        if update || !few {
+        if self.is_update || !few {
             self.depth.max(1)
         } else if rows <= self.kernels.wide_rows() {
             16
         } else {
             64
         }
-    }
-
-    /// Start and finish of a band's block over rows `depth` of B: the first begins, the others go
-    /// on from what stands in C, and the last finishes.
-    fn epilogue<'b>(
-        &self,
-        velocity: &'b mut Option<Output<'_, T>>,
-        rows: &Range<usize>,
-        cols: &Range<usize>,
-        depth: &Range<usize>,
-    ) -> (BlockStart<'b, T>, BlockFinish<'b, T>)
-    where
-        Self: 'b,
-    {
-        let start = match self.start {
-            _ if depth.start > 0 => BlockStart::Load,
-            Start::Scaled(beta) if beta == T::ZERO => BlockStart::Zero,
-            Start::Scaled(beta) if beta == T::ONE => BlockStart::Load,
-            Start::Scaled(beta) => BlockStart::Scale(beta),
-            Start::Bias(bias) => BlockStart::Bias(&bias[cols.clone()]),
-        };
-        if depth.end < self.depth {
-            return (start, BlockFinish::Store);
-        }
-        let finish = match self.finish {
-            SharedFinish::Store => BlockFinish::Store,
-            SharedFinish::Relu => BlockFinish::Relu,
-            SharedFinish::ReluDropout { mask, scale } => {
-                BlockFinish::ReluDropout { mask, row: rows.start, col: cols.start, scale }
-            }
-            SharedFinish::Gate { activation, scale } => {
-                let activation = Input::from(activation).part(rows.clone(), cols.clone());
-                BlockFinish::Gate { activation, scale }
-            }
-            SharedFinish::Descent(rule) => BlockFinish::Descent(rule),
-            SharedFinish::Momentum(rule) => {
-                let velocity = velocity.as_mut().map(Output::reborrow);
-                let velocity = velocity.expect("an update with momentum has a velocity");
-                BlockFinish::Momentum { velocity, rule }
-            }
-        };
-        (start, finish)
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     error::{Error, Result},
-    gemm::{Backend, Epilogue, Finish, Start, check_shapes},
+    gemm::{Backend, Epilogue, Finish, Start, shapes::check_shapes},
     kernels::Element,
     matrix::{MatMut, MatRef},
 };
@@ -44,18 +44,21 @@ pub(super) fn product<T: Element>(
         }
     }
     epilogue.start_sums();
-    if let Some(sums) = epilogue.b_sums {
+    if let Some(sums) = epilogue.column_sums {
         for (j, sum) in sums.iter_mut().enumerate() {
             *sum = (0..depth).fold(*sum, |sum, p| sum + b.get(p, j));
         }
     }
-    let finish = |i: usize, j: usize, sum: T| match &epilogue.finish {
+    let activation = epilogue.companions.get(0).map(|activation| activation.as_ref());
+    let finish = |i: usize, j: usize, sum: T| match epilogue.finish {
         Finish::Relu => sum.relu(),
         Finish::ReluDropout { mask, .. } if !mask.keeps(i, j) => T::ZERO,
-        Finish::ReluDropout { scale, .. } => sum.relu() * *scale,
-        Finish::Gate { activation, scale } if activation.get(i, j) > T::ZERO => sum * *scale,
-        Finish::Gate { .. } => T::ZERO,
-        Finish::Store | Finish::Descent { .. } | Finish::Momentum { .. } => sum,
+        Finish::ReluDropout { scale, .. } => sum.relu() * scale,
+        Finish::ReluGradient { scale } => match activation {
+            Some(activation) if activation.get(i, j) > T::ZERO => sum * scale,
+            _ => T::ZERO,
+        },
+        Finish::Store | Finish::Update(_) => sum,
     };
     if !matches!(epilogue.finish, Finish::Store) {
         for i in 0..m {

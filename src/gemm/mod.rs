@@ -7,20 +7,19 @@
 
 pub mod backend;
 pub(crate) mod blas;
-mod cache;
 mod driver;
-pub mod epilogue;
 #[cfg(feature = "matrixmultiply")]
 mod matrixmultiply;
 pub mod naive;
 mod operand;
 mod plan;
+mod shapes;
 
+pub use crate::kernels::{GatheredRows, epilogue};
 pub use backend::Backend;
 pub use blas::{dgemm, dgemm_with, sgemm, sgemm_with};
-pub use cache::Caches;
-pub use epilogue::{DropoutMask, Epilogue, Finish, Start};
-pub use operand::{GatheredRows, Operand, Packed};
+pub use epilogue::{Companion, Companions, DropoutMask, Epilogue, Finish, Rule, Start, Update};
+pub use operand::{Operand, Packed};
 pub use plan::Blocking;
 
 use std::{
@@ -31,14 +30,15 @@ use std::{
 use crate::{
     aligned::AlignedBuf,
     error::{Error, Result},
-    kernels::{Element, KernelSet, Output},
+    kernels::{Element, KernelSet},
     matrix::{MatMut, MatRef},
-    simd::InstructionSet,
+    simd::{Caches, Denormals, InstructionSet},
     threads::{Tasks, Threads},
 };
-use driver::{Product, SharedFinish};
+use driver::Product;
 use operand::{Lines, Side};
-use plan::Plan;
+use plan::{Choice, Plan};
+use shapes::check_shapes;
 
 /// Multiply-adds that are worth a task of their own: below, waking a thread costs more than it
 /// brings. About 25 microseconds of one core of a Sapphire Rapids server, chosen by 128 cubed on two
@@ -74,8 +74,9 @@ const ELEMENTS_PER_TASK: usize = 1 << 15;
 /// ```
 pub struct Gemm<T: Element> {
     kernels: &'static KernelSet<T>,
-    blocking: Blocking,
+    blocking: Choice,
     threads: Threads,
+    denormals: Option<Denormals>,
     backend: Backend,
     pack_clock: Option<&'static AtomicU64>,
 }
@@ -93,7 +94,7 @@ impl<T: Element> std::fmt::Debug for Gemm<T> {
         f.debug_struct("Gemm")
             .field("instruction_set", &self.instruction_set())
             .field("tile", &self.tile())
-            .field("blocking", &self.blocking)
+            .field("blocking", &self.blocking())
             .field("threads", &self.threads)
             .field("backend", &self.backend)
             .finish()
@@ -119,8 +120,9 @@ impl<T: Element> Gemm<T> {
         let (rows, cols) = (kernels.tile_rows(), kernels.tile_cols());
         Ok(Self {
             kernels,
-            blocking: Blocking::for_tile(Caches::detect(), rows, cols, size_of::<T>()),
+            blocking: Choice::for_tile(Caches::detect(), (rows, cols), size_of::<T>()),
             threads: Threads::Caller,
+            denormals: None,
             backend: Backend::Tilewise,
             pack_clock: None,
         })
@@ -132,9 +134,28 @@ impl<T: Element> Gemm<T> {
         Self { threads, ..self }
     }
 
-    /// The same with another blocking. Sizes are rounded up to whole tiles.
+    /// The same with a given blocking instead of one that follows from caches, threads and sizes.
+    /// It is the one that every product uses: rounded up to whole tiles, kb to a multiple of kc,
+    /// and cut to the sizes of the product. Only an update takes the whole depth at a time, because
+    /// its sums have nowhere to wait.
     pub fn with_blocking(self, blocking: Blocking) -> Self {
-        Self { blocking, ..self }
+        Self { blocking: Choice::given(blocking, self.tile()), ..self }
+    }
+
+    /// The same with denormal numbers kept or flushed, whatever the setting of the calling thread,
+    /// by which it goes otherwise.
+    pub fn with_denormals(self, denormals: Denormals) -> Self {
+        Self { denormals: Some(denormals), ..self }
+    }
+
+    /// The same by the calling thread's setting for denormal numbers.
+    pub(crate) fn with_denormals_of_caller(self) -> Self {
+        Self { denormals: None, ..self }
+    }
+
+    /// What becomes of denormal numbers; none: what the calling thread's setting says.
+    pub(crate) fn denormals(&self) -> Option<Denormals> {
+        self.denormals
     }
 
     /// The same with another backend.
@@ -163,9 +184,31 @@ impl<T: Element> Gemm<T> {
         (self.kernels.tile_rows(), self.kernels.tile_cols())
     }
 
-    /// The blocking in use.
+    /// The blocking in use: the given one, rounded up; else that from which the blocking of each
+    /// product follows, see [`blocking_of`](Self::blocking_of).
     pub fn blocking(&self) -> Blocking {
-        self.blocking
+        self.blocking.blocking()
+    }
+
+    /// The blocking of a product of these sizes that is no update, with operands that are packed.
+    ///
+    /// # Errors
+    /// [`Error::SizeOverflow`] if its scratch memory exceeds the address space; [`Error::Setting`]
+    /// if the threads are more than the calling one and it is in no rayon pool.
+    pub fn blocking_of(&self, m: usize, n: usize, k: usize) -> Result<Blocking> {
+        let tasks = self.tasks_of((m, n, k))?.get();
+        Ok(Plan::new::<T>(self.tile(), self.blocking, tasks, (m, n, k), false)?.blocking)
+    }
+
+    /// Tasks for a product.
+    ///
+    /// # Errors
+    /// As [`Threads::tasks`].
+    fn tasks_of(&self, (m, n, k): (usize, usize, usize)) -> Result<Tasks> {
+        let work = m.saturating_mul(n).saturating_mul(k);
+        let read = m.saturating_add(n).saturating_mul(k);
+        let worthwhile = (work / MULTIPLY_ADDS_PER_TASK).max(read / OPERAND_ELEMENTS_PER_TASK);
+        Ok(self.tasks()?.at_most(worthwhile))
     }
 
     /// The rate of multiply-adds on registers alone, in flop/s on the calling thread, measured
@@ -195,7 +238,7 @@ impl<T: Element> Gemm<T> {
     /// # Errors
     /// As [`Threads::tasks`].
     pub(crate) fn tasks(&self) -> Result<Tasks> {
-        self.threads.tasks()
+        Ok(self.threads.tasks()?.with_denormals(self.denormals))
     }
 
     /// Tasks for `elements` of element-wise work.
@@ -214,25 +257,24 @@ impl<T: Element> Gemm<T> {
         Ok(Self { threads: self.threads.resolved()?, ..self })
     }
 
-    /// Elements of scratch memory that a product of these sizes needs; smaller products need no
-    /// more.
+    /// Bytes of scratch memory that a product of these sizes needs; smaller products need no more.
     ///
     /// # Errors
     /// [`Error::SizeOverflow`] if that exceeds the address space; [`Error::Setting`] if the threads
     /// are more than the calling one and it is in no rayon pool.
-    pub fn scratch_len(&self, m: usize, n: usize, k: usize) -> Result<usize> {
-        let (kernels, blocking, tasks) = (self.kernels, self.blocking, self.tasks()?.get());
+    pub fn scratch_bytes(&self, m: usize, n: usize, k: usize) -> Result<usize> {
+        let (tile, blocking, tasks) = (self.tile(), self.blocking, self.tasks()?.get());
         // A C stored by columns is computed transposed.
-        let len = Plan::scratch_bound(kernels, blocking, tasks, (m, n, k))?;
-        Ok(len.max(Plan::scratch_bound(kernels, blocking, tasks, (n, m, k))?))
+        let bytes = Plan::scratch_bound::<T>(tile, blocking, tasks, (m, n, k))?;
+        Ok(bytes.max(Plan::scratch_bound::<T>(tile, blocking, tasks, (n, m, k))?))
     }
 
     /// Scratch memory for products of up to these sizes.
     ///
     /// # Errors
-    /// As [`scratch_len`](Self::scratch_len).
-    pub fn scratch(&self, m: usize, n: usize, k: usize) -> Result<AlignedBuf<T>> {
-        AlignedBuf::zeroed(self.scratch_len(m, n, k)?)
+    /// As [`scratch_bytes`](Self::scratch_bytes).
+    pub fn scratch(&self, m: usize, n: usize, k: usize) -> Result<AlignedBuf<u8>> {
+        AlignedBuf::zeroed(self.scratch_bytes(m, n, k)?)
     }
 
     /// A in panels, to be used in many products: `scale * a`. Its products have alpha 1.
@@ -255,12 +297,13 @@ impl<T: Element> Gemm<T> {
     ///
     /// A is (m, k), B (k, n), C (m, n); A and B are matrices, packed before, or gathered, see
     /// [`Operand`]. With `alpha == 0` neither A nor B is read. `scratch` holds at least
-    /// [`scratch_len`](Self::scratch_len) elements; 64-byte alignment is best.
+    /// [`scratch_bytes`](Self::scratch_bytes), at any alignment; what it holds means nothing
+    /// between two products.
     ///
     /// # Errors
     /// [`Error::Shape`] or [`Error::Length`] if an operand or the scratch memory does not fit;
-    /// [`Error::Setting`] if C has a column stride other than 1 and the epilogue more than a factor
-    /// and a ReLU, if an operand was packed for other kernels or the other side, if the backend
+    /// [`Error::Setting`] if the rows of C are not contiguous and the epilogue has more than a
+    /// factor and ReLU, if an operand was packed for other kernels or the other side, if the backend
     /// cannot do what is asked for, or if the threads are more than the calling one and it is in no
     /// rayon pool. C is untouched then.
     pub fn run<'a>(
@@ -270,7 +313,7 @@ impl<T: Element> Gemm<T> {
         b: impl Into<Operand<'a, T>>,
         c: MatMut<'_, T>,
         epilogue: Epilogue<'_, T>,
-        scratch: &mut [T],
+        scratch: &mut [u8],
     ) -> Result<()> {
         let (a, b) = (a.into(), b.into());
         self.tasks()?;
@@ -291,7 +334,7 @@ impl<T: Element> Gemm<T> {
         let a = a.lines(self.kernels, Side::A, scale)?;
         let b = b.lines(self.kernels, Side::B, T::ONE)?;
         let depth = if alpha == T::ZERO { 0 } else { k };
-        self.execute(depth, a, b, c.into(), epilogue, scratch)
+        self.execute(depth, a, b, c.canonical(), epilogue, scratch)
     }
 
     /// A product whose operands fit: chooses the path and the tasks.
@@ -300,12 +343,13 @@ impl<T: Element> Gemm<T> {
         depth: usize,
         a: Lines<'_, T>,
         b: Lines<'_, T>,
-        c: Output<'_, T>,
+        c: MatMut<'_, T>,
         mut epilogue: Epilogue<'_, T>,
-        scratch: &mut [T],
+        scratch: &mut [u8],
     ) -> Result<()> {
         let all_tasks = self.tasks()?;
-        let (symmetric, whole_depth) = (epilogue.is_symmetric(), epilogue.is_update());
+        let (symmetric, is_update) = (epilogue.is_symmetric(), epilogue.is_update());
+        let Blocking { in_place_lines, .. } = self.blocking();
         // Tiles are written by rows; a C stored by columns is computed transposed. So is a thin C
         // of an A stored by columns, which then fills whole vectors; several tasks do better with
         // its many rows.
@@ -314,8 +358,8 @@ impl<T: Element> Gemm<T> {
                 if symmetric
                     && (c.col_stride() != 1 && c.row_stride() == 1
                         || all_tasks.get() == 1
-                            && c.cols() <= self.blocking.in_place_lines
-                            && c.rows() > 4 * self.blocking.in_place_lines
+                            && c.cols() <= in_place_lines
+                            && c.rows() > 4 * in_place_lines
                             && a_view.row_stride() == 1) =>
             {
                 (b, a, c.t())
@@ -323,33 +367,27 @@ impl<T: Element> Gemm<T> {
             _ => (a, b, c),
         };
         let (m, n) = (c.rows(), c.cols());
-        let work = m.saturating_mul(n).saturating_mul(depth);
-        let read = m.saturating_add(n).saturating_mul(depth);
-        let worthwhile = (work / MULTIPLY_ADDS_PER_TASK).max(read / OPERAND_ELEMENTS_PER_TASK);
-        let tasks = all_tasks.at_most(worthwhile);
+        let tasks = self.tasks_of((m, n, depth))?;
         let sizes = (m, n, depth);
-        let plan = Plan::new(self.kernels, self.blocking, tasks.get(), sizes, whole_depth)?;
-        if epilogue.b_sums.is_some() {
-            if !b.has_lines_side_by_side() {
-                let expected = "a B with its columns side by side, and not packed before";
+        let plan = Plan::new::<T>(self.tile(), self.blocking, tasks.get(), sizes, is_update)?;
+        if epilogue.column_sums.is_some() {
+            if !b.has_contiguous_lines() {
+                let expected = "a B with contiguous rows, and not packed before";
                 return Err(Error::setting("sums of the columns of B", "asked for", expected));
             }
             plan.check_scratch(scratch)?;
             epilogue.start_sums();
         }
-        let Epilogue { start, finish, b_sums } = epilogue;
-        let (finish, velocity) = SharedFinish::split(finish);
-        let kernels = self.kernels;
-        let pack_clock = self.pack_clock;
-        let product = Product { kernels, plan, tasks, depth, a, b, start, finish, pack_clock };
-        if b_sums.is_none()
+        let (kernels, pack_clock) = (self.kernels, self.pack_clock);
+        let product = Product { kernels, plan, tasks, depth, a, b, is_update, pack_clock };
+        if epilogue.column_sums.is_none()
             && let Some(operands) = product.operands_in_place(&c)
         {
-            product.run_in_place(operands, c, velocity);
+            product.run_in_place(operands, c, epilogue);
             return Ok(());
         }
         plan.check_scratch(scratch)?;
-        product.run_packed(c, velocity, b_sums, scratch);
+        product.run_packed(c, epilogue, scratch);
         Ok(())
     }
 }
@@ -374,21 +412,4 @@ pub fn gemm<T: Element>(
     let gemm = Gemm::new()?;
     let mut scratch = gemm.scratch(m, n, k)?;
     gemm.run(alpha, a, b, c, Epilogue::scaled(beta), &mut scratch)
-}
-
-/// (m, n, k) if operands of these shapes fit.
-fn check_shapes(
-    a: (usize, usize),
-    b: (usize, usize),
-    c: (usize, usize),
-) -> Result<(usize, usize, usize)> {
-    let ((m, k), n) = (a, b.1);
-    for (what, expected, found) in
-        [("B of a product with A", (k, n), b), ("C of a product", (m, n), c)]
-    {
-        if found != expected {
-            return Err(Error::Shape { what, expected, found });
-        }
-    }
-    Ok((m, n, k))
 }

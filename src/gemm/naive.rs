@@ -4,7 +4,10 @@
 use crate::{
     error::Result,
     float::Float,
-    gemm::{Epilogue, Finish, Start, check_shapes},
+    gemm::{
+        Companion, Companions, Epilogue, Finish, Rule, Start, Update, epilogue::Average,
+        shapes::check_shapes,
+    },
     matrix::{MatMut, MatRef},
 };
 
@@ -34,7 +37,7 @@ pub fn gemm<T: Float>(
 ) -> Result<()> {
     match rounding {
         Rounding::Once => loops(T::mul_add, alpha, a, b, c, epilogue),
-        Rounding::Twice => loops(|a, b, c| a * b + c, alpha, a, b, c, epilogue),
+        Rounding::Twice => loops(twice, alpha, a, b, c, epilogue),
     }
 }
 
@@ -51,7 +54,7 @@ fn loops<T: Float>(
     epilogue.check((m, n), c.col_stride())?;
     let depth = if alpha == T::ZERO { 0 } else { k };
     epilogue.start_sums();
-    if let Some(sums) = epilogue.b_sums {
+    if let Some(sums) = epilogue.column_sums {
         for (j, sum) in sums.iter_mut().enumerate() {
             *sum = (0..depth).fold(*sum, |sum, p| sum + b.get(p, j));
         }
@@ -67,39 +70,104 @@ fn loops<T: Float>(
             for p in 0..depth {
                 sum = multiply_add(alpha * a.get(i, p), b.get(p, j), sum);
             }
-            let value = match &mut epilogue.finish {
+            let companion = |companions: &Companions<'_, T>, index: usize| {
+                companions.get(index).map_or(T::ZERO, |companion| companion.as_ref().get(i, j))
+            };
+            let value = match epilogue.finish {
                 Finish::Store => sum,
                 Finish::Relu => sum.relu(),
                 Finish::ReluDropout { mask, scale } => {
                     if mask.keeps(i, j) {
-                        sum.relu() * *scale
+                        sum.relu() * scale
                     } else {
                         T::ZERO
                     }
                 }
-                Finish::Gate { activation, scale } => {
-                    if activation.get(i, j) > T::ZERO {
-                        sum * *scale
+                Finish::ReluGradient { scale } => {
+                    if companion(&epilogue.companions, 0) > T::ZERO {
+                        sum * scale
                     } else {
                         T::ZERO
                     }
                 }
-                Finish::Descent { learning_rate, l2 } => {
-                    let w = c.get(i, j);
-                    multiply_add(-*learning_rate, multiply_add(*l2 + *l2, w, sum), w)
-                }
-                Finish::Momentum { velocity, learning_rate, momentum, nesterov, l2 } => {
-                    let w = c.get(i, j);
-                    let gradient = multiply_add(*l2 + *l2, w, sum);
-                    let kept = *momentum * velocity.get(i, j);
-                    let new = multiply_add(-*learning_rate, gradient, kept);
-                    velocity.set(i, j, new);
-                    let next = multiply_add(-*learning_rate, gradient, *momentum * new);
-                    w + if *nesterov { next } else { new }
+                Finish::Update(update) => {
+                    let mut slots = [0, 1].map(|index| companion(&epilogue.companions, index));
+                    let w = step(&multiply_add, &update, c.get(i, j), sum, &mut slots);
+                    for (index, slot) in slots.into_iter().enumerate() {
+                        if let Some(Companion::Exclusive(matrix)) =
+                            epilogue.companions.get_mut(index)
+                        {
+                            matrix.set(i, j, slot);
+                        }
+                    }
+                    w
                 }
             };
             c.set(i, j, value);
         }
     }
     Ok(())
+}
+
+/// `a * b + c`, rounded twice.
+fn twice<T: Float>(a: T, b: T, c: T) -> T {
+    a * b + c
+}
+
+/// One step of an optimizer with the parameter `w`, whose gradient is `sum`: the parameter after
+/// it. The slots, in the order in which the rule names them, change.
+pub fn update<T: Float>(
+    rounding: Rounding,
+    update: &Update<T>,
+    w: T,
+    sum: T,
+    slots: &mut [T; 2],
+) -> T {
+    match rounding {
+        Rounding::Once => step(&T::mul_add, update, w, sum, slots),
+        Rounding::Twice => step(&twice, update, w, sum, slots),
+    }
+}
+
+/// A step with a given way to compute `a * b + c`.
+fn step<T: Float>(
+    multiply_add: &impl Fn(T, T, T) -> T,
+    update: &Update<T>,
+    w: T,
+    sum: T,
+    [first, second]: &mut [T; 2],
+) -> T {
+    let average = |Average { keep, take }: Average<T>, average: T, value: T| {
+        multiply_add(keep, average, take * value)
+    };
+    let g = multiply_add(update.weight_decay, w, multiply_add(update.l2, w, sum));
+    match update.rule {
+        Rule::Descent(rule) => multiply_add(-rule.learning_rate, g, w),
+        Rule::Momentum(rule) => {
+            *first = multiply_add(-rule.learning_rate, g, rule.momentum * *first);
+            let ahead = multiply_add(-rule.learning_rate, g, rule.momentum * *first);
+            w + if rule.nesterov { ahead } else { *first }
+        }
+        Rule::AdaGrad(rule) => {
+            *first = multiply_add(g, g, *first);
+            multiply_add(-rule.learning_rate, g / (first.sqrt() + rule.epsilon), w)
+        }
+        Rule::RmsProp(rule) => {
+            *first = average(rule.squares, *first, g * g);
+            multiply_add(-rule.learning_rate, g / (first.sqrt() + rule.epsilon), w)
+        }
+        Rule::RmsPropMomentum(rule) => {
+            let rms_prop = rule.rms_prop;
+            *first = average(rms_prop.squares, *first, g * g);
+            let direction = g / (first.sqrt() + rms_prop.epsilon);
+            *second = multiply_add(-rms_prop.learning_rate, direction, rule.momentum * *second);
+            w + *second
+        }
+        Rule::Adam(rule) => {
+            *first = average(rule.gradients, *first, g);
+            *second = average(rule.squares, *second, g * g);
+            let direction = *first / multiply_add(rule.root_scale, second.sqrt(), rule.epsilon);
+            multiply_add(-rule.learning_rate, direction, multiply_add(-rule.shrink, w, w))
+        }
+    }
 }

@@ -1,12 +1,12 @@
-//! Where the elements of an operand come from: a matrix, panels packed before, or pictures chosen
-//! by index and normalised on the way.
+//! Where the elements of an operand come from: a matrix, panels packed before, or rows gathered by
+//! index from a store of bytes.
 
 use std::{fmt, ops::Range};
 
 use crate::{
     aligned::AlignedBuf,
     error::{Error, Result},
-    kernels::{Along, Element, Input, KernelSet, Panels, Pictures},
+    kernels::{Along, Element, GatheredRows, KernelSet, Panels},
     matrix::MatRef,
     simd::InstructionSet,
 };
@@ -43,70 +43,6 @@ impl<'a, T: Element> From<GatheredRows<'a, T>> for Operand<'a, T> {
     }
 }
 
-/// Rows of a matrix of bytes, chosen by index, with a scale and a shift for each column: element
-/// (i, j) is `store[indices[i] * cols + j] * scale[j] + shift[j]`, one multiply-add. Nothing of it
-/// is ever stored but the panels of the block at hand.
-#[derive(Clone, Copy)]
-pub struct GatheredRows<'a, T> {
-    store: &'a [u8],
-    indices: &'a [u32],
-    scale: &'a [T],
-    shift: &'a [T],
-}
-
-impl<'a, T: Element> GatheredRows<'a, T> {
-    /// Rows `indices` of `store`, a row-major matrix of `scale.len()` columns.
-    ///
-    /// # Errors
-    /// [`Error::Length`] if `shift` is not as long as `scale`, or the store has no whole number of
-    /// rows; [`Error::Setting`] if an index names no row.
-    pub fn new(
-        store: &'a [u8],
-        indices: &'a [u32],
-        scale: &'a [T],
-        shift: &'a [T],
-    ) -> Result<Self> {
-        let cols = scale.len();
-        if shift.len() != cols {
-            return Err(Error::Length { what: "shifts", expected: cols, found: shift.len() });
-        }
-        let rows = store.len() / cols.max(1);
-        if store.len() != rows * cols {
-            let (what, found) = ("store of whole rows", store.len());
-            return Err(Error::Length { what, expected: rows * cols, found });
-        }
-        if let Some(index) = indices.iter().find(|&&index| index as usize >= rows) {
-            return Err(Error::setting("row index", index, format!("below {rows}")));
-        }
-        Ok(Self { store, indices, scale, shift })
-    }
-
-    /// Number of gathered rows.
-    pub fn rows(&self) -> usize {
-        self.indices.len()
-    }
-
-    /// Number of columns.
-    pub fn cols(&self) -> usize {
-        self.scale.len()
-    }
-
-    /// Element (`row`, `col`).
-    ///
-    /// # Panics
-    /// If the position lies outside of the matrix.
-    pub fn get(&self, row: usize, col: usize) -> T {
-        let byte = self.store[self.indices[row] as usize * self.cols() + col];
-        T::from_f64(f64::from(byte)).mul_add(self.scale[col], self.shift[col])
-    }
-}
-
-impl<T: Element> fmt::Debug for GatheredRows<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "GatheredRows({} x {})", self.rows(), self.cols())
-    }
-}
-
 /// The side of a product that an operand is packed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
@@ -121,6 +57,8 @@ pub struct Packed<T: Element> {
     panels: AlignedBuf<T>,
     side: Side,
     set: InstructionSet,
+    /// Lines in a panel.
+    width: usize,
     rows: usize,
     cols: usize,
 }
@@ -134,15 +72,15 @@ impl<T: Element> Packed<T> {
     ) -> Result<Self> {
         let (rows, cols) = matrix.shape();
         let (lines, width) = match side {
-            Side::A => (Input::from(matrix), kernels.tile_rows()),
-            Side::B => (Input::from(matrix).t(), kernels.tile_cols()),
+            Side::A => (matrix.canonical(), kernels.tile_rows()),
+            Side::B => (matrix.canonical().t(), kernels.tile_cols()),
         };
         let overflow = || Error::SizeOverflow { what: "packed operand", rows, cols };
         let padded = lines.rows().checked_next_multiple_of(width).ok_or_else(overflow)?;
         let len = padded.checked_mul(lines.cols()).ok_or_else(overflow)?;
         let mut panels = AlignedBuf::zeroed(len)?;
         kernels.pack_rows(lines, width, scale, &mut panels, None);
-        Ok(Self { panels, side, set: kernels.instruction_set(), rows, cols })
+        Ok(Self { panels, side, set: kernels.instruction_set(), width, rows, cols })
     }
 
     /// Rows and columns of the operand.
@@ -166,9 +104,9 @@ impl<T: Element> fmt::Debug for Packed<T> {
 #[derive(Clone, Copy)]
 pub(super) enum Lines<'a, T: Element> {
     /// With the factor of its elements.
-    Matrix(Input<'a, T>, T),
+    Matrix(MatRef<'a, T>, T),
     Packed(&'a Packed<T>),
-    Pictures(GatheredRows<'a, T>, Along),
+    Gathered(GatheredRows<'a, T>, Along),
 }
 
 impl<'a, T: Element> Operand<'a, T> {
@@ -218,17 +156,17 @@ impl<'a, T: Element> Operand<'a, T> {
         scale: T,
     ) -> Result<Lines<'a, T>> {
         Ok(match (self, side) {
-            (Self::Matrix(matrix), Side::A) => Lines::Matrix(matrix.into(), scale),
-            (Self::Matrix(matrix), Side::B) => Lines::Matrix(matrix.t().into(), scale),
+            (Self::Matrix(matrix), Side::A) => Lines::Matrix(matrix.canonical(), scale),
+            (Self::Matrix(matrix), Side::B) => Lines::Matrix(matrix.t().canonical(), scale),
             (_, Side::A) if scale != T::ONE => {
                 let expected = "1 where A is packed before or gathered";
                 return Err(Error::setting("alpha", scale, expected));
             }
             (Self::Gathered(rows), Side::A) | (Self::GatheredTransposed(rows), Side::B) => {
-                Lines::Pictures(rows, Along::Depth)
+                Lines::Gathered(rows, Along::Depth)
             }
             (Self::Gathered(rows), Side::B) | (Self::GatheredTransposed(rows), Side::A) => {
-                Lines::Pictures(rows, Along::Lines)
+                Lines::Gathered(rows, Along::Lines)
             }
             (Self::Packed(packed), side) => {
                 let set = kernels.instruction_set();
@@ -260,27 +198,32 @@ impl<'a, T: Element> Lines<'a, T> {
         let stride = depth.len() * width;
         match *self {
             Self::Matrix(matrix, scale) => {
-                kernels.pack_rows(matrix.part(lines, depth), width, scale, scratch, sums);
+                kernels.pack_rows(matrix.submatrix(lines, depth), width, scale, scratch, sums);
             }
-            Self::Pictures(rows, along) => {
-                let (pictures, features) = match along {
+            Self::Gathered(matrix, along) => {
+                let (rows, cols) = match along {
                     Along::Depth => (lines, depth),
                     Along::Lines => (depth, lines),
                 };
-                let GatheredRows { store, indices, scale, shift } = rows;
-                let indices = &indices[pictures];
-                let part = Pictures { store, features, indices, scale, shift };
-                kernels.pack_pictures(part, along, width, scratch);
+                kernels.pack_gathered(matrix.submatrix(rows, cols), along, width, scratch);
             }
-            Self::Packed(packed) => return packed.part(width, lines.start, depth.start),
+            Self::Packed(packed) => return packed.part(lines.start, depth.start),
         }
-        Panels { data: scratch, stride }
+        Panels::new(scratch, width, stride)
     }
 
-    /// Whether neighbouring lines stand side by side in memory, so that they can be summed while
-    /// they are packed.
-    pub(super) fn has_lines_side_by_side(&self) -> bool {
+    /// Whether neighbouring lines are contiguous in memory, so that they can be summed while they
+    /// are packed.
+    pub(super) fn has_contiguous_lines(&self) -> bool {
         matches!(self, Self::Matrix(matrix, _) if matrix.row_stride() == 1)
+    }
+
+    /// The matrix, where its elements are those of the product.
+    pub(super) fn in_place(&self) -> Option<MatRef<'a, T>> {
+        match *self {
+            Self::Matrix(matrix, scale) if scale == T::ONE => Some(matrix),
+            _ => None,
+        }
     }
 
     /// The panels if there is nothing to pack.
@@ -294,13 +237,11 @@ impl<'a, T: Element> Lines<'a, T> {
 
 impl<T: Element> Packed<T> {
     /// The panels from line `line` and depth `p` on; `line` begins a panel.
-    pub(super) fn part(&self, width: usize, line: usize, p: usize) -> Panels<'_, T> {
+    pub(super) fn part(&self, line: usize, p: usize) -> Panels<'_, T> {
         let depth = match self.side {
             Side::A => self.cols,
             Side::B => self.rows,
         };
-        let stride = depth * width;
-        let start = line / width * stride + p * width;
-        Panels { data: self.panels.get(start..).unwrap_or_default(), stride }
+        Panels::new(&self.panels, self.width, depth * self.width).part(line / self.width, p)
     }
 }

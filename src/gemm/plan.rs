@@ -2,10 +2,10 @@
 //! that takes.
 
 use crate::{
+    aligned::ALIGNMENT,
     error::{Error, Result},
-    float::Float,
-    gemm::cache::Caches,
-    kernels::KernelSet,
+    kernels::Element,
+    simd::Caches,
 };
 
 /// Sizes, in elements, of the pieces that a product is cut into. They tune speed alone: the bits
@@ -19,7 +19,7 @@ pub struct Blocking {
     /// Columns of B that are packed at a time, for all threads together.
     pub nc: usize,
     /// Rows of B that are packed at a time by one thread; a multiple of `kc`. Several threads pack
-    /// more of them together, so as to meet less often.
+    /// more of them together, for fewer barriers.
     pub kb: usize,
     /// Rows, or columns, up to which operands are read in place instead of packed.
     pub in_place_lines: usize,
@@ -33,12 +33,7 @@ impl Blocking {
     /// kc: a panel of B fills two thirds of the L1 cache, so that the panels of A can stream past
     /// it; mc: a block of A fills a tenth of the L2 cache, which it shares with B and C; kb: what
     /// is packed of B at a time is used while it is in L2. `docs/gemm.md` has the measurements.
-    pub(super) fn for_tile(
-        caches: Caches,
-        tile_rows: usize,
-        tile_cols: usize,
-        size: usize,
-    ) -> Self {
+    fn for_tile(caches: Caches, (tile_rows, tile_cols): (usize, usize), size: usize) -> Self {
         let kc = (caches.l1 * 2 / 3 / (tile_cols * size)).max(64) / 8 * 8;
         let mc = (caches.l2 / 10 / (kc * size)).max(tile_rows) / tile_rows * tile_rows;
         let nc = 2048usize.next_multiple_of(tile_cols);
@@ -46,9 +41,9 @@ impl Blocking {
         Self { mc, kc, nc, kb, in_place_lines: 2 * tile_rows, in_place_work: 1 << 21 }
     }
 
-    /// The same for several tasks, which meet before and after each part of B: larger parts.
+    /// The same for several tasks, with a barrier before and after each part of B: larger parts.
     fn shared_by(self, tasks: usize) -> Self {
-        let kb = if tasks > 1 { self.kb.saturating_mul(DEPTH_BETWEEN_MEETINGS) } else { self.kb };
+        let kb = if tasks > 1 { self.kb.saturating_mul(DEPTH_BETWEEN_BARRIERS) } else { self.kb };
         Self { kb, ..self }
     }
 
@@ -60,41 +55,94 @@ impl Blocking {
     }
 
     /// Elements of a block of A of the whole depth: several times those of another, so that it has
-    /// rows enough, and so that gathered pictures are read in pieces of whole cache lines.
+    /// rows enough, and so that gathered rows are read in pieces of whole cache lines.
     fn whole_depth_a(&self) -> usize {
         self.mc.saturating_mul(self.kc.max(1)).saturating_mul(3)
     }
 
-    /// The same, cut to whole tiles and to the sizes of one product. With `whole_depth` it has one
-    /// block of the whole depth, of about as many elements.
-    fn fitted(
-        self,
-        tile: (usize, usize),
-        (m, n, k): (usize, usize, usize),
-        whole_depth: bool,
-    ) -> Self {
+    /// The same in whole tiles, and kb in whole kc.
+    fn rounded(self, tile: (usize, usize)) -> Self {
         let kc = self.kc.max(1);
-        let kb = (self.kb / kc).max(1) * kc;
-        let (mc, kc, nc, kb) = if whole_depth && k > kc {
-            let rows = self.whole_depth_a() / k / tile.0 * tile.0;
-            let cols = (self.nc.saturating_mul(kb) / k.max(kb)) / tile.1 * tile.1;
-            (rows.max(tile.0), k, cols.max(tile.1), k)
-        } else {
-            (self.mc, kc, self.nc, kb)
-        };
+        let up = |size: usize, to: usize| size.max(1).checked_next_multiple_of(to).unwrap_or(size);
+        let (mc, nc, kb) = (up(self.mc, tile.0), up(self.nc, tile.1), up(self.kb, kc));
+        Self { mc, kc, nc, kb, ..self }
+    }
+
+    /// The same, cut to the sizes of one product.
+    fn cut(self, tile: (usize, usize), (m, n, k): (usize, usize, usize)) -> Self {
         Self {
-            mc: mc.min(m).max(1).next_multiple_of(tile.0),
-            kc: kc.min(k),
-            nc: nc.min(n).max(1).next_multiple_of(tile.1),
-            kb: kb.min(k),
+            mc: self.mc.min(m).max(1).next_multiple_of(tile.0),
+            kc: self.kc.min(k),
+            nc: self.nc.min(n).max(1).next_multiple_of(tile.1),
+            kb: self.kb.min(k),
             ..self
         }
+    }
+
+    /// The same with one block of the whole depth `k`, of about as many elements.
+    fn of_whole_depth(self, tile: (usize, usize), k: usize) -> Self {
+        let rows = self.whole_depth_a() / k / tile.0 * tile.0;
+        let cols = (self.nc.saturating_mul(self.kb) / k.max(self.kb)) / tile.1 * tile.1;
+        Self { mc: rows.max(tile.0), kc: k, nc: cols.max(tile.1), kb: k, ..self }
+    }
+}
+
+/// Who chose a blocking.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Choice {
+    /// It follows from caches and tile, and adapts to the tasks and sizes of a product.
+    Derived(Blocking),
+    /// The user: it stays as it is.
+    Given(Blocking),
+}
+
+impl Choice {
+    /// Derived for elements of `size` bytes.
+    pub(super) fn for_tile(caches: Caches, tile: (usize, usize), size: usize) -> Self {
+        Self::Derived(Blocking::for_tile(caches, tile, size))
+    }
+
+    /// Given, in whole tiles.
+    pub(super) fn given(blocking: Blocking, tile: (usize, usize)) -> Self {
+        Self::Given(blocking.rounded(tile))
+    }
+
+    pub(super) fn blocking(self) -> Blocking {
+        match self {
+            Self::Derived(blocking) | Self::Given(blocking) => blocking,
+        }
+    }
+
+    /// The blocking of a product.
+    fn of_product(
+        self,
+        tile: (usize, usize),
+        tasks: usize,
+        sizes: (usize, usize, usize),
+        whole_depth: bool,
+    ) -> Blocking {
+        let (m, n, k) = sizes;
+        let blocking = match self {
+            Self::Given(blocking) if whole_depth => Blocking { kc: k, kb: k, ..blocking },
+            Self::Given(blocking) => blocking,
+            Self::Derived(blocking) => {
+                let blocking = blocking.shared_by(tasks);
+                if whole_depth && k > blocking.kc {
+                    blocking.of_whole_depth(tile, k)
+                } else if !whole_depth && m.saturating_mul(n) >= LARGE_C {
+                    blocking.deepened(tile)
+                } else {
+                    blocking
+                }
+            }
+        };
+        blocking.cut(tile, sizes)
     }
 }
 
 /// How many times `kb` rows of B are packed at a time where several tasks share them. Two tasks at
 /// 512x512x3072: 251 GFLOP/s with 1, 271 with 4, 281 with 12.
-const DEPTH_BETWEEN_MEETINGS: usize = 12;
+const DEPTH_BETWEEN_BARRIERS: usize = 12;
 
 /// Elements of a C that is so large that each pass over it comes out of memory. 2048 cubed in f32:
 /// 135 GFLOP/s without deeper blocks, 147 with.
@@ -104,92 +152,104 @@ const LARGE_C: usize = 1 << 21;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plan {
     pub(super) blocking: Blocking,
-    /// Elements of one task's packed block of A.
-    pub(super) a_len: usize,
-    /// Elements of the packed part of B.
-    pub(super) b_len: usize,
-    /// Elements in all.
-    pub(super) scratch_len: usize,
+    /// Bytes of one task's packed block of A.
+    pub(super) a_bytes: usize,
+    /// Bytes of the packed part of B.
+    pub(super) b_bytes: usize,
+    /// Bytes in all, and as many as aligning the first of them can take.
+    scratch_bytes: usize,
 }
 
 impl Plan {
     /// # Errors
     /// `Error::SizeOverflow` if the scratch memory exceeds the address space.
-    pub(super) fn new<T: Float>(
-        kernels: &KernelSet<T>,
-        blocking: Blocking,
+    pub(super) fn new<T: Element>(
+        tile: (usize, usize),
+        choice: Choice,
         tasks: usize,
         sizes: (usize, usize, usize),
         whole_depth: bool,
     ) -> Result<Self> {
-        let tile = (kernels.tile_rows(), kernels.tile_cols());
-        let blocking = blocking.shared_by(tasks);
-        let large = sizes.0.saturating_mul(sizes.1) >= LARGE_C && !whole_depth;
-        let blocking = if large { blocking.deepened(tile) } else { blocking };
-        Self::fitting(tile, blocking, tasks, sizes, whole_depth)
+        let blocking = choice.of_product(tile, tasks, sizes, whole_depth);
+        let Blocking { mc, kc, nc, kb, .. } = blocking;
+        let elements = |lines: usize, depth: usize| lines.checked_mul(depth);
+        let scratch = || Scratch::new::<T>(elements(mc, kc)?, elements(nc, kb)?, tasks);
+        let what = "scratch memory of a product";
+        let Scratch { a, b, all } =
+            scratch().ok_or(Error::SizeOverflow { what, rows: mc, cols: nc })?;
+        Ok(Self { blocking, a_bytes: a, b_bytes: b, scratch_bytes: all })
     }
 
     /// # Errors
     /// `Error::Length` if the scratch memory is too short.
-    pub(super) fn check_scratch<T>(&self, scratch: &[T]) -> Result<()> {
-        let (expected, found) = (self.scratch_len, scratch.len());
+    pub(super) fn check_scratch(&self, scratch: &[u8]) -> Result<()> {
+        let (expected, found) = (self.scratch_bytes, scratch.len());
         if found < expected {
-            return Err(Error::Length { what: "scratch memory of a product", expected, found });
+            let what = "scratch memory of a product, in bytes";
+            return Err(Error::Length { what, expected, found });
         }
         Ok(())
     }
 
-    fn fitting(
-        tile: (usize, usize),
-        blocking: Blocking,
-        tasks: usize,
-        sizes: (usize, usize, usize),
-        whole_depth: bool,
-    ) -> Result<Self> {
-        let blocking = blocking.fitted(tile, sizes, whole_depth);
-        let checked = || {
-            let a_len = blocking.mc.checked_mul(blocking.kc)?;
-            let b_len = blocking.nc.checked_mul(blocking.kb)?;
-            let scratch_len = a_len.checked_mul(tasks)?.checked_add(b_len)?;
-            Some(Self { blocking, a_len, b_len, scratch_len })
-        };
-        checked().ok_or(Error::SizeOverflow {
-            what: "scratch memory of a product",
-            rows: blocking.mc,
-            cols: blocking.nc,
-        })
-    }
-
-    /// Elements that serve every product of up to these sizes. A block of the whole depth is
-    /// rounded down to whole tiles, so a plan may need less than that of a smaller product.
+    /// Bytes that serve every product of up to these sizes. A block of the whole depth is rounded
+    /// down to whole tiles, so a plan may need less than that of a smaller product.
     ///
     /// # Errors
     /// `Error::SizeOverflow` if that exceeds the address space.
-    pub(super) fn scratch_bound<T: Float>(
-        kernels: &KernelSet<T>,
-        blocking: Blocking,
+    pub(super) fn scratch_bound<T: Element>(
+        tile: (usize, usize),
+        choice: Choice,
         tasks: usize,
         (m, n, k): (usize, usize, usize),
     ) -> Result<usize> {
-        let tile = (kernels.tile_rows(), kernels.tile_cols());
-        let blocking = blocking.shared_by(tasks);
-        let mut len = 0;
+        let what = "scratch memory of a product";
+        let overflow = || Error::SizeOverflow { what, rows: m, cols: n };
+        let bytes = |blocking: Blocking| {
+            let Blocking { mc, kc, nc, kb, .. } = blocking.cut(tile, (m, n, k));
+            let all = Scratch::new::<T>(mc.checked_mul(kc)?, nc.checked_mul(kb)?, tasks)?.all;
+            Some(all)
+        };
+        let blocking = match choice {
+            // An update takes the whole depth.
+            Choice::Given(blocking) => {
+                return bytes(Blocking { kc: k, kb: k, ..blocking }).ok_or_else(overflow);
+            }
+            Choice::Derived(blocking) => blocking.shared_by(tasks),
+        };
+        let mut most = 0;
         for blocking in [blocking, blocking.deepened(tile)] {
-            let plan = Self::fitting(tile, blocking, tasks, (m, n, k), false)?;
-            len = len.max(plan.scratch_len);
+            most = most.max(bytes(blocking).ok_or_else(overflow)?);
         }
-        let Blocking { kc, nc, kb, .. } = blocking;
-        if k > kc.max(1) {
+        if k > blocking.kc {
             let block = |elements: usize, lines: usize, width: usize| {
                 let whole = lines.div_ceil(width).max(1).saturating_mul(width).saturating_mul(k);
                 whole.min(elements.max(width.saturating_mul(k)))
             };
-            let a_len = block(blocking.whole_depth_a(), m, kernels.tile_rows());
-            let b_len = block(nc.saturating_mul(kb.max(kc).max(1)), n, kernels.tile_cols());
-            let elements = a_len.checked_mul(tasks).and_then(|a_len| a_len.checked_add(b_len));
-            let what = "scratch memory of a product";
-            len = len.max(elements.ok_or(Error::SizeOverflow { what, rows: m, cols: n })?);
+            let a = block(blocking.whole_depth_a(), m, tile.0);
+            let b = block(blocking.nc.saturating_mul(blocking.kb), n, tile.1);
+            most = most.max(Scratch::new::<T>(a, b, tasks).ok_or_else(overflow)?.all);
         }
-        Ok(len)
+        Ok(most)
+    }
+}
+
+/// Bytes of a block of A, of a part of B, and of all.
+struct Scratch {
+    a: usize,
+    b: usize,
+    all: usize,
+}
+
+impl Scratch {
+    /// Whole cache lines for so many elements of the blocks; `None` where that exceeds the address
+    /// space.
+    fn new<T: Element>(a: usize, b: usize, tasks: usize) -> Option<Self> {
+        let lines = |elements: usize, size: usize| {
+            elements.checked_mul(size)?.checked_next_multiple_of(ALIGNMENT)
+        };
+        let (a, b) = (lines(a, size_of::<T::Left>())?, lines(b, size_of::<T::Right>())?);
+        let all = a.checked_mul(tasks)?.checked_add(b)?;
+        let slack = if all == 0 { 0 } else { ALIGNMENT - 1 };
+        Some(Self { a, b, all: all.checked_add(slack)? })
     }
 }

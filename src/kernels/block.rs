@@ -3,9 +3,16 @@
 //! For each panel of B (which stays in the L1 cache) all panels of A (which stay in L2) pass by.
 //! Shallow blocks do little but write C: they go along its rows.
 
+use bytemuck::Zeroable;
+
 use crate::{
     float::Float,
-    kernels::tile::{Tile, TileFinish, TileStart},
+    kernels::{
+        epilogue::{Finish, Start},
+        product::Types,
+        tile::Tile,
+        update::RawRows,
+    },
 };
 
 /// Rows of the largest packed tile, and columns, over all kernels; sizes of stack buffers.
@@ -15,17 +22,17 @@ pub(crate) const MAX_TILE: (usize, usize) = (14, 64);
 const SHALLOW: usize = 32;
 
 /// Computes a tile: see `kernels::tile::tile` for what must hold.
-pub(crate) type TileFn<T> = unsafe fn(&Tile<T>);
+pub(crate) type TileFn<P> = unsafe fn(&Tile<'_, P>);
 
 /// The tile functions of an instruction set for one kind of operands,
 /// `functions[rows - 1][vectors - 1]`, and its vector width.
 #[derive(Clone, Copy)]
-pub(crate) struct Tiles<T: 'static> {
-    pub(crate) functions: &'static [&'static [TileFn<T>]],
+pub(crate) struct Tiles<P: Types> {
+    pub(crate) functions: &'static [&'static [TileFn<P>]],
     pub(crate) lanes: usize,
 }
 
-impl<T> Tiles<T> {
+impl<P: Types> Tiles<P> {
     /// MR: rows of a full tile, and width of a panel of A.
     pub(crate) fn rows(&self) -> usize {
         self.functions.len()
@@ -39,14 +46,14 @@ impl<T> Tiles<T> {
 
 /// A block of A, `rows x depth`, a block of B, `depth x cols`, and their place in C. Packed or in
 /// place, that is up to the tile functions.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Block<T> {
+#[derive(Clone, Copy)]
+pub(crate) struct Block<'a, P: Types> {
     pub(crate) rows: usize,
     pub(crate) cols: usize,
     /// Rows of a tile, up to those of a full one; of a packed A, those of a full one.
     pub(crate) tile_rows: usize,
     /// The first tile; the others follow from it.
-    pub(crate) first: Tile<T>,
+    pub(crate) first: Tile<'a, P>,
     /// Elements from the first row of a tile in A to that of the next.
     pub(crate) a_panel_stride: isize,
     /// Elements from one panel (NR columns) of B to the next.
@@ -65,9 +72,10 @@ pub(crate) struct Block<T> {
 /// - The CPU has the instruction set of `tiles` and `few`.
 /// - The operands are as their functions take them; `1 <= tile_rows <= tiles.rows()`.
 /// - All `rows * cols` elements of C are writable, readable where start or finish read them, and
-///   touched by nobody else meanwhile; likewise the bias and what stands beside C.
-/// - A bias, or anything beside C, comes only with `col_stride == 1`; an update of C likewise.
-pub(crate) unsafe fn block<T: Float>(tiles: Tiles<T>, few: Option<Tiles<T>>, block: &Block<T>) {
+///   touched by nobody else meanwhile; likewise the companions that the finish takes. A bias has
+///   `cols` elements.
+/// - A bias, and every finish but `Store` and `Relu`, comes only with `col_stride == 1`.
+pub(crate) unsafe fn block<P: Types>(tiles: Tiles<P>, few: Option<Tiles<P>>, block: &Block<'_, P>) {
     let (mr, nr) = (block.tile_rows, tiles.cols());
     if block.first.depth <= SHALLOW {
         for i in (0..block.rows).step_by(mr) {
@@ -101,7 +109,7 @@ pub(crate) unsafe fn block<T: Float>(tiles: Tiles<T>, few: Option<Tiles<T>>, blo
 /// # Safety
 /// As for [`block`]; `i` and `j` are multiples of the tile's sizes inside of the block.
 #[inline(always)]
-unsafe fn tile_at<T: Float>(tiles: Tiles<T>, nr: usize, block: &Block<T>, i: usize, j: usize) {
+unsafe fn tile_at<P: Types>(tiles: Tiles<P>, nr: usize, block: &Block<'_, P>, i: usize, j: usize) {
     let mr = block.tile_rows;
     let Block { first, a_panel_stride, b_panel_stride, col_stride, .. } = *block;
     let (rows, cols) = (mr.min(block.rows - i), tiles.cols().min(block.cols - j));
@@ -113,10 +121,15 @@ unsafe fn tile_at<T: Float>(tiles: Tiles<T>, nr: usize, block: &Block<T>, i: usi
         c: first.c.wrapping_offset(step),
         last_cols: cols - (vectors - 1) * tiles.lanes,
         start: match first.start {
-            TileStart::Bias(bias) => TileStart::Bias(bias.wrapping_add(j)),
+            Start::Bias(bias) => Start::Bias(&bias[j..]),
             other => other,
         },
-        finish: first.finish.at(i, j),
+        row: i,
+        col: j,
+        companions: first.companions.map(|RawRows { ptr, row_stride }| {
+            let step = i as isize * row_stride + j as isize;
+            RawRows { ptr: ptr.wrapping_offset(step), row_stride }
+        }),
         ..first
     };
     let function = tiles.functions[rows - 1][vectors - 1];
@@ -130,23 +143,23 @@ unsafe fn tile_at<T: Float>(tiles: Tiles<T>, nr: usize, block: &Block<T>, i: usi
     }
 }
 
-/// Computes a tile of a C whose columns do not stand side by side.
+/// Computes a tile of a C whose rows are not contiguous.
 ///
 /// # Safety
 /// As for [`block`], for the tile's `shape`, of at most MAX_TILE.
-unsafe fn through_buffer<T: Float>(
-    function: TileFn<T>,
-    mut tile: Tile<T>,
+unsafe fn through_buffer<P: Types>(
+    function: TileFn<P>,
+    mut tile: Tile<'_, P>,
     shape: (usize, usize),
     col_stride: isize,
 ) {
-    debug_assert!(matches!(tile.finish, TileFinish::Store | TileFinish::Relu));
+    debug_assert!(matches!(tile.finish, Finish::Store | Finish::Relu));
     let (rows, cols) = shape;
-    let mut buffer = [T::ZERO; MAX_TILE.0 * MAX_TILE.1];
+    let mut buffer = [P::Output::zeroed(); MAX_TILE.0 * MAX_TILE.1];
     let (c, row_stride) = (tile.c, tile.row_stride);
     let at =
         |i: usize, j: usize| c.wrapping_offset(i as isize * row_stride + j as isize * col_stride);
-    if matches!(tile.start, TileStart::Load | TileStart::Scale(_)) {
+    if matches!(tile.start, Start::Scaled(factor) if factor != P::Sum::ZERO) {
         for i in 0..rows {
             for j in 0..cols {
                 // SAFETY: an element of the tile.

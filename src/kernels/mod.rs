@@ -1,22 +1,28 @@
 //! The innermost loops, written once over `simd::Isa` and stamped out for every instruction set.
 //!
-//! `table` holds one [`KernelSet`] for each instruction set and element type; its methods check
-//! every length once and are safe to call. Nothing above this module names an architecture.
+//! `set` holds one [`KernelSet`] for each instruction set and element type; its methods, in
+//! `checked`, check every length once and are safe to call; `stamp` fills it in. Nothing above this
+//! module names an architecture. `product` says what another type of operands takes.
 
 mod block;
+mod checked;
+mod dropout;
 mod elementwise;
+pub mod epilogue;
+mod finish;
 #[cfg(feature = "matrixmultiply")]
 mod matrixmultiply;
-mod operand;
 mod pack;
 mod peak;
-mod table;
+mod product;
+mod set;
+mod stamp;
 mod tile;
 mod update;
 
-pub use elementwise::DropoutMask;
-pub(crate) use operand::{Input, Output};
+pub(crate) use epilogue::{Average, DropoutMask, Epilogue};
 pub(crate) use pack::Along;
-pub use table::Element;
-pub(crate) use table::{BlockFinish, BlockStart, KernelSet, Panels, Pictures};
-pub(crate) use update::{AdaGrad, Adam, Average, Descent, MAX_SLOTS, Momentum, RmsProp, Update};
+pub use pack::GatheredRows;
+pub use set::Element;
+pub(crate) use set::{KernelSet, Panels};
+pub(crate) use update::MAX_SLOTS;

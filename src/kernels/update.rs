@@ -1,75 +1,174 @@
-//! Update rules: one step of each on a vector of parameters, and the pass that takes the step over
-//! a whole tensor. Fused updates of weights take the same steps, so they have the same bits.
+//! Updates of parameters by their gradient: the description of one step, and its vector code, which
+//! serves both the pass over a tensor and the epilogue of the product that computes the gradient.
+//!
+//! Every step begins with the regularization, in this order, each line one multiply-add:
+//!
+//! ```text
+//! g1 = l2 w + sum                the gradient of the loss; here gradients are clipped
+//! g  = weight_decay w + g1       the gradient of the step
+//! ```
+//!
+//! A pass over gradients that are stored, and perhaps clipped, gets `g1` and an `l2` of 0: the
+//! first line then changes nothing, so fused and unfused steps have the same bits.
 
 use crate::{float::Float, simd::Isa};
 
-/// A rule with the factors of one step; `SLOTS` values are kept for each parameter.
-pub(crate) trait Rule<T: Float, const SLOTS: usize>: Copy {
-    /// The parameters after the step from `w`. `gradient` is that of the loss; the slots change.
-    fn step<S: Isa<T>>(
-        self,
-        isa: S,
-        w: S::Vector,
-        gradient: S::Vector,
-        slots: &mut [S::Vector; SLOTS],
-    ) -> S::Vector;
+/// One step of an optimizer: the regularization, and how the gradient moves a parameter.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Update<T> {
+    /// Factor of a weight in the gradient of the loss's L2 term: twice that of the squared
+    /// weights in the loss. 0 if the gradient has it already.
+    pub l2: T,
+    /// Factor of a weight in what is added to the gradient of the loss.
+    pub weight_decay: T,
+    /// How the gradient moves a parameter.
+    pub rule: Rule<T>,
 }
 
-/// `g = decay w + gradient; w = -rate g + w`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Descent<T> {
-    pub(crate) rate: T,
-    pub(crate) decay: T,
+/// How a gradient g moves a parameter w. The slots are what is kept for each parameter.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Rule<T> {
+    /// No slots.
+    Descent(Descent<T>),
+    /// A slot: the velocity.
+    Momentum(Momentum<T>),
+    /// A slot: the sum of the squared gradients.
+    AdaGrad(AdaGrad<T>),
+    /// A slot: the mean of the squared gradients.
+    RmsProp(RmsProp<T>),
+    /// Two slots: the mean of the squared gradients, and the velocity.
+    RmsPropMomentum(RmsPropMomentum<T>),
+    /// Two slots: the means of the gradients and of their squares.
+    Adam(Adam<T>),
 }
 
-impl<T: Float> Rule<T, 0> for Descent<T> {
-    #[inline(always)]
-    fn step<S: Isa<T>>(
-        self,
-        isa: S,
-        w: S::Vector,
-        gradient: S::Vector,
-        _slots: &mut [S::Vector; 0],
-    ) -> S::Vector {
-        let gradient = isa.mul_add(isa.splat(self.decay), w, gradient);
-        isa.mul_add(isa.splat(-self.rate), gradient, w)
+/// `w = -learning_rate g + w`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Descent<T> {
+    /// Length of the step.
+    pub learning_rate: T,
+}
+
+/// `v = -learning_rate g + momentum v; w = w + v`, and with `nesterov` in place of the last
+/// `w = w + (-learning_rate g + momentum v)`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Momentum<T> {
+    /// Length of the step.
+    pub learning_rate: T,
+    /// Factor of the velocity.
+    pub momentum: T,
+    /// Whether w moves by the velocity that the same gradient would make next.
+    pub nesterov: bool,
+}
+
+/// `s = g g + s; w = -learning_rate (g / (sqrt(s) + epsilon)) + w`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdaGrad<T> {
+    /// Length of the step.
+    pub learning_rate: T,
+    /// Added to the root.
+    pub epsilon: T,
+}
+
+/// `s = average of g g; d = g / (sqrt(s) + epsilon); w = -learning_rate d + w`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RmsProp<T> {
+    /// Length of the step.
+    pub learning_rate: T,
+    /// The average of the squares.
+    pub squares: Average<T>,
+    /// Added to the root.
+    pub epsilon: T,
+}
+
+/// d as for [`RmsProp`]; `v = -learning_rate d + momentum v; w = w + v`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RmsPropMomentum<T> {
+    /// Learning rate, average and epsilon.
+    pub rms_prop: RmsProp<T>,
+    /// Factor of the velocity.
+    pub momentum: T,
+}
+
+/// `m = average of g; s = average of g g;
+/// w = -learning_rate (m / (root_scale sqrt(s) + epsilon)) + (w - shrink w)`. The learning rate and
+/// the scale of the root have the corrections of the averages' bias in them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Adam<T> {
+    /// Length of the step.
+    pub learning_rate: T,
+    /// Decoupled weight decay: the learning rate times the decay of AdamW, 0 for Adam.
+    pub shrink: T,
+    /// The average of the gradients.
+    pub gradients: Average<T>,
+    /// The average of their squares.
+    pub squares: Average<T>,
+    /// Factor of the root.
+    pub root_scale: T,
+    /// Added to the root.
+    pub epsilon: T,
+}
+
+/// An exponential moving average: `keep average + take value`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Average<T> {
+    /// Factor of the average.
+    pub keep: T,
+    /// Factor of the value.
+    pub take: T,
+}
+
+/// Slots of the rule that has most.
+pub(crate) const MAX_SLOTS: usize = 2;
+
+impl<T> Rule<T> {
+    /// What is kept for each parameter, in the order of the slots.
+    pub fn slot_names(&self) -> &'static [&'static str] {
+        match self {
+            Self::Descent(_) => &[],
+            Self::Momentum(_) => &["velocity"],
+            Self::AdaGrad(_) => &["sum_of_squares"],
+            Self::RmsProp(_) => &["mean_square"],
+            Self::RmsPropMomentum(_) => &["mean_square", "velocity"],
+            Self::Adam(_) => &["mean", "mean_square"],
+        }
     }
 }
 
-/// `g = decay w + gradient; v = -rate g + momentum v; w = w + v`, and with `nesterov` in place of
-/// the last `w = w + (-rate g + momentum v)`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Momentum<T> {
-    pub(crate) rate: T,
-    pub(crate) decay: T,
-    pub(crate) momentum: T,
-    pub(crate) nesterov: bool,
+/// The vector code of a rule.
+trait Step<T: Float>: Copy {
+    /// Slots in use.
+    const SLOTS: usize;
+
+    /// The parameters after the step from `w` with the gradient `g`; the slots change.
+    fn step<S: Isa<T>>(
+        self,
+        isa: S,
+        w: S::Vector,
+        g: S::Vector,
+        slots: &mut [S::Vector; MAX_SLOTS],
+    ) -> S::Vector;
 }
 
-impl<T: Float> Rule<T, 1> for Momentum<T> {
+impl<T: Float> Step<T> for Descent<T> {
+    const SLOTS: usize = 0;
+
     #[inline(always)]
     fn step<S: Isa<T>>(
         self,
         isa: S,
         w: S::Vector,
-        gradient: S::Vector,
-        [velocity]: &mut [S::Vector; 1],
+        g: S::Vector,
+        _slots: &mut [S::Vector; MAX_SLOTS],
     ) -> S::Vector {
-        let gradient = isa.mul_add(isa.splat(self.decay), w, gradient);
-        let (rate, momentum) = (isa.splat(-self.rate), isa.splat(self.momentum));
-        *velocity = roll_on(isa, momentum, *velocity, rate, gradient);
-        let next = if self.nesterov {
-            roll_on(isa, momentum, *velocity, rate, gradient)
-        } else {
-            *velocity
-        };
-        isa.add(w, next)
+        isa.mul_add(isa.splat(-self.learning_rate), g, w)
     }
 }
 
 /// `momentum velocity + factor push`.
 #[inline(always)]
-fn roll_on<S: Isa<T>, T: Float>(
+fn next_velocity<S: Isa<T>, T: Float>(
     isa: S,
     momentum: S::Vector,
     velocity: S::Vector,
@@ -79,232 +178,194 @@ fn roll_on<S: Isa<T>, T: Float>(
     isa.mul_add(factor, push, isa.mul(momentum, velocity))
 }
 
-/// `g = decay w + gradient; s = g g + s; w = -rate (g / (sqrt(s) + epsilon)) + w`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct AdaGrad<T> {
-    pub(crate) rate: T,
-    pub(crate) decay: T,
-    pub(crate) epsilon: T,
-}
+impl<T: Float> Step<T> for Momentum<T> {
+    const SLOTS: usize = 1;
 
-impl<T: Float> Rule<T, 1> for AdaGrad<T> {
     #[inline(always)]
     fn step<S: Isa<T>>(
         self,
         isa: S,
         w: S::Vector,
-        gradient: S::Vector,
-        [squares]: &mut [S::Vector; 1],
+        g: S::Vector,
+        [velocity, _]: &mut [S::Vector; MAX_SLOTS],
     ) -> S::Vector {
-        let gradient = isa.mul_add(isa.splat(self.decay), w, gradient);
-        *squares = isa.mul_add(gradient, gradient, *squares);
-        let scale = isa.add(isa.sqrt(*squares), isa.splat(self.epsilon));
-        isa.mul_add(isa.splat(-self.rate), isa.div(gradient, scale), w)
+        let (rate, momentum) = (isa.splat(-self.learning_rate), isa.splat(self.momentum));
+        *velocity = next_velocity(isa, momentum, *velocity, rate, g);
+        let next = if self.nesterov {
+            next_velocity(isa, momentum, *velocity, rate, g)
+        } else {
+            *velocity
+        };
+        isa.add(w, next)
     }
 }
 
-/// An exponential moving average: `keep average + take value`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Average<T> {
-    pub(crate) keep: T,
-    pub(crate) take: T,
-}
+impl<T: Float> Step<T> for AdaGrad<T> {
+    const SLOTS: usize = 1;
 
-impl<T: Float> Average<T> {
-    #[inline(always)]
-    fn next<S: Isa<T>>(self, isa: S, average: S::Vector, value: S::Vector) -> S::Vector {
-        isa.mul_add(isa.splat(self.keep), average, isa.mul(isa.splat(self.take), value))
-    }
-}
-
-/// The average stands in place of the parameters, the value in place of the gradient.
-impl<T: Float> Rule<T, 0> for Average<T> {
     #[inline(always)]
     fn step<S: Isa<T>>(
         self,
         isa: S,
-        average: S::Vector,
-        value: S::Vector,
-        _slots: &mut [S::Vector; 0],
+        w: S::Vector,
+        g: S::Vector,
+        [squares, _]: &mut [S::Vector; MAX_SLOTS],
     ) -> S::Vector {
-        self.next(isa, average, value)
+        *squares = isa.mul_add(g, g, *squares);
+        let scale = isa.add(isa.sqrt(*squares), isa.splat(self.epsilon));
+        isa.mul_add(isa.splat(-self.learning_rate), isa.div(g, scale), w)
     }
 }
 
-/// `g = decay w + gradient; s = average of g g; d = g / (sqrt(s) + epsilon)`. Without momentum
-/// `w = -rate d + w`; with a second slot `v = -rate d + momentum v; w = w + v`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RmsProp<T> {
-    pub(crate) rate: T,
-    pub(crate) decay: T,
-    pub(crate) squares: Average<T>,
-    pub(crate) epsilon: T,
-    pub(crate) momentum: T,
+impl<T: Float> Average<T> {
+    /// The average after `value`.
+    #[inline(always)]
+    pub(crate) fn next<S: Isa<T>>(self, isa: S, average: S::Vector, value: S::Vector) -> S::Vector {
+        isa.mul_add(isa.splat(self.keep), average, isa.mul(isa.splat(self.take), value))
+    }
 }
 
 impl<T: Float> RmsProp<T> {
     /// The gradient over its root mean square.
     #[inline(always)]
-    fn direction<S: Isa<T>>(
-        self,
-        isa: S,
-        w: S::Vector,
-        gradient: S::Vector,
-        squares: &mut S::Vector,
-    ) -> S::Vector {
-        let gradient = isa.mul_add(isa.splat(self.decay), w, gradient);
-        *squares = self.squares.next(isa, *squares, isa.mul(gradient, gradient));
-        isa.div(gradient, isa.add(isa.sqrt(*squares), isa.splat(self.epsilon)))
+    fn direction<S: Isa<T>>(self, isa: S, g: S::Vector, squares: &mut S::Vector) -> S::Vector {
+        *squares = self.squares.next(isa, *squares, isa.mul(g, g));
+        isa.div(g, isa.add(isa.sqrt(*squares), isa.splat(self.epsilon)))
     }
 }
 
-impl<T: Float> Rule<T, 1> for RmsProp<T> {
+impl<T: Float> Step<T> for RmsProp<T> {
+    const SLOTS: usize = 1;
+
     #[inline(always)]
     fn step<S: Isa<T>>(
         self,
         isa: S,
         w: S::Vector,
-        gradient: S::Vector,
-        [squares]: &mut [S::Vector; 1],
+        g: S::Vector,
+        [squares, _]: &mut [S::Vector; MAX_SLOTS],
     ) -> S::Vector {
-        let direction = self.direction(isa, w, gradient, squares);
-        isa.mul_add(isa.splat(-self.rate), direction, w)
+        let direction = self.direction(isa, g, squares);
+        isa.mul_add(isa.splat(-self.learning_rate), direction, w)
     }
 }
 
-impl<T: Float> Rule<T, 2> for RmsProp<T> {
+impl<T: Float> Step<T> for RmsPropMomentum<T> {
+    const SLOTS: usize = 2;
+
     #[inline(always)]
     fn step<S: Isa<T>>(
         self,
         isa: S,
         w: S::Vector,
-        gradient: S::Vector,
-        [squares, velocity]: &mut [S::Vector; 2],
+        g: S::Vector,
+        [squares, velocity]: &mut [S::Vector; MAX_SLOTS],
     ) -> S::Vector {
-        let direction = self.direction(isa, w, gradient, squares);
-        let (rate, momentum) = (isa.splat(-self.rate), isa.splat(self.momentum));
-        *velocity = roll_on(isa, momentum, *velocity, rate, direction);
+        let direction = self.rms_prop.direction(isa, g, squares);
+        let rate = isa.splat(-self.rms_prop.learning_rate);
+        *velocity = next_velocity(isa, isa.splat(self.momentum), *velocity, rate, direction);
         isa.add(w, *velocity)
     }
 }
 
-/// `g = decay w + gradient; m = average of g; s = average of g g;
-/// w = -rate (m / (root_scale sqrt(s) + epsilon)) + (w - shrink w)`. The rate and the scale of the
-/// root have the corrections of the averages' bias in them.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Adam<T> {
-    pub(crate) rate: T,
-    pub(crate) decay: T,
-    pub(crate) shrink: T,
-    pub(crate) gradients: Average<T>,
-    pub(crate) squares: Average<T>,
-    pub(crate) root_scale: T,
-    pub(crate) epsilon: T,
-}
+impl<T: Float> Step<T> for Adam<T> {
+    const SLOTS: usize = 2;
 
-impl<T: Float> Rule<T, 2> for Adam<T> {
     #[inline(always)]
     fn step<S: Isa<T>>(
         self,
         isa: S,
         w: S::Vector,
-        gradient: S::Vector,
-        [mean, squares]: &mut [S::Vector; 2],
+        g: S::Vector,
+        [mean, squares]: &mut [S::Vector; MAX_SLOTS],
     ) -> S::Vector {
-        let gradient = isa.mul_add(isa.splat(self.decay), w, gradient);
-        *mean = self.gradients.next(isa, *mean, gradient);
-        *squares = self.squares.next(isa, *squares, isa.mul(gradient, gradient));
+        *mean = self.gradients.next(isa, *mean, g);
+        *squares = self.squares.next(isa, *squares, isa.mul(g, g));
         let (scale, epsilon) = (isa.splat(self.root_scale), isa.splat(self.epsilon));
         let direction = isa.div(*mean, isa.mul_add(scale, isa.sqrt(*squares), epsilon));
         let w = isa.mul_add(isa.splat(-self.shrink), w, w);
-        isa.mul_add(isa.splat(-self.rate), direction, w)
+        isa.mul_add(isa.splat(-self.learning_rate), direction, w)
     }
 }
 
-/// Slots of the rule that has most.
-pub(crate) const MAX_SLOTS: usize = 2;
-
-/// Any rule.
+/// Rows of a matrix from some element on; each row is contiguous.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Update<T> {
-    Descent(Descent<T>),
-    Momentum(Momentum<T>),
-    AdaGrad(AdaGrad<T>),
-    RmsProp(RmsProp<T>),
-    /// With its second slot.
-    RmsPropMomentum(RmsProp<T>),
-    Adam(Adam<T>),
-    /// Of the values in place of the gradient.
-    Average(Average<T>),
+pub(crate) struct RawRows<P> {
+    pub(crate) ptr: P,
+    /// Elements from one row to the next.
+    pub(crate) row_stride: isize,
 }
 
-impl<T> Update<T> {
-    /// Values that the rule keeps for each parameter.
-    pub(crate) fn slots(&self) -> usize {
-        match self {
-            Self::Descent(_) | Self::Average(_) => 0,
-            Self::Momentum(_) | Self::AdaGrad(_) | Self::RmsProp(_) => 1,
-            Self::RmsPropMomentum(_) | Self::Adam(_) => 2,
-        }
-    }
+/// Parameters, and what stands beside them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parameters<T> {
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) w: RawRows<*mut T>,
+    pub(crate) gradient: RawRows<*const T>,
+    /// Those that the rule has.
+    pub(crate) slots: [RawRows<*mut T>; MAX_SLOTS],
 }
 
-/// Takes a step with all parameters `w`.
+/// Takes a step with all parameters.
 ///
 /// # Safety
-/// `gradient` and as many slots as the rule has are as long as `w`.
+/// All `rows * cols` elements of w, of the gradient and of the rule's slots are readable, those of
+/// w and of the slots also writable and touched by nobody else.
 #[inline(always)]
 pub(crate) unsafe fn update<S: Isa<T>, T: Float>(
     isa: S,
-    rule: Update<T>,
-    w: &mut [T],
-    gradient: &[T],
-    [first, second]: [&mut [T]; MAX_SLOTS],
+    update: &Update<T>,
+    parameters: &Parameters<T>,
 ) {
-    // SAFETY: the caller vouches for the lengths of those that the rule has.
+    // SAFETY: the caller's promises are passed on.
     unsafe {
-        match rule {
-            Update::Descent(rule) => pass(isa, rule, w, gradient, []),
-            Update::Momentum(rule) => pass(isa, rule, w, gradient, [first]),
-            Update::AdaGrad(rule) => pass(isa, rule, w, gradient, [first]),
-            Update::RmsProp(rule) => pass(isa, rule, w, gradient, [first]),
-            Update::RmsPropMomentum(rule) => pass(isa, rule, w, gradient, [first, second]),
-            Update::Adam(rule) => pass(isa, rule, w, gradient, [first, second]),
-            Update::Average(rule) => pass(isa, rule, w, gradient, []),
+        match update.rule {
+            Rule::Descent(rule) => steps(isa, update, rule, parameters),
+            Rule::Momentum(rule) => steps(isa, update, rule, parameters),
+            Rule::AdaGrad(rule) => steps(isa, update, rule, parameters),
+            Rule::RmsProp(rule) => steps(isa, update, rule, parameters),
+            Rule::RmsPropMomentum(rule) => steps(isa, update, rule, parameters),
+            Rule::Adam(rule) => steps(isa, update, rule, parameters),
         }
     }
 }
 
 /// # Safety
-/// `gradient` and the slots are as long as `w`.
+/// As for [`update`].
 #[inline(always)]
-unsafe fn pass<S: Isa<T>, T: Float, R: Rule<T, SLOTS>, const SLOTS: usize>(
+unsafe fn steps<S: Isa<T>, T: Float, R: Step<T>>(
     isa: S,
+    update: &Update<T>,
     rule: R,
-    w: &mut [T],
-    gradient: &[T],
-    mut slots: [&mut [T]; SLOTS],
+    parameters: &Parameters<T>,
 ) {
-    let mut at = 0;
-    while at < w.len() {
-        let count = S::LANES.min(w.len() - at);
-        // SAFETY: `count` elements are left in all slices.
-        unsafe {
-            let mut kept = [isa.splat(T::ZERO); SLOTS];
-            for (kept, slot) in kept.iter_mut().zip(&slots) {
-                *kept = isa.load_up_to(slot.as_ptr().add(at), count);
+    let Parameters { rows, cols, w, gradient, slots } = *parameters;
+    let (l2, weight_decay) = (isa.splat(update.l2), isa.splat(update.weight_decay));
+    for i in 0..rows as isize {
+        let w = w.ptr.wrapping_offset(i * w.row_stride);
+        let gradient = gradient.ptr.wrapping_offset(i * gradient.row_stride);
+        let slots = slots.map(|slot| slot.ptr.wrapping_offset(i * slot.row_stride));
+        let mut at = 0;
+        while at < cols {
+            let count = S::LANES.min(cols - at);
+            // SAFETY: `count` elements are left of the row, of the gradient's and of those of the
+            // rule's slots.
+            unsafe {
+                let mut kept = [isa.splat(T::ZERO); MAX_SLOTS];
+                for (kept, slot) in kept.iter_mut().zip(slots).take(R::SLOTS) {
+                    *kept = isa.load_up_to(slot.add(at), count);
+                }
+                let value = isa.load_up_to(w.add(at), count);
+                let sum = isa.load_up_to(gradient.add(at), count);
+                let g = isa.mul_add(weight_decay, value, isa.mul_add(l2, value, sum));
+                let value = rule.step(isa, value, g, &mut kept);
+                for (&kept, slot) in kept.iter().zip(slots).take(R::SLOTS) {
+                    isa.store_up_to(slot.add(at), kept, count);
+                }
+                isa.store_up_to(w.add(at), value, count);
             }
-            let value = rule.step(
-                isa,
-                isa.load_up_to(w.as_ptr().add(at), count),
-                isa.load_up_to(gradient.as_ptr().add(at), count),
-                &mut kept,
-            );
-            for (&kept, slot) in kept.iter().zip(&mut slots) {
-                isa.store_up_to(slot.as_mut_ptr().add(at), kept, count);
-            }
-            isa.store_up_to(w.as_mut_ptr().add(at), value, count);
+            at += S::LANES;
         }
-        at += S::LANES;
     }
 }

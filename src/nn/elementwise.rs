@@ -1,55 +1,55 @@
-//! Element-wise work and reductions on whole operands, divided among the tasks of a `Gemm`.
+//! Element-wise work and reductions on whole operands, divided among the threads of a context.
 
 use crate::{
-    error::Result,
-    gemm::Gemm,
-    kernels::{Average, DropoutMask, Element, Update},
-    matrix::MatMut,
-    threads::{cut, divide},
+    context::Context,
+    error::{Error, Result},
+    kernels::{Average, DropoutMask, Element},
+    matrix::{MatMut, MatRef},
+    threads::{Tasks, cut, divide},
 };
 
 /// Parts begin at multiples of this many elements: whole cache lines for any element type.
 const LINE: usize = 16;
 
 /// Elements of one partial sum of [`sum_of_squares`].
-pub(super) const SQUARES_BLOCK: usize = 1 << 15;
+pub(crate) const SQUARES_BLOCK: usize = 1 << 15;
 
 /// `y = factor * x + y`.
 ///
 /// # Errors
 /// As [`Threads::tasks`](crate::threads::Threads::tasks), here and below.
-pub(super) fn add_scaled<T: Element>(
-    gemm: &Gemm<T>,
+pub(crate) fn add_scaled<T: Element>(
+    context: &Context<T>,
     factor: T,
     x: &[T],
     y: &mut [T],
 ) -> Result<()> {
-    for_pairs(gemm, x, y, &|x, y| gemm.kernels().add_scaled(factor, x, y))
+    for_pairs(context, x, y, &|x, y| context.kernels().add_scaled(factor, x, y))
 }
 
 /// `average = decay * average + (1 - decay) * x`.
 pub(crate) fn move_average<T: Element>(
-    gemm: &Gemm<T>,
+    context: &Context<T>,
     decay: f64,
     x: &[T],
     average: &mut [T],
 ) -> Result<()> {
-    let rule = Average { keep: T::from_f64(decay), take: T::from_f64(1.0 - decay) };
-    for_pairs(gemm, x, average, &|x, average| {
-        gemm.kernels().update(Update::Average(rule), average, x, [&mut [], &mut []]);
+    let factors = Average { keep: T::from_f64(decay), take: T::from_f64(1.0 - decay) };
+    for_pairs(context, x, average, &|x, average| {
+        context.kernels().move_average(factors, x, average);
     })
 }
 
 /// Runs `run` on parts of x and y, which are equally long.
 fn for_pairs<T: Element>(
-    gemm: &Gemm<T>,
+    context: &Context<T>,
     x: &[T],
     y: &mut [T],
     run: &(impl Fn(&[T], &mut [T]) + Sync),
 ) -> Result<()> {
     divide(
         (x, y),
-        gemm.tasks_for(x.len())?,
+        context.tasks_for(x.len())?,
         &|(x, y): (&[T], &mut [T]), left, parts| {
             let at = cut(x.len(), LINE, left, parts);
             let ((x1, x2), (y1, y2)) = (x.split_at(at), y.split_at_mut(at));
@@ -61,8 +61,8 @@ fn for_pairs<T: Element>(
 }
 
 /// `x = factor * x`.
-pub(crate) fn scale<T: Element>(gemm: &Gemm<T>, factor: T, x: &mut [T]) -> Result<()> {
-    let tasks = gemm.tasks_for(x.len())?;
+pub(crate) fn scale<T: Element>(context: &Context<T>, factor: T, x: &mut [T]) -> Result<()> {
+    let tasks = context.tasks_for(x.len())?;
     divide(
         x,
         tasks,
@@ -75,14 +75,14 @@ pub(crate) fn scale<T: Element>(gemm: &Gemm<T>, factor: T, x: &mut [T]) -> Resul
 /// Sum of squares: blocks of a fixed size, added up in their order, so that the bits do not
 /// depend on the threads. `partial` holds one element for each block.
 pub(crate) fn sum_of_squares<T: Element>(
-    gemm: &Gemm<T>,
+    context: &Context<T>,
     x: &[T],
     partial: &mut [T],
 ) -> Result<f64> {
     let blocks = x.len().div_ceil(SQUARES_BLOCK);
     divide(
         (x, &mut partial[..blocks]),
-        gemm.tasks_for(x.len())?,
+        context.tasks_for(x.len())?,
         &|(x, partial): (&[T], &mut [T]), left, parts| {
             let at = cut(x.len(), SQUARES_BLOCK, left, parts);
             let (x1, x2) = x.split_at(at);
@@ -91,46 +91,97 @@ pub(crate) fn sum_of_squares<T: Element>(
         },
         &|(x, partial)| {
             for (block, sum) in x.chunks(SQUARES_BLOCK).zip(partial) {
-                *sum = gemm.kernels().sum_of_squares(block);
+                *sum = context.kernels().sum_of_squares(block);
             }
         },
     );
     Ok(partial[..blocks].iter().map(|sum| sum.to_f64()).sum())
 }
 
+/// Runs `run` on each row of `from` and of `to`, which have the same shape and contiguous columns.
+///
+/// # Errors
+/// [`Error::Shape`] if the shapes differ, [`Error::Setting`] if columns are not contiguous.
+pub(crate) fn map_rows<T: Element>(
+    context: &Context<T>,
+    from: MatRef<'_, T>,
+    to: MatMut<'_, T>,
+    run: &(impl Fn(&[T], &mut [T]) + Sync),
+) -> Result<()> {
+    to.expect_shape("output of a layer", from.shape())?;
+    for stride in [from.col_stride(), to.col_stride()] {
+        expect_contiguous(from.cols(), stride)?;
+    }
+    let tasks = context.tasks_for(from.rows() * from.cols())?;
+    for_row_bands((0, to), tasks, &|(first, mut to): (usize, MatMut<'_, T>)| {
+        for i in 0..to.rows() {
+            if let (Some(from), Some(to)) = (from.row(first + i), to.row_mut(i)) {
+                run(from, to);
+            }
+        }
+    });
+    Ok(())
+}
+
+/// `gradient = scale * gradient` where the activation is above 0, else 0, in place: the gradient
+/// behind a ReLU. Both have the same shape and contiguous columns.
+///
+/// # Errors
+/// As [`map_rows`].
+pub(crate) fn relu_gradient<T: Element>(
+    context: &Context<T>,
+    activation: MatRef<'_, T>,
+    scale: T,
+    gradient: MatMut<'_, T>,
+) -> Result<()> {
+    map_rows(context, activation, gradient, &|activation, gradient| {
+        if scale != T::ONE {
+            gradient.iter_mut().for_each(|value| *value = *value * scale);
+        }
+        context.kernels().gate(activation, gradient);
+    })
+}
+
 /// `x * scale` where the mask keeps an element, else 0, in place.
-pub(super) fn dropout<T: Element>(
-    gemm: &Gemm<T>,
+///
+/// # Errors
+/// [`Error::Setting`] if columns are not contiguous.
+pub(crate) fn dropout<T: Element>(
+    context: &Context<T>,
     mask: DropoutMask,
     scale: T,
     x: MatMut<'_, T>,
 ) -> Result<()> {
-    let tasks = gemm.tasks_for(x.rows() * x.cols())?;
-    for_row_bands((0, x), tasks.get(), &|(first_row, x): (usize, MatMut<'_, T>)| {
-        gemm.kernels().dropout(mask, first_row, scale, &mut x.into());
-    })
+    expect_contiguous(x.cols(), x.col_stride())?;
+    let tasks = context.tasks_for(x.rows() * x.cols())?;
+    for_row_bands((0, x), tasks, &|(first_row, mut x): (usize, MatMut<'_, T>)| {
+        context.kernels().dropout(mask, first_row, scale, &mut x);
+    });
+    Ok(())
 }
 
-/// Runs `run` on bands of rows, each with the number of its first row. The tasks are those of the
-/// calling thread.
-///
-/// # Errors
-/// As [`MatMut::split_rows`].
-fn for_row_bands<'a, T: Element>(
-    (first_row, x): (usize, MatMut<'a, T>),
-    tasks: usize,
-    run: &(impl Fn((usize, MatMut<'_, T>)) + Sync),
-) -> Result<()> {
-    if tasks <= 1 {
-        run((first_row, x));
+fn expect_contiguous(cols: usize, col_stride: isize) -> Result<()> {
+    if col_stride == 1 || cols <= 1 {
         return Ok(());
     }
-    let left = tasks / 2;
-    let at = cut(x.rows(), 1, left, tasks);
-    let (upper, lower) = x.split_rows(at)?;
-    let (first, second) = rayon::join(
-        || for_row_bands((first_row, upper), left, run),
-        || for_row_bands((first_row + at, lower), tasks - left, run),
+    Err(Error::setting("column stride", col_stride, "1: contiguous columns"))
+}
+
+/// Runs `run` on bands of rows, each with the number of its first row.
+fn for_row_bands<'a, T: Element>(
+    band: (usize, MatMut<'a, T>),
+    tasks: Tasks,
+    run: &(impl Fn((usize, MatMut<'_, T>)) + Sync),
+) {
+    let tasks = tasks.at_most(band.1.rows());
+    divide(
+        band,
+        tasks,
+        &|(first_row, x): (usize, MatMut<'_, T>), left, parts| {
+            let at = cut(x.rows(), 1, left, parts);
+            let (upper, lower) = x.split_rows(at);
+            ((first_row, upper), (first_row + at, lower))
+        },
+        run,
     );
-    first.and(second)
 }

@@ -1,10 +1,19 @@
 //! Gradient checks: backward passes against central differences, in f64.
 
+use std::sync::Arc;
+
 use crate::{
+    context::Context,
     error::Result,
-    gemm::Gemm,
     matrix::MatRef,
-    nn::{FullyConnectedNet, Mode, Workspace},
+    nn::{
+        layer::Mode,
+        loss::CrossEntropy,
+        network::Network,
+        parameters::Arena,
+        plan::{Passes, Plan},
+        regularization::L2,
+    },
 };
 
 /// Central differences of `f` at `x`: `(f(x + h e_i) - f(x - h e_i)) / (2 h)` for every i. `x` is
@@ -43,7 +52,7 @@ pub fn relative_error(a: &[f64], b: &[f64]) -> f64 {
 /// The check of one parameter tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ParameterCheck {
-    /// Number of the layer and what it is: "layer 0 weight".
+    /// The parameter: "0.weight".
     pub name: String,
     /// Elements of the tensor.
     pub len: usize,
@@ -51,50 +60,45 @@ pub struct ParameterCheck {
     pub relative_error: f64,
 }
 
-/// Checks the gradients of all parameters of a network against central differences of its loss
-/// with step `h` (1e-6 is right for losses around 1), with dropout as `mode` says.
+/// Checks the gradients of all parameters of a network that are not frozen against central
+/// differences of its loss with step `h` (1e-6 is right for losses around 1), with dropout as
+/// `mode` says.
 ///
-/// x is (batch, input). Cost: two forward passes for each parameter.
+/// x is (batch, inputs). Cost: two forward passes for each parameter.
 ///
 /// # Errors
-/// As [`FullyConnectedNet::loss_and_gradient`].
-pub fn check_net(
-    net: &FullyConnectedNet<f64>,
-    x: MatRef<'_, f64>,
-    labels: &[u8],
+/// As [`Plan::loss_and_gradient`].
+pub fn check(
+    network: &Network<f64>,
+    (x, labels): (MatRef<'_, f64>, &[u32]),
+    (criterion, l2): (CrossEntropy, L2),
     mode: Mode,
     h: f64,
 ) -> Result<Vec<ParameterCheck>> {
-    let mut net = net.clone();
-    let mut workspace = net.workspace(Gemm::new()?, x.rows())?;
-    net.loss_and_gradient(x, &mut workspace, labels, mode)?;
+    let mut network = network.try_clone()?;
+    let mut plan = Plan::new(&network, x.rows(), Passes::Gradient, Context::new()?)?;
+    plan.loss_and_gradient(&mut network, x, labels, criterion, mode)?;
+    l2.add_gradient(&network, &mut plan)?;
+    let analytic = plan.gradients().map(Arena::try_clone).transpose()?;
+    let analytic = analytic.expect("a plan that stores gradients");
     let mut checks = Vec::new();
-    for layer in 0..net.layers().len() {
-        for (tensor, what) in ["weight", "bias"].into_iter().enumerate() {
-            let analytic = workspace.gradient(layer)[tensor].to_vec();
-            let mut values = net.layers()[layer].parameters()[tensor].to_vec();
-            let numeric = central_differences(&mut values, h, |values| {
-                net.layers_mut()[layer].parameters_mut()[tensor].copy_from_slice(values);
-                loss(&net, x, &mut workspace, labels, mode)
-            })?;
-            net.layers_mut()[layer].parameters_mut()[tensor].copy_from_slice(&values);
-            checks.push(ParameterCheck {
-                name: format!("layer {layer} {what}"),
-                len: values.len(),
-                relative_error: relative_error(&analytic, &numeric),
-            });
+    let layout = Arc::clone(network.parameters().layout());
+    for (index, tensor) in layout.tensors().iter().enumerate() {
+        if network.parameter_settings()[index].frozen {
+            continue;
         }
+        let mut values = network.parameters().tensor(index).to_vec();
+        let numeric = central_differences(&mut values, h, |values| {
+            network.parameters_mut().tensor_mut(index).copy_from_slice(values);
+            plan.forward(&network, x, mode)?;
+            Ok(plan.loss(criterion, labels)? + l2.loss(&network, &mut plan)?)
+        })?;
+        network.parameters_mut().tensor_mut(index).copy_from_slice(&values);
+        checks.push(ParameterCheck {
+            name: tensor.name().to_owned(),
+            len: values.len(),
+            relative_error: relative_error(analytic.tensor(index), &numeric),
+        });
     }
     Ok(checks)
-}
-
-fn loss(
-    net: &FullyConnectedNet<f64>,
-    x: MatRef<'_, f64>,
-    workspace: &mut Workspace<f64>,
-    labels: &[u8],
-    mode: Mode,
-) -> Result<f64> {
-    net.forward(x, workspace, mode)?;
-    net.loss(workspace, labels)
 }

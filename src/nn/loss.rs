@@ -5,6 +5,7 @@ use crate::{
     error::{Error, Result},
     float::Float,
     matrix::{MatMut, MatRef},
+    nn::softmax::{exponentials, largest},
 };
 
 /// The mean over a batch of `-sum_j target_j ln softmax(logits)_j`. Without smoothing the target
@@ -26,9 +27,14 @@ impl CrossEntropy {
     pub fn new(label_smoothing: f64) -> Result<Self> {
         if !(0.0..1.0).contains(&label_smoothing) {
             let expected = "a number from 0 to below 1";
-            return Err(Error::setting("label-smoothing", label_smoothing, expected));
+            return Err(Error::setting("label_smoothing", label_smoothing, expected));
         }
         Ok(Self { label_smoothing })
+    }
+
+    /// The label smoothing; 0 is none.
+    pub fn label_smoothing(self) -> f64 {
+        self.label_smoothing
     }
 
     /// The mean loss, and that of each row.
@@ -39,7 +45,7 @@ impl CrossEntropy {
     pub fn forward<T: Float>(
         self,
         logits: MatRef<'_, T>,
-        labels: &[u8],
+        labels: &[u32],
         row_losses: &mut [T],
     ) -> Result<f64> {
         self.run(logits, labels, None, labels.len(), row_losses)
@@ -53,7 +59,7 @@ impl CrossEntropy {
     pub fn forward_backward<T: Float>(
         self,
         logits: MatRef<'_, T>,
-        labels: &[u8],
+        labels: &[u32],
         gradient: MatMut<'_, T>,
         row_losses: &mut [T],
     ) -> Result<f64> {
@@ -65,7 +71,7 @@ impl CrossEntropy {
     pub(super) fn part_backward<T: Float>(
         self,
         logits: MatRef<'_, T>,
-        labels: &[u8],
+        labels: &[u32],
         gradient: MatMut<'_, T>,
         of: usize,
         row_losses: &mut [T],
@@ -77,7 +83,7 @@ impl CrossEntropy {
     fn run<T: Float>(
         self,
         logits: MatRef<'_, T>,
-        labels: &[u8],
+        labels: &[u32],
         mut gradient: Option<MatMut<'_, T>>,
         of: usize,
         row_losses: &mut [T],
@@ -89,7 +95,7 @@ impl CrossEntropy {
             }
         }
         for (row, &label) in labels.iter().enumerate() {
-            if usize::from(label) >= classes {
+            if label as usize >= classes {
                 return Err(Error::Label { label, row, classes });
             }
         }
@@ -100,7 +106,7 @@ impl CrossEntropy {
                 Some(gradient) => Some(gradient.row_mut(i).ok_or_else(apart)?),
                 None => None,
             };
-            *row_loss = self.row(logits, usize::from(label), gradient, of);
+            *row_loss = self.row(logits, label as usize, gradient, of);
         }
         let total: f64 = row_losses.iter().map(|loss| loss.to_f64()).sum();
         Ok(total / (batch.max(1) as f64))
@@ -108,28 +114,26 @@ impl CrossEntropy {
 
     /// The loss of one row, and its part of the gradient.
     fn row<T: Float>(self, logits: &[T], label: usize, gradient: Option<&mut [T]>, of: usize) -> T {
-        let largest = logits.iter().fold(logits[0], |a, &b| if b > a { b } else { a });
+        let largest = largest(logits).expect("a label names a class");
         let smoothed = T::from_f64(self.label_smoothing / logits.len() as f64);
         let at_label = T::from_f64(1.0 - self.label_smoothing);
-        let mut sum = T::ZERO;
-        match gradient {
+        let sum = match gradient {
             None => {
-                for &logit in logits {
-                    sum += (logit - largest).exp();
-                }
+                // The order in which `exponentials` adds.
+                let terms = logits.iter().map(|&logit| (logit - largest).exp());
+                terms.fold(T::ZERO, |sum, term| sum + term)
             }
             Some(gradient) => {
-                for (value, &logit) in gradient.iter_mut().zip(logits) {
-                    *value = (logit - largest).exp();
-                    sum += *value;
-                }
+                gradient.copy_from_slice(logits);
+                let sum = exponentials(gradient, largest);
                 let count = T::from_f64(of as f64);
                 for (j, value) in gradient.iter_mut().enumerate() {
                     let hit = if j == label { at_label } else { T::ZERO };
                     *value = (*value / sum - (hit + smoothed)) / count;
                 }
+                sum
             }
-        }
+        };
         let mut expected = logits[label] - largest;
         if self.label_smoothing > 0.0 {
             let mut all = T::ZERO;

@@ -1,31 +1,40 @@
-//! Layers, loss and fully connected networks, with forward and backward passes of their own.
+//! Networks: layers, parameters, loss, plans, gradient checks.
 //!
-//! Shapes are written (rows, columns); a batch is a matrix of one row for each example. Nothing
-//! here allocates after construction: results go into the caller's matrices or into a planned
-//! [`Workspace`].
+//! Shapes are written (rows, columns); a batch is a matrix of one row for each example. A
+//! [`Network`] has layers and parameters; a [`Plan`] has the memory and the order of its passes.
+//! Nothing here allocates after construction.
 
-mod dropout;
 mod elementwise;
 pub mod gradcheck;
 mod init;
-mod linear;
+mod layer;
+pub mod layers;
 mod loss;
-mod model;
-mod predictor;
-mod ranking;
-mod relu;
-mod scratch_pool;
-mod workspace;
+mod mlp;
+mod network;
+mod parameters;
+mod plan;
+mod regularization;
+mod shape;
+mod softmax;
 
-pub use dropout::{Dropout, DropoutPosition};
 pub use init::Init;
-pub use linear::{Linear, LinearGradient, LinearRelu};
+pub use layer::{
+    Backward, Forward, Fusion, Layer, LayerConfig, LayerMemory, MakeLayer, Mode, Needs,
+    RandomPlace, Setting,
+};
 pub use loss::CrossEntropy;
-pub use model::{FullyConnectedNet, Mode, NetConfig, TwoLayerNet};
-pub use predictor::{Examples, Predictor, Scratch};
-pub use ranking::{softmax, top_classes, top_k};
-pub use relu::Relu;
-pub use scratch_pool::{PooledScratch, ScratchPool};
-pub use workspace::{Passes, Workspace};
+pub use mlp::{MlpConfig, mlp};
+pub use network::{BlockBuilder, Network, NetworkBuilder, NodeConfig};
+pub use parameters::{
+    Arena, Fill, ParameterKind, ParameterSettings, Slices, SlicesMut, Tensor, TensorLayout,
+    TensorSpec,
+};
+pub use plan::{Gradients, PassTimes, Passes, Plan, Sink};
+pub use regularization::L2;
+pub use shape::Shape;
+pub use softmax::softmax;
 
 pub(crate) use elementwise::{move_average, scale, sum_of_squares};
+pub(crate) use network::Structure;
+pub(crate) use plan::{Part, Weights};

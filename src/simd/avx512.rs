@@ -9,6 +9,13 @@ use super::Isa;
 pub(crate) struct Avx512(());
 
 impl Avx512 {
+    /// The proof, if the CPU has AVX-512F.
+    pub(crate) fn detect() -> Option<Self> {
+        (is_x86_feature_detected!("avx512f")).then_some(Self(()))
+    }
+
+    /// For functions that are compiled for the set.
+    ///
     /// # Safety
     /// The CPU has `avx512f`.
     #[inline(always)]
@@ -25,7 +32,9 @@ macro_rules! impl_avx512 {
     ) => {
         // In all methods, SAFETY of the intrinsics: `self` proves that the CPU has AVX-512F.
         // Masked-off lanes of loads and stores are not accessed.
-        impl Isa<$t> for Avx512 {
+        // SAFETY: a value comes from detection, or from code that may only run where the CPU has
+        // the set.
+        unsafe impl Isa<$t> for Avx512 {
             type Vector = $vector;
             const LANES: usize = $lanes;
 
@@ -51,7 +60,8 @@ macro_rules! impl_avx512 {
             }
             #[inline(always)]
             fn prefetch(self, address: *const $t) {
-                // SAFETY: a prefetch of any address is harmless.
+                // SAFETY: a prefetch reads nothing as far as the program can tell, and never faults;
+                // the CPU has it, because it has AVX.
                 unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
             }
             #[inline(always)]

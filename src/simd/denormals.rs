@@ -2,8 +2,9 @@
 //! each, or takes them for zeros.
 
 /// What vector units do with denormal numbers, in results and in operands. It is a setting of the
-/// thread. On CPUs other than x86-64, and in builds with `--cfg tilewise_portable`, it cannot be
-/// changed here, and is always `Keep`.
+/// thread, which kernels change for as long as they run: code of the user's never runs under a
+/// setting that it did not choose. On CPUs other than x86-64, and in builds with
+/// `--cfg tilewise_portable`, it cannot be changed here, and is always `Keep`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denormals {
     /// Computed with, as IEEE 754 says.
@@ -18,8 +19,10 @@ impl Denormals {
         if control::read() & control::FLUSH == control::FLUSH { Self::Flush } else { Self::Keep }
     }
 
-    /// Changes the setting of the calling thread until the guard is dropped, be it in a panic.
-    pub fn set(self) -> DenormalsGuard {
+    /// Changes the setting of the calling thread until the guard is dropped, be it in a panic. Only
+    /// kernels of the crate run meanwhile: the compiler takes the default setting for granted
+    /// everywhere else.
+    pub(crate) fn scope(self) -> DenormalsGuard {
         let before = control::read();
         let wanted = match self {
             Self::Keep => before & !control::FLUSH,
@@ -32,10 +35,10 @@ impl Denormals {
     }
 }
 
-/// Gives the thread its former setting back when dropped; see [`Denormals::set`].
+/// Gives the thread its former setting back when dropped; see [`Denormals::scope`].
 #[must_use = "the former setting is back as soon as the guard is dropped"]
 #[derive(Debug)]
-pub struct DenormalsGuard {
+pub(crate) struct DenormalsGuard {
     before: u32,
     changed: bool,
     /// Neither `Send` nor `Sync`: the setting belongs to one thread.
@@ -99,10 +102,10 @@ mod tests {
         assert_eq!(Denormals::current(), Denormals::Keep);
         assert!(halved_smallest() > 0.0);
         {
-            let _flush = Denormals::Flush.set();
+            let _flush = Denormals::Flush.scope();
             assert_eq!((Denormals::current(), halved_smallest()), (Denormals::Flush, 0.0));
             {
-                let _keep = Denormals::Keep.set();
+                let _keep = Denormals::Keep.scope();
                 assert!(halved_smallest() > 0.0);
             }
             assert_eq!(Denormals::current(), Denormals::Flush);
@@ -114,7 +117,7 @@ mod tests {
     #[test]
     fn a_panic_restores_the_setting() {
         let result = std::panic::catch_unwind(|| {
-            let _flush = Denormals::Flush.set();
+            let _flush = Denormals::Flush.scope();
             panic!("on purpose");
         });
         assert!(result.is_err());

@@ -28,9 +28,9 @@ impl InstructionSet {
         match self {
             Self::Portable => true,
             #[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
-            Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            Self::Avx2 => super::avx2::Avx2::detect().is_some(),
             #[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
-            Self::Avx512 => is_x86_feature_detected!("avx512f"),
+            Self::Avx512 => super::avx512::Avx512::detect().is_some(),
             #[cfg(any(tilewise_portable, not(target_arch = "x86_64")))]
             _ => false,
         }

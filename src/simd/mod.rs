@@ -2,9 +2,10 @@
 //! each instruction set.
 //!
 //! A value of a token type (`Avx512`, `Avx2`, `Portable`) proves that the CPU has the instruction
-//! set, so the arithmetic below is safe to call; only memory access is `unsafe`. All methods are
-//! `#[inline(always)]`: they compile to the set's instructions once they are inlined into a
-//! function that carries the matching `#[target_feature]`, which `kernels::table` stamps out.
+//! set, so the arithmetic below is safe to call; only memory access is `unsafe`. `detect` makes a
+//! token where the CPU has the set, and nothing else does but the functions that `kernels::stamp`
+//! compiles for it, which may only be called there. All methods are `#[inline(always)]`: they
+//! compile to the set's instructions once they are inlined into such a function.
 //!
 //! With `RUSTFLAGS="--cfg tilewise_portable"` the portable set is the only one, and nothing of the
 //! crate is of one architecture. That leaves the dependencies: `wide` takes the instructions that
@@ -15,11 +16,13 @@
 pub(crate) mod avx2;
 #[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
 pub(crate) mod avx512;
+mod caches;
 mod denormals;
 mod detect;
 pub(crate) mod portable;
 
-pub use denormals::{Denormals, DenormalsGuard};
+pub use caches::Caches;
+pub use denormals::Denormals;
 pub use detect::InstructionSet;
 
 use crate::float::Float;
@@ -28,7 +31,11 @@ use crate::float::Float;
 pub(crate) const MAX_LANES: usize = 16;
 
 /// One instruction set's vectors of `T`.
-pub(crate) trait Isa<T: Float>: Copy + Send + Sync + 'static {
+///
+/// # Safety
+/// A value exists only where the CPU has the set. Loads and stores touch no memory but that which
+/// their safety sections name; a vector has `LANES` lanes, [`MAX_LANES`] at most.
+pub(crate) unsafe trait Isa<T: Float>: Copy + Send + Sync + 'static {
     /// A vector of [`LANES`](Self::LANES) elements.
     type Vector: Copy;
     /// Elements in a vector.
@@ -55,7 +62,8 @@ pub(crate) trait Isa<T: Float>: Copy + Send + Sync + 'static {
     /// `from` is valid for reading `LANES` bytes.
     unsafe fn load_bytes(self, from: *const u8) -> Self::Vector;
 
-    /// Asks for the cache line at `address`, which may be anything.
+    /// Asks for the cache line at `address`, which may be anything: nothing is read as far as the
+    /// program can tell, and no address faults. It comes from wrapping arithmetic.
     fn prefetch(self, address: *const T);
 
     /// Stores all lanes, at any alignment.

@@ -26,7 +26,8 @@ pub(crate) const FUSED: bool =
 
 macro_rules! impl_portable {
     ($t:ident, $vector:ident, $lanes:literal) => {
-        impl Isa<$t> for Portable {
+        // SAFETY: every CPU has the set; memory is touched as the methods say.
+        unsafe impl Isa<$t> for Portable {
             type Vector = $vector;
             const LANES: usize = $lanes;
 

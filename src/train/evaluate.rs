@@ -1,12 +1,13 @@
 //! Loss and accuracy of a network over a set of images, batch by batch.
 
 use crate::{
+    context::Context,
     data::{ImageSet, Normalization},
     error::{Error, Result},
-    gemm::Gemm,
+    infer::best_class,
     kernels::Element,
     matrix::MatRef,
-    nn::{FullyConnectedNet, Mode, Passes, Workspace},
+    nn::{CrossEntropy, Mode, Network, Passes, Plan},
     train::feed::Feed,
 };
 
@@ -38,12 +39,12 @@ impl Evaluation {
     /// logits of each batch to `on_batch`. The numbers do not depend on the size of the batches.
     ///
     /// # Errors
-    /// As [`Feed::batch`] and [`FullyConnectedNet::forward`], and [`Error::NotFinite`] with the
+    /// As [`Feed::batch`] and [`Plan::forward`], and [`Error::NotFinite`] with the
     /// first image whose logits, or whose loss, are not finite; `self` is of no use then.
     pub(super) fn run<T: Element>(
         &mut self,
-        net: &FullyConnectedNet<T>,
-        workspace: &mut Workspace<T>,
+        network: &Network<T>,
+        plan: &mut Plan<T>,
         feed: &mut Feed<'_, T>,
         indices: &[u32],
         on_batch: &mut dyn FnMut(&[u32], MatRef<'_, T>),
@@ -54,11 +55,12 @@ impl Evaluation {
         let mut total = 0.0;
         for batch in indices.chunks(feed.capacity()) {
             let (x, labels) = feed.batch(batch)?;
-            net.forward(x, workspace, Mode::Evaluation)?;
-            let fault = first_not_finite(workspace.logits(batch.len())?);
+            plan.forward(network, x, Mode::Evaluation)?;
+            let fault = first_not_finite(plan.logits(batch.len())?);
             let mut fault = fault.map(|(row, logit)| (row, "a logit", logit));
             // One chain over all images, whatever the batches.
-            for (row, &loss) in net.row_losses(workspace, labels)?.iter().enumerate() {
+            let losses = plan.row_losses(CrossEntropy::default(), labels)?;
+            for (row, &loss) in losses.iter().enumerate() {
                 total += loss.to_f64();
                 if !total.is_finite() && fault.is_none_or(|(first, ..)| row < first) {
                     fault = Some((row, "the loss", total));
@@ -67,12 +69,12 @@ impl Evaluation {
             if let Some((row, what, value)) = fault {
                 return Err(Error::NotFinite { image: batch[row] as usize, what, value });
             }
-            let logits = workspace.logits(batch.len())?;
+            let logits = plan.logits(batch.len())?;
             on_batch(batch, logits);
-            let predictions = FullyConnectedNet::predictions(logits);
-            for (prediction, &label) in predictions.zip(labels) {
-                let right = usize::from(prediction == usize::from(label));
-                let class = &mut self.classes[usize::from(label)];
+            for (row, &label) in labels.iter().enumerate() {
+                let prediction = logits.row(row).map_or(0, best_class);
+                let right = usize::from(prediction == label as usize);
+                let class = &mut self.classes[label as usize];
                 *class = (class.0 + right, class.1 + 1);
                 self.correct += right;
             }
@@ -94,7 +96,7 @@ fn first_not_finite<T: Element>(logits: MatRef<'_, T>) -> Option<(usize, f64)> {
 /// is allocated. With more threads than the calling one, construct and run it inside of the rayon
 /// pool that it is to use.
 pub struct Evaluator<'a, T: Element> {
-    workspace: Workspace<T>,
+    plan: Plan<T>,
     feed: Feed<'a, T>,
     evaluation: Evaluation,
 }
@@ -104,33 +106,33 @@ impl<'a, T: Element> Evaluator<'a, T> {
     /// not depend on that size.
     ///
     /// # Errors
-    /// [`Error::Setting`] if `batch_size` is 0, or the threads of `gemm` are more than the calling one
+    /// [`Error::Setting`] if `batch_size` is 0, or the threads of `context` are more than the calling one
     /// and it is in no rayon pool; [`Error::Shape`] if the network does not fit the images.
     pub fn new(
-        net: &FullyConnectedNet<T>,
-        gemm: Gemm<T>,
+        network: &Network<T>,
+        context: Context<T>,
         images: &'a ImageSet,
         normalization: &Normalization,
         batch_size: usize,
     ) -> Result<Self> {
-        net.expect_inputs(images.features())?;
+        network.expect_inputs(images.features())?;
         let capacity = batch_size.min(images.len());
         Ok(Self {
-            workspace: net.workspace_for(gemm, capacity, Passes::Forward)?,
+            plan: Plan::new(network, capacity, Passes::Forward, context)?,
             feed: Feed::new(images, normalization, capacity)?,
-            evaluation: Evaluation::new(images.classes().max(net.classes())),
+            evaluation: Evaluation::new(images.classes().max(network.classes())),
         })
     }
 
     /// Loss and accuracy of `net` on the images `indices`.
     ///
     /// # Errors
-    /// [`Error::Setting`] if an index names no image, the network has another shape than planned,
-    /// or there are several threads and the calling one is in no rayon pool; [`Error::Label`] if the network knows fewer
-    /// classes than the images, [`Error::NotFinite`] with the first image whose logits, or whose loss, are not finite: an
-    /// accuracy would say nothing of such a network.
-    pub fn run(&mut self, net: &FullyConnectedNet<T>, indices: &[u32]) -> Result<&Evaluation> {
-        self.run_with(net, indices, &mut |_, _| ())
+    /// [`Error::Setting`] if an index names no image, the network has other layers than planned, or
+    /// there are several threads and the calling one is in no rayon pool; [`Error::Label`] if the
+    /// network knows fewer classes than the images; [`Error::NotFinite`] with the first image whose
+    /// logits, or whose loss, are not finite: an accuracy would say nothing of such a network.
+    pub fn run(&mut self, network: &Network<T>, indices: &[u32]) -> Result<&Evaluation> {
+        self.run_with(network, indices, &mut |_, _| ())
     }
 
     /// As [`run`](Self::run), and shows the indices of each batch and its logits,
@@ -140,12 +142,12 @@ impl<'a, T: Element> Evaluator<'a, T> {
     /// As [`run`](Self::run).
     pub fn run_with(
         &mut self,
-        net: &FullyConnectedNet<T>,
+        network: &Network<T>,
         indices: &[u32],
         on_batch: &mut dyn FnMut(&[u32], MatRef<'_, T>),
     ) -> Result<&Evaluation> {
-        let Self { workspace, feed, evaluation } = self;
-        evaluation.run(net, workspace, feed, indices, on_batch)?;
+        let Self { plan, feed, evaluation } = self;
+        evaluation.run(network, plan, feed, indices, on_batch)?;
         Ok(evaluation)
     }
 }
@@ -155,21 +157,24 @@ impl<'a, T: Element> Evaluator<'a, T> {
 /// # Errors
 /// As [`Evaluator::new`] and [`Evaluator::run`].
 pub fn evaluate<T: Element>(
-    net: &FullyConnectedNet<T>,
-    gemm: Gemm<T>,
+    network: &Network<T>,
+    context: Context<T>,
     images: &ImageSet,
     normalization: &Normalization,
     batch_size: usize,
 ) -> Result<Evaluation> {
     let indices: Vec<u32> = (0..images.len() as u32).collect();
-    let mut evaluator = Evaluator::new(net, gemm, images, normalization, batch_size)?;
-    evaluator.run(net, &indices).cloned()
+    let mut evaluator = Evaluator::new(network, context, images, normalization, batch_size)?;
+    evaluator.run(network, &indices).cloned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{data::ImageShape, gemm::Gemm, nn::NetConfig};
+    use crate::{
+        data::ImageShape,
+        nn::{MlpConfig, mlp},
+    };
 
     /// Images of two pixels and two classes: black ones, and a white one at `white`.
     fn images(white: usize) -> ImageSet {
@@ -179,15 +184,21 @@ mod tests {
         ImageSet::new(shape, names, pixels.collect(), vec![0; 10]).unwrap()
     }
 
+    /// A linear classifier with these weights, (2, 2).
+    fn linear(weights: &[f32]) -> Network<f32> {
+        let config = MlpConfig { input: 2, hidden: vec![], classes: 2, ..MlpConfig::default() };
+        let mut network = mlp(&config).unwrap();
+        network.parameters_mut().get_mut("0.weight").unwrap().copy_from_slice(weights);
+        network
+    }
+
     /// A network whose logits for the white image are these; those for a black one are 0.
     fn evaluated(logits: [f32; 2], white: usize, batch: usize) -> Result<Evaluation> {
-        let config = NetConfig { input: 2, hidden: vec![], classes: 2, ..NetConfig::default() };
-        let mut net = FullyConnectedNet::<f32>::new(&config).unwrap();
         let weights = logits.map(|logit| logit / 2.0);
-        net.layers_mut()[0].parameters_mut()[0].copy_from_slice(&[weights, weights].concat());
+        let network = linear(&[weights, weights].concat());
         let normalization = Normalization::new(vec![1.0 / 255.0], vec![0.0]).unwrap();
-        let gemm = Gemm::new().unwrap().threads(crate::threads::Threads::Caller);
-        evaluate(&net, gemm, &images(white), &normalization, batch)
+        let context = Context::new().unwrap();
+        evaluate(&network, context, &images(white), &normalization, batch)
     }
 
     #[test]
@@ -215,13 +226,11 @@ mod tests {
     fn a_sum_that_overflows_is_a_logit_that_is_not_finite() {
         // Each weight is finite, twice the weight is not.
         for white in [0, 5, 9] {
-            let config = NetConfig { input: 2, hidden: vec![], classes: 2, ..NetConfig::default() };
-            let mut net = FullyConnectedNet::<f32>::new(&config).unwrap();
-            net.layers_mut()[0].parameters_mut()[0].copy_from_slice(&[0.0, -3e38, 0.0, -3e38]);
+            let network = linear(&[0.0, -3e38, 0.0, -3e38]);
             let normalization = Normalization::new(vec![1.0 / 255.0], vec![0.0]).unwrap();
             for batch in [1, 4, 10] {
-                let gemm = Gemm::new().unwrap().threads(crate::threads::Threads::Caller);
-                let error = evaluate(&net, gemm, &images(white), &normalization, batch);
+                let context = Context::new().unwrap();
+                let error = evaluate(&network, context, &images(white), &normalization, batch);
                 let Err(Error::NotFinite { image, what, value }) = error else {
                     panic!("{error:?}");
                 };

@@ -13,7 +13,7 @@ use crate::{
 pub(super) struct Feed<'a, T: Element> {
     images: &'a ImageSet,
     map: FeatureMap<T>,
-    labels: Vec<u8>,
+    labels: Vec<u32>,
     augmented: Option<Augmented>,
 }
 
@@ -78,7 +78,7 @@ impl<'a, T: Element> Feed<'a, T> {
         indices: &'b [u32],
         epoch: u64,
         tasks: Tasks,
-    ) -> Result<(GatheredRows<'b, T>, &'b [u8])> {
+    ) -> Result<(GatheredRows<'b, T>, &'b [u32])> {
         if self.augmented.is_none() {
             return self.batch(indices);
         }
@@ -135,7 +135,7 @@ impl<'a, T: Element> Feed<'a, T> {
     pub(super) fn batch<'b>(
         &'b mut self,
         indices: &'b [u32],
-    ) -> Result<(GatheredRows<'b, T>, &'b [u8])> {
+    ) -> Result<(GatheredRows<'b, T>, &'b [u32])> {
         self.load_labels(indices)?;
         let FeatureMap { scale, shift } = &self.map;
         let rows = GatheredRows::new(self.images.pixels(), indices, scale, shift)?;

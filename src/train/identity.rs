@@ -1,83 +1,199 @@
 //! Which run it is: all settings on which its bits depend, by name, and a digest of its data. A
 //! checkpoint belongs to one run.
 
-use serde_json::{Value, json};
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::{
     data::{Augmentation, ImageSet, ImageShape},
+    error::{Error, Result},
+    io::{
+        checkpoint::{hexadecimal, shown},
+        model::describe,
+    },
     kernels::Element,
+    nn::ParameterSettings,
+    simd::Denormals,
     train::{
         optim::{Optimizer, UpdateRule},
         schedule::{Curve, Schedule, WarmUp},
         solver::{LastBatch, Solver, SolverConfig},
+        trainer::{Trainer, TrainerConfig},
     },
 };
 
-/// A setting: its name, as the command line and the errors spell it, and its value.
-pub(super) type Setting = (&'static str, Value);
+/// A setting: its name, of what, where several have it, and its value.
+#[derive(Debug)]
+pub(super) struct Setting {
+    name: &'static str,
+    of: Option<String>,
+    value: Value,
+}
+
+impl Setting {
+    fn new(name: &'static str, value: Value) -> Self {
+        Self { name, of: None, value }
+    }
+
+    fn of(name: &'static str, of: impl ToString, value: Value) -> Self {
+        Self { name, of: Some(of.to_string()), value }
+    }
+
+    /// The name in a file: `l2`, or `frozen.0.weight`.
+    fn key(&self) -> String {
+        match &self.of {
+            None => self.name.to_owned(),
+            Some(of) => format!("{}.{of}", self.name),
+        }
+    }
+}
+
+/// Settings as they stand in a file.
+pub(super) fn object(settings: &[Setting]) -> Map<String, Value> {
+    settings.iter().map(|setting| (setting.key(), setting.value.clone())).collect()
+}
+
+/// An error unless the settings of the checkpoint `path` are those of this run, name by name.
+pub(super) fn compare(
+    path: &Path,
+    here: Vec<Setting>,
+    mut there: Map<String, Value>,
+) -> Result<()> {
+    for setting in here {
+        let key = setting.key();
+        match there.remove(&key) {
+            Some(there) if there == setting.value => {}
+            Some(there) => {
+                let Setting { name, of, value } = setting;
+                let of = of.map_or(String::new(), |of| format!(" of {of}"));
+                let found = format!("{}{of}", shown(&value));
+                let path = path.display();
+                let expected = format!("{}, as the checkpoint {path} has it", shown(&there));
+                return Err(Error::setting(name, found, expected));
+            }
+            None => {
+                let here = shown(&setting.value);
+                let detail = format!("its settings lack {key}, which is {here} in this run");
+                return Err(Error::file(path, detail));
+            }
+        }
+    }
+    match there.into_iter().next() {
+        None => Ok(()),
+        Some((name, value)) => {
+            let (name, value) = (shown(&json!(name)), shown(&value));
+            let detail =
+                format!("its settings have {name} = {value}, which no run of this kind has");
+            Err(Error::file(path, detail))
+        }
+    }
+}
+
+impl<T: Element> Trainer<T> {
+    /// All settings on which the bits of its steps depend, each name once, but for the batches and
+    /// the present learning rate.
+    pub(super) fn identity(&self) -> Vec<Setting> {
+        // Neither the largest batch nor stored gradients nor threads change bits.
+        let TrainerConfig {
+            batch_size: _,
+            optimizer,
+            learning_rate: _,
+            loss,
+            l2,
+            clip_norm,
+            ema_decay,
+            store_gradients: _,
+            denormals,
+            threads: _,
+        } = &self.config;
+        let context = self.plan.context();
+        let denormals = match denormals {
+            Denormals::Keep => "keep",
+            Denormals::Flush => "flush",
+        };
+        let mut settings = vec![
+            Setting::new("precision", json!(T::NAME)),
+            Setting::new("fused_multiply_add", json!(context.instruction_set().is_fused())),
+            Setting::new("backend", json!(context.backend().name())),
+            Setting::new("denormals", json!(denormals)),
+        ];
+        let (input, layers) = describe(&self.network);
+        settings.push(Setting::new("input_shape", json!(input)));
+        let layers = layers.into_iter().enumerate();
+        settings.extend(layers.map(|(number, layer)| Setting::of("layer", number, layer)));
+        settings.push(Setting::new("network_seed", json!(self.network.seed())));
+        let parameters = self.network.parameters().layout().tensors();
+        for (parameter, settings_of) in parameters.iter().zip(self.network.parameter_settings()) {
+            let ParameterSettings { learning_rate_factor, weight_decay_factor, frozen } =
+                settings_of;
+            for (name, value) in [
+                ("learning_rate_factor", json!(learning_rate_factor)),
+                ("weight_decay_factor", json!(weight_decay_factor)),
+                ("frozen", json!(frozen)),
+            ] {
+                settings.push(Setting::of(name, parameter.name(), value));
+            }
+        }
+        settings.extend(of_optimizer(optimizer));
+        settings.extend([
+            Setting::new("loss", json!("cross_entropy")),
+            Setting::new("label_smoothing", json!(loss.label_smoothing())),
+            Setting::new("l2", json!(l2)),
+            Setting::new("clip_norm", json!(clip_norm)),
+            Setting::new("ema_decay", json!(ema_decay)),
+        ]);
+        settings
+    }
+}
 
 impl<T: Element> Solver<'_, T> {
     /// All settings on which the bits of the run depend, each name once.
     pub(super) fn identity(&self) -> Vec<Setting> {
-        // The validation images are counted below, and threads change no bits.
+        // The validation images are counted below.
         let SolverConfig {
+            trainer: TrainerConfig { batch_size, learning_rate, .. },
             epochs,
-            batch_size,
             last_batch,
-            optimizer,
-            learning_rate,
             schedule,
             augmentation: Augmentation { flip, shift, border, cutout },
-            label_smoothing,
-            clip_norm,
-            ema_decay,
             patience,
             train_accuracy_samples,
             validation_samples: _,
             seed,
-            threads: _,
         } = &self.config;
-        let (net, images) = (self.trainer.net(), self.feed.images());
-        let (dropout, training) = (net.dropout_layer(), self.order.range());
+        let (images, training) = (self.feed.images(), self.order.range());
         let ImageShape { channels, height, width } = images.shape();
         let last_batch = match last_batch {
             LastBatch::Drop => "drop",
             LastBatch::Keep => "keep",
         };
-        let mut settings = vec![
-            ("precision", json!(T::NAME)),
-            ("fused-multiply-add", json!(self.trainer.instruction_set().is_fused())),
-            ("layers", json!(net.dims())),
-            ("reg", json!(net.l2())),
-            ("dropout", json!(dropout.probability())),
-            ("dropout-seed", json!(dropout.seed())),
-            ("epochs", json!(epochs)),
-            ("batch", json!(batch_size)),
-            ("last-batch", json!(last_batch)),
-        ];
-        settings.extend(of_optimizer(optimizer));
-        settings.push(("lr", json!(learning_rate)));
-        settings.extend(of_schedule(schedule));
+        let mut settings = self.trainer.identity();
         settings.extend([
-            ("flip", json!(flip)),
-            ("shift", json!(shift)),
-            ("border", json!(border.name())),
-            ("cutout", json!(cutout)),
-            ("label-smoothing", json!(label_smoothing)),
-            ("clip-norm", json!(clip_norm)),
-            ("ema-decay", json!(ema_decay)),
-            ("patience", json!(patience)),
-            ("acc-samples", json!(train_accuracy_samples)),
-            ("seed", json!(seed)),
-            ("images", json!(images.len())),
-            ("image-shape", json!([channels, height, width])),
-            ("classes", json!(images.classes())),
-            ("training-images", json!([training.start, training.end])),
-            // A range: its first and its last say which they are.
-            ("validation-images", json!([self.validation.first(), self.validation.last()])),
-            ("normalization", json!(self.feed.channel_map())),
-            ("data-sha256", json!(self.data_digest.get_or_init(|| digest(images)))),
+            Setting::new("epochs", json!(epochs)),
+            Setting::new("batch_size", json!(batch_size)),
+            Setting::new("last_batch", json!(last_batch)),
+            Setting::new("learning_rate", json!(learning_rate)),
+        ]);
+        settings.extend(of_schedule(schedule));
+        // A range: its first and its last say which they are.
+        let validation = [self.validation.first(), self.validation.last()];
+        settings.extend([
+            Setting::new("flip", json!(flip)),
+            Setting::new("shift", json!(shift)),
+            Setting::new("border", json!(border.name())),
+            Setting::new("cutout", json!(cutout)),
+            Setting::new("patience", json!(patience)),
+            Setting::new("train_accuracy_samples", json!(train_accuracy_samples)),
+            Setting::new("seed", json!(seed)),
+            Setting::new("images", json!(images.len())),
+            Setting::new("image_shape", json!([channels, height, width])),
+            Setting::new("classes", json!(images.classes())),
+            Setting::new("training_images", json!([training.start, training.end])),
+            Setting::new("validation_images", json!(validation)),
+            Setting::new("normalization", json!(self.feed.channel_map())),
+            Setting::new("data_sha256", json!(self.data_digest.get_or_init(|| digest(images)))),
         ]);
         settings
     }
@@ -86,46 +202,51 @@ impl<T: Element> Solver<'_, T> {
 /// The rule, and the settings that it has.
 fn of_optimizer(optimizer: &Optimizer) -> Vec<Setting> {
     let Optimizer { rule, weight_decay } = optimizer;
-    let mut settings =
-        vec![("optimizer", json!(optimizer.name())), ("weight-decay", json!(weight_decay))];
+    let mut settings = vec![
+        Setting::new("optimizer", json!(optimizer.name())),
+        Setting::new("weight_decay", json!(weight_decay)),
+    ];
     settings.extend(match rule {
         UpdateRule::Sgd => vec![],
         UpdateRule::Momentum { momentum } | UpdateRule::Nesterov { momentum } => {
-            vec![("momentum", json!(momentum))]
+            vec![Setting::new("momentum", json!(momentum))]
         }
-        UpdateRule::AdaGrad { epsilon } => vec![("epsilon", json!(epsilon))],
+        UpdateRule::AdaGrad { epsilon } => vec![Setting::new("epsilon", json!(epsilon))],
         UpdateRule::RmsProp { decay, epsilon, momentum } => vec![
-            ("rms-decay", json!(decay)),
-            ("epsilon", json!(epsilon)),
-            ("momentum", json!(momentum)),
+            Setting::new("rms_decay", json!(decay)),
+            Setting::new("epsilon", json!(epsilon)),
+            Setting::new("momentum", json!(momentum)),
         ],
         UpdateRule::Adam { beta1, beta2, epsilon }
-        | UpdateRule::AdamW { beta1, beta2, epsilon } => {
-            vec![("beta1", json!(beta1)), ("beta2", json!(beta2)), ("epsilon", json!(epsilon))]
-        }
+        | UpdateRule::AdamW { beta1, beta2, epsilon } => vec![
+            Setting::new("beta1", json!(beta1)),
+            Setting::new("beta2", json!(beta2)),
+            Setting::new("epsilon", json!(epsilon)),
+        ],
     });
     settings
 }
 
 /// The curve and the warm-up, and the settings that they have.
 fn of_schedule(Schedule { curve, warm_up }: &Schedule) -> Vec<Setting> {
-    let mut settings = vec![("schedule", json!(curve.name()))];
+    let mut settings = vec![Setting::new("schedule", json!(curve.name()))];
     settings.extend(match curve {
         Curve::Constant => vec![],
-        Curve::EpochDecay { factor } => vec![("lr-decay", json!(factor))],
-        Curve::Step { every, factor } => {
-            vec![("lr-step-epochs", json!(every)), ("lr-decay", json!(factor))]
-        }
-        Curve::Cosine { minimum } => vec![("lr-min", json!(minimum))],
+        Curve::EpochDecay { factor } => vec![Setting::new("schedule_factor", json!(factor))],
+        Curve::Step { every, factor } => vec![
+            Setting::new("schedule_every", json!(every)),
+            Setting::new("schedule_factor", json!(factor)),
+        ],
+        Curve::Cosine { minimum } => vec![Setting::new("schedule_minimum", json!(minimum))],
         Curve::OneCycle { share, initial_divisor, final_divisor } => vec![
-            ("one-cycle-share", json!(share)),
-            ("one-cycle-initial-divisor", json!(initial_divisor)),
-            ("one-cycle-final-divisor", json!(final_divisor)),
+            Setting::new("schedule_share", json!(share)),
+            Setting::new("schedule_initial_divisor", json!(initial_divisor)),
+            Setting::new("schedule_final_divisor", json!(final_divisor)),
         ],
     });
     settings.push(match warm_up {
-        WarmUp::Steps(steps) => ("warm-up-steps", json!(steps)),
-        WarmUp::Epochs(epochs) => ("warm-up-epochs", json!(epochs)),
+        WarmUp::Steps(steps) => Setting::new("warm_up_steps", json!(steps)),
+        WarmUp::Epochs(epochs) => Setting::new("warm_up_epochs", json!(epochs)),
     });
     settings
 }
@@ -142,12 +263,9 @@ fn digest(images: &ImageSet) -> String {
         hash.update((name.len() as u64).to_le_bytes());
         hash.update(name);
     }
-    hash.update(images.labels());
+    for label in images.labels() {
+        hash.update(label.to_le_bytes());
+    }
     hash.update(images.pixels());
     hexadecimal(&hash.finalize())
-}
-
-/// Bytes as hexadecimal digits.
-pub(super) fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

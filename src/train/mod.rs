@@ -1,16 +1,14 @@
-//! Training and evaluation of networks on sets of pictures.
+//! Training and evaluation of networks on sets of images.
 
 #[cfg(feature = "model-files")]
 mod checkpoint;
+mod config;
 mod evaluate;
 mod feed;
 mod history;
 #[cfg(feature = "model-files")]
 mod identity;
-#[cfg(feature = "model-files")]
-pub mod model_file;
 pub mod optim;
-mod predictor;
 mod schedule;
 mod solver;
 mod trainer;

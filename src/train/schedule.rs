@@ -117,29 +117,29 @@ impl Schedule {
         match self.curve {
             Curve::Constant => {}
             Curve::EpochDecay { factor } => {
-                fits("lr-decay", factor, factor > 0.0, "a finite number above 0")?;
+                fits("schedule_factor", factor, factor > 0.0, "a finite number above 0")?;
             }
             Curve::Step { every, factor } => {
-                fits("lr-decay", factor, factor > 0.0, "a finite number above 0")?;
-                fits("lr-step-epochs", every as f64, every > 0, "at least 1")?;
+                fits("schedule_factor", factor, factor > 0.0, "a finite number above 0")?;
+                fits("schedule_every", every as f64, every > 0, "at least 1")?;
             }
             Curve::Cosine { minimum } => {
                 let expected = "a number from 0 to the learning rate";
-                fits("lr-min", minimum, (0.0..=base).contains(&minimum), expected)?;
+                fits("schedule_minimum", minimum, (0.0..=base).contains(&minimum), expected)?;
             }
             Curve::OneCycle { share, initial_divisor, final_divisor } => {
                 let expected = "a number from 0 to below 1";
-                fits("one-cycle-share", share, (0.0..1.0).contains(&share), expected)?;
+                fits("schedule_share", share, (0.0..1.0).contains(&share), expected)?;
                 for (name, divisor) in [
-                    ("one-cycle-initial-divisor", initial_divisor),
-                    ("one-cycle-final-divisor", final_divisor),
+                    ("schedule_initial_divisor", initial_divisor),
+                    ("schedule_final_divisor", final_divisor),
                 ] {
                     fits(name, divisor, divisor >= 1.0, "a finite number, at least 1")?;
                 }
             }
         }
         if let WarmUp::Epochs(epochs) = self.warm_up {
-            fits("warm-up-epochs", epochs, epochs >= 0.0, "a finite number, 0 or above")?;
+            fits("warm_up_epochs", epochs, epochs >= 0.0, "a finite number, 0 or above")?;
         }
         Ok(())
     }
@@ -192,9 +192,7 @@ impl Curve {
 
     /// The rate of a step below `total`.
     fn rate(self, base: f64, step: u64, steps_per_epoch: u64, total: u64) -> f64 {
-        let power = |factor: f64, exponent: u64| {
-            base * factor.powi(i32::try_from(exponent).unwrap_or(i32::MAX))
-        };
+        let power = |factor: f64, exponent: u64| base * libm::pow(factor, exponent as f64);
         let epoch = step / steps_per_epoch.max(1);
         match self {
             Self::Constant => base,
@@ -219,5 +217,5 @@ impl Curve {
 
 /// Half a cosine, from `from` where `share` is 0 to `to` where it is 1.
 fn anneal(from: f64, to: f64, share: f64) -> f64 {
-    to + (from - to) * (0.5 * (1.0 + (PI * share).cos()))
+    to + (from - to) * (0.5 * (1.0 + libm::cos(PI * share)))
 }

@@ -1,7 +1,5 @@
 //! `Solver`: epochs of shuffled batches, updates, accuracy checks, and the best parameters.
 
-#[cfg(feature = "model-files")]
-use std::sync::OnceLock;
 use std::{
     ops::ControlFlow,
     time::{Duration, Instant},
@@ -11,13 +9,12 @@ use crate::{
     data::{Augmentation, EpochOrder, ImageSet, Normalization, Split},
     error::{Error, Result},
     kernels::Element,
-    nn::FullyConnectedNet,
-    threads::Threads,
+    nn::Network,
     train::{
+        config::with_fields,
         evaluate::Evaluation,
         feed::Feed,
         history::{EpochRecord, History},
-        optim::Optimizer,
         schedule::Schedule,
         trainer::{StepStats, Trainer, TrainerConfig},
     },
@@ -47,28 +44,20 @@ pub enum LastBatch {
 
 /// Settings of a training run.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct SolverConfig {
+    /// Settings of the steps. A training set smaller than `batch_size` is one batch; the learning
+    /// rate is the one that the schedule starts from. With an average of the parameters, accuracies
+    /// and best parameters are those of the average.
+    pub trainer: TrainerConfig,
     /// Passes over the training pictures.
     pub epochs: usize,
-    /// Pictures in a batch; a smaller training set is one batch.
-    pub batch_size: usize,
     /// What becomes of an epoch's last batch if it is smaller.
     pub last_batch: LastBatch,
-    /// The update rule.
-    pub optimizer: Optimizer,
-    /// Learning rate that the schedule starts from.
-    pub learning_rate: f64,
     /// How the learning rate changes from step to step.
     pub schedule: Schedule,
     /// Random changes of the training pictures.
     pub augmentation: Augmentation,
-    /// Share of every target that is spread over all classes.
-    pub label_smoothing: f64,
-    /// Gradients whose norm over all parameters is larger are scaled down to it.
-    pub clip_norm: Option<f64>,
-    /// Share of itself that an exponential moving average of the parameters keeps in a step; see
-    /// [`TrainerConfig::ema_decay`]. Accuracies and best parameters are then those of the average.
-    pub ema_decay: Option<f64>,
     /// Epochs without a better validation accuracy after which training stops early.
     pub patience: Option<usize>,
     /// Training pictures whose accuracy is checked after each epoch, chosen at random.
@@ -77,30 +66,35 @@ pub struct SolverConfig {
     pub validation_samples: Option<usize>,
     /// Seed of the order of the pictures.
     pub seed: u64,
-    /// Tasks: by default the calling thread alone. The result's bits do not depend on it. For more
-    /// of them, construct and run the solver inside of a rayon pool; see [`Threads`].
-    pub threads: Threads,
 }
 
 impl Default for SolverConfig {
     fn default() -> Self {
         Self {
+            trainer: TrainerConfig::default(),
             epochs: 10,
-            batch_size: 512,
             last_batch: LastBatch::default(),
-            optimizer: Optimizer::default(),
-            learning_rate: 0.1,
             schedule: Schedule::default(),
             augmentation: Augmentation::default(),
-            label_smoothing: 0.0,
-            clip_norm: None,
-            ema_decay: None,
             patience: None,
             train_accuracy_samples: 1000,
             validation_samples: None,
             seed: 0,
-            threads: Threads::Caller,
         }
+    }
+}
+
+with_fields! {
+    SolverConfig {
+        trainer with_trainer: TrainerConfig,
+        epochs with_epochs: usize,
+        last_batch with_last_batch: LastBatch,
+        schedule with_schedule: Schedule,
+        augmentation with_augmentation: Augmentation,
+        patience with_patience: Option<usize>,
+        train_accuracy_samples with_train_accuracy_samples: usize,
+        validation_samples with_validation_samples: Option<usize>,
+        seed with_seed: u64,
     }
 }
 
@@ -109,25 +103,33 @@ impl SolverConfig {
         if self.epochs == 0 {
             return Err(Error::setting("epochs", 0, "at least 1"));
         }
-        if self.batch_size == 0 {
-            return Err(Error::setting("batch", 0, "at least 1"));
+        let TrainerConfig { batch_size, learning_rate, .. } = self.trainer;
+        if batch_size == 0 {
+            return Err(Error::setting("batch_size", 0, "at least 1"));
         }
-        if !(self.learning_rate.is_finite() && self.learning_rate > 0.0) {
-            return Err(Error::setting("lr", self.learning_rate, "a finite number above 0"));
+        if !(learning_rate.is_finite() && learning_rate > 0.0) {
+            return Err(Error::setting("learning_rate", learning_rate, "a finite number above 0"));
         }
         if self.patience == Some(0) {
             return Err(Error::setting("patience", 0, "at least 1 epoch"));
         }
-        self.schedule.check(self.learning_rate)
+        self.schedule.check(learning_rate)
     }
 
     /// Batches and pictures of an epoch over `images` training pictures.
     pub(super) fn epoch(&self, images: usize) -> (usize, usize) {
-        let batch = self.batch_size.min(images);
+        let batch = self.trainer.batch_size.min(images);
         match self.last_batch {
             LastBatch::Drop => (images / batch, images / batch * batch),
             LastBatch::Keep => (images.div_ceil(batch), images),
         }
+    }
+
+    /// The learning rate of a step, from 0, in epochs of so many batches.
+    pub(super) fn rate(&self, step: u64, batches: usize) -> f64 {
+        let iterations = batches * self.epochs;
+        let base = self.trainer.learning_rate;
+        self.schedule.rate(base, step, batches as u64, iterations as u64)
     }
 }
 
@@ -159,11 +161,11 @@ pub struct Best<'a, T: Element> {
     /// Their validation accuracy, from 0 to 1.
     pub val_accuracy: f64,
     /// A network that has them.
-    pub net: &'a FullyConnectedNet<T>,
+    pub network: &'a Network<T>,
 }
 
 /// Trains a network on a set of images, by a [`Trainer`]. After construction nothing is allocated.
-/// It runs on the calling thread; with [`SolverConfig::threads`], on the rayon pool in which it is
+/// It runs on the calling thread; with [`TrainerConfig::threads`], on the rayon pool in which it is
 /// constructed and used: `pool.install(|| Solver::new(...)?.train())`.
 pub struct Solver<'a, T: Element> {
     pub(super) trainer: Trainer<T>,
@@ -173,12 +175,12 @@ pub struct Solver<'a, T: Element> {
     pub(super) validation: Vec<u32>,
     evaluation: Evaluation,
     pub(super) history: History,
-    pub(super) best_net: FullyConnectedNet<T>,
+    pub(super) best_network: Network<T>,
     pub(super) best_epoch: Option<(usize, f64)>,
     pub(super) position: Position,
     /// SHA-256 of the images and labels, computed for the first checkpoint.
     #[cfg(feature = "model-files")]
-    pub(super) data_digest: OnceLock<String>,
+    pub(super) data_digest: std::sync::OnceLock<String>,
 }
 
 /// Where a run stands.
@@ -198,18 +200,14 @@ impl<'a, T: Element> Solver<'a, T> {
     /// Plans a run.
     ///
     /// # Errors
-    /// [`Error::Setting`] if a setting makes no sense, or the threads are more than the calling one
-    /// and it is in no rayon pool; [`Error::Shape`] if the network does not fit the images;
-    /// [`Error::IsaUnavailable`] if `TILEWISE_ISA` names an instruction set that is not available.
-    pub fn new(
-        net: FullyConnectedNet<T>,
-        data: TrainingData<'a>,
-        config: SolverConfig,
-    ) -> Result<Self> {
+    /// [`Error::Setting`] if a setting makes no sense, [`Error::Shape`] if the network does not
+    /// fit the pictures, [`Error::IsaUnavailable`] if `TILEWISE_ISA` names a set that is not
+    /// available.
+    pub fn new(network: Network<T>, data: TrainingData<'a>, config: SolverConfig) -> Result<Self> {
         config.check()?;
         let TrainingData { images, split, normalization } = data;
         let expected = (images.features(), images.classes());
-        let found = (net.input(), net.classes());
+        let found = (network.in_features(), network.classes());
         if expected != found {
             let what = "inputs x classes of a network for these pictures";
             return Err(Error::Shape { what, expected, found });
@@ -220,22 +218,14 @@ impl<'a, T: Element> Solver<'a, T> {
                 return Err(Error::setting("split", format!("{part:?}"), expected));
             }
         }
-        let batch_size = config.batch_size.min(split.train.len());
+        let batch_size = config.trainer.batch_size.min(split.train.len());
         let (batches, _) = config.epoch(split.train.len());
         let samples = config.validation_samples.unwrap_or(usize::MAX);
         let validation = split.validation.clone().take(samples.max(1));
-        let settings = TrainerConfig {
-            batch_size,
-            learning_rate: config.learning_rate,
-            label_smoothing: config.label_smoothing,
-            clip_norm: config.clip_norm,
-            ema_decay: config.ema_decay,
-            threads: config.threads,
-            ..TrainerConfig::default()
-        };
+        let settings = config.trainer.clone().with_batch_size(batch_size);
         Ok(Self {
             history: History::with_capacity(config.epochs, batches)?,
-            best_net: net.clone(),
+            best_network: network.try_clone()?,
             best_epoch: None,
             feed: Feed::new(images, &normalization, batch_size)?.with_augmentation(
                 config.augmentation,
@@ -245,11 +235,11 @@ impl<'a, T: Element> Solver<'a, T> {
             order: EpochOrder::new(split.train, config.seed)?,
             validation: validation.map(|index| index as u32).collect(),
             evaluation: Evaluation::new(images.classes()),
-            trainer: Trainer::new(net, config.optimizer, settings)?,
+            trainer: Trainer::new(network, settings)?,
             config,
             position: Position::default(),
             #[cfg(feature = "model-files")]
-            data_digest: OnceLock::new(),
+            data_digest: std::sync::OnceLock::new(),
         })
     }
 
@@ -259,8 +249,8 @@ impl<'a, T: Element> Solver<'a, T> {
     /// [`Error::Diverged`] when the loss is no longer finite, and training stops before the update;
     /// or when the parameters, or the logits of the images whose accuracy is checked, are not
     /// finite at the end of an epoch, which is then not recorded. History and best parameters of
-    /// what came before are kept.
-    /// [`Error::Setting`] if there are several threads and the calling one is in no rayon pool.
+    /// what came before are kept. [`Error::Setting`] if there are several threads and the calling
+    /// one is in no rayon pool.
     pub fn train(&mut self) -> Result<()> {
         self.train_with(&mut |_| ControlFlow::Continue(()))
     }
@@ -298,19 +288,16 @@ impl<'a, T: Element> Solver<'a, T> {
         &mut self,
         on_progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>> {
-        let tasks = self.trainer.tasks()?;
+        let tasks = self.trainer.plan().context().tasks()?;
         let epoch = self.position.epochs + 1;
         let begin = Instant::now();
         let before = self.position.time;
         self.order.shuffle(epoch as u64);
         let (batches, images) = self.config.epoch(self.order.indices().len());
         let iterations = batches * self.config.epochs;
-        let rest = self.order.batches(self.config.batch_size).take(batches);
+        let rest = self.order.batches(self.config.trainer.batch_size).take(batches);
         for batch in rest.skip(self.position.batches) {
-            let step = self.trainer.steps();
-            let base = self.config.learning_rate;
-            let schedule = &self.config.schedule;
-            let rate = schedule.rate(base, step, batches as u64, iterations as u64);
+            let rate = self.config.rate(self.trainer.steps(), batches);
             self.trainer.set_learning_rate(rate)?;
             let (x, labels) = self.feed.training_batch(batch, epoch as u64, tasks)?;
             let StepStats { loss, rows, .. } = self.trainer.step(x, labels)?;
@@ -332,15 +319,15 @@ impl<'a, T: Element> Solver<'a, T> {
             learning_rate: self.trainer.config().learning_rate,
             loss: self.history.loss_history.last().copied().unwrap_or(f64::NAN),
         };
-        let (net, workspace) = self.trainer.net_and_workspace();
-        if !net.is_finite() {
+        let (network, plan) = self.trainer.network_and_plan();
+        if !network.is_finite() {
             return Err(diverged);
         }
         let train_indices = &self.order.indices()[..samples];
         let [train_accuracy, val_accuracy] = {
             let mut accuracy = |indices: &[u32]| {
                 let feed = &mut self.feed;
-                match self.evaluation.run(net, workspace, feed, indices, &mut |_, _| ()) {
+                match self.evaluation.run(network, plan, feed, indices, &mut |_, _| ()) {
                     Err(Error::NotFinite { .. }) => Ok(None),
                     evaluated => evaluated.map(|()| Some(self.evaluation.accuracy())),
                 }
@@ -354,8 +341,8 @@ impl<'a, T: Element> Solver<'a, T> {
         self.history.val_acc_history.push(val_accuracy);
         if self.best_epoch.is_none_or(|(_, best)| val_accuracy > best) {
             self.best_epoch = Some((epoch, val_accuracy));
-            let (net, _) = self.trainer.net_and_workspace();
-            self.best_net.copy_parameters(net)?;
+            let (network, _) = self.trainer.network_and_plan();
+            self.best_network.copy_parameters(network)?;
         }
         let Position { loss, time, .. } = self.position;
         self.position = Position { epochs: epoch, ..Position::default() };
@@ -384,13 +371,13 @@ impl<'a, T: Element> Solver<'a, T> {
     }
 
     /// The network with its present parameters.
-    pub fn net(&self) -> &FullyConnectedNet<T> {
-        self.trainer.net()
+    pub fn network(&self) -> &Network<T> {
+        self.trainer.network()
     }
 
     /// The parameters of the best validation accuracy so far; none before the first epoch's end.
     pub fn best(&self) -> Option<Best<'_, T>> {
         let (epoch, val_accuracy) = self.best_epoch?;
-        Some(Best { epoch, val_accuracy, net: &self.best_net })
+        Some(Best { epoch, val_accuracy, network: &self.best_network })
     }
 }

@@ -1,53 +1,70 @@
 //! `Trainer`: one training step after another on batches of the caller's, planned once.
 //!
 //! ```text
-//! forward    H = relu(X W + b), each layer one product; dropout too in its epilogue
+//! forward    each layer, fused with its neighbors, from the first to the last
 //! loss       softmax, loss and gradient in one pass over the logits
-//! backward   dX = (dY Wᵀ) gated by H, then dW = Xᵀ dY, for each layer from the last to the first
-//! update     in the epilogue of dW where the rule allows, else one pass over the parameter
-//! average    of the weights over the steps, where it is asked for
+//! backward   each layer from the last to the first: the gradient of its input, then those of its
+//!            parameters
+//! update     in the product that computes the gradient of weights where the rule allows, else one
+//!            pass over the parameter
+//! average    of the parameters over the steps, where it is asked for
 //! ```
 
 use std::time::{Duration, Instant};
 
 use crate::{
+    context::Context,
     error::{Error, Result},
-    gemm::{Backend, Gemm, Operand},
+    gemm::{Backend, Epilogue, Operand},
     kernels::Element,
     nn::{
-        CrossEntropy, FullyConnectedNet, Mode, Passes, Workspace, move_average, scale,
-        sum_of_squares,
+        Arena, CrossEntropy, L2, Mode, Network, ParameterKind, ParameterSettings, Part, PassTimes,
+        Passes, Plan, Sink, move_average, scale, sum_of_squares,
     },
     simd::Denormals,
-    threads::{Tasks, Threads},
-    train::optim::{Optimizer, OptimizerState, ParameterKind},
+    threads::Threads,
+    train::{
+        config::with_fields,
+        optim::{Optimizer, OptimizerState, StepSettings},
+    },
 };
 
 /// Settings of a [`Trainer`].
+///
+/// ```
+/// use tilewise::train::{Optimizer, TrainerConfig};
+///
+/// let config = TrainerConfig::default().with_batch_size(128).with_optimizer(Optimizer::adam());
+/// assert_eq!(config.learning_rate, 0.1);
+/// ```
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct TrainerConfig {
     /// Rows of the largest batch.
     pub batch_size: usize,
+    /// The optimizer.
+    pub optimizer: Optimizer,
     /// Learning rate of the first step; see [`Trainer::set_learning_rate`].
     pub learning_rate: f64,
-    /// Share of every target that is spread over all classes; see [`CrossEntropy`].
-    pub label_smoothing: f64,
+    /// The loss.
+    pub loss: CrossEntropy,
+    /// L2 regularization: the loss has this factor times the sum of all squared weights; see
+    /// [`L2`].
+    pub l2: f64,
     /// Gradients whose norm over all parameters is larger are scaled down to it.
     pub clip_norm: Option<f64>,
-    /// Share of itself that an exponential moving average of the parameters keeps in a step, from
-    /// 0 to below 1: `average = decay average + (1 - decay) w`, starting with the parameters after
-    /// the first step, as PyTorch's `AveragedModel` with `get_ema_multi_avg_fn`. Without it there
-    /// is no average. See [`Trainer::averaged_net`].
+    /// Decay of an exponential moving average (EMA) of the parameters, from 0 to below 1:
+    /// `average = decay average + (1 - decay) w`, starting with the parameters after the first
+    /// step, as PyTorch's `AveragedModel` with `get_ema_multi_avg_fn`. Without it there is no
+    /// average. See [`Trainer::average`].
     pub ema_decay: Option<f64>,
     /// Whether gradients have a place of their own although no setting asks for it, for
-    /// [`Trainer::accumulate`] and [`Trainer::gradient`]. It changes no bits, unless the network
-    /// has an L2 term and the rule has weight decay: then their sum is rounded twice.
+    /// [`Trainer::accumulate`] and [`Trainer::gradients`]. It changes no bits.
     pub store_gradients: bool,
-    /// What becomes of denormal numbers during a step; the setting of the caller's thread is back
-    /// after it.
+    /// What becomes of denormal numbers in the kernels of a step.
     pub denormals: Denormals,
-    /// Tasks: by default the calling thread alone. The result's bits do not depend on it. For more
-    /// of them, construct and use the trainer inside of a rayon pool; see [`Threads`].
+    /// Threads that a step is divided among; see [`Threads`]. The result's bits do not depend on
+    /// them.
     pub threads: Threads,
 }
 
@@ -55,14 +72,31 @@ impl Default for TrainerConfig {
     fn default() -> Self {
         Self {
             batch_size: 512,
+            optimizer: Optimizer::sgd(),
             learning_rate: 0.1,
-            label_smoothing: 0.0,
+            loss: CrossEntropy::default(),
+            l2: 0.0,
             clip_norm: None,
             ema_decay: None,
             store_gradients: false,
             denormals: Denormals::Flush,
             threads: Threads::Caller,
         }
+    }
+}
+
+with_fields! {
+    TrainerConfig {
+        batch_size with_batch_size: usize,
+        optimizer with_optimizer: Optimizer,
+        learning_rate with_learning_rate: f64,
+        loss with_loss: CrossEntropy,
+        l2 with_l2: f64,
+        clip_norm with_clip_norm: Option<f64>,
+        ema_decay with_ema_decay: Option<f64>,
+        store_gradients with_store_gradients: bool,
+        denormals with_denormals: Denormals,
+        threads with_threads: Threads,
     }
 }
 
@@ -88,153 +122,180 @@ pub struct StepTimes {
     pub loss: Duration,
     /// Gradients of the inputs of the layers.
     pub input_gradients: Duration,
-    /// Gradients of the weights, and their update where it is part of the same product.
-    pub weight_gradients: Duration,
+    /// Gradients of the parameters, and their updates where those are part of the same product.
+    pub parameter_gradients: Duration,
     /// Updates in passes of their own, clipping, and the average of the parameters.
     pub updates: Duration,
 }
 
-/// Trains a network step by step. After construction nothing is allocated. It runs on the calling
-/// thread; with [`TrainerConfig::threads`], on the rayon pool in which it is constructed and used:
+impl StepTimes {
+    fn add(&mut self, times: PassTimes) {
+        self.input_gradients += times.input_gradients;
+        self.parameter_gradients += times.parameter_gradients;
+        self.updates += times.updates;
+    }
+}
+
+/// Trains a network step by step. After construction nothing is allocated. With other threads than
+/// the caller's, construct and use it inside of the rayon pool that it is to use:
 /// `pool.install(|| ...)`.
 ///
 /// ```
-/// use tilewise::{matrix::MatRef, nn::{FullyConnectedNet, NetConfig}};
-/// use tilewise::train::{Optimizer, Trainer, TrainerConfig};
+/// use tilewise::{matrix::MatRef, nn::{Network, Shape}};
+/// use tilewise::train::{Trainer, TrainerConfig};
 ///
-/// let config = NetConfig { input: 2, hidden: vec![16], classes: 2, ..NetConfig::default() };
-/// let net = FullyConnectedNet::<f32>::new(&config)?;
-/// let settings = TrainerConfig { batch_size: 4, learning_rate: 0.5, ..Default::default() };
-/// let mut trainer = Trainer::new(net, Optimizer::sgd(), settings)?;
+/// let network = Network::<f32>::builder(Shape::Features(2)).linear(16).relu().linear(2).build()?;
+/// let config = TrainerConfig::default().with_batch_size(4).with_learning_rate(0.5);
+/// let mut trainer = Trainer::new(network, config)?;
 /// let x = [0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0]; // (4, 2)
-/// let stats = trainer.step(MatRef::new(&x, 4, 2)?, &[0, 1, 1, 1])?;
-/// assert!((stats.loss - 2f64.ln()).abs() < 1e-3);
+/// let first = trainer.step(MatRef::new(&x, 4, 2)?, &[0, 1, 1, 1])?.loss;
+/// for _ in 0..20 {
+///     trainer.step(MatRef::new(&x, 4, 2)?, &[0, 1, 1, 1])?;
+/// }
+/// assert!(trainer.step(MatRef::new(&x, 4, 2)?, &[0, 1, 1, 1])?.loss < 0.5 * first);
 /// # Ok::<(), tilewise::Error>(())
 /// ```
+#[derive(Debug)]
 pub struct Trainer<T: Element> {
-    pub(super) net: FullyConnectedNet<T>,
-    pub(super) average: Option<FullyConnectedNet<T>>,
-    workspace: Workspace<T>,
+    pub(super) network: Network<T>,
+    pub(super) average: Option<Network<T>>,
+    pub(super) plan: Plan<T>,
     pub(super) optimizer: OptimizerState<T>,
-    criterion: CrossEntropy,
-    config: TrainerConfig,
-    passes: Passes,
+    pub(super) config: TrainerConfig,
+    l2: L2,
+    /// How each parameter is trained in the step that is under way.
+    settings: Vec<ParameterSettings>,
     pub(super) steps: u64,
     /// The batch that is being accumulated.
-    pending: Option<Pending>,
+    pub(super) pending: Option<Pending>,
 }
 
-/// Part of a batch whose gradients are in the workspace.
+/// Part of a batch whose gradients are in the plan.
 #[derive(Clone, Copy, Debug)]
-struct Pending {
-    rows: usize,
-    of: usize,
+pub(super) struct Pending {
+    pub(super) rows: usize,
+    pub(super) of: usize,
     stats: StepStats,
+}
+
+/// Gives each gradient to the optimizer as soon as it is there.
+struct Updates<'a, T: Element> {
+    optimizer: &'a mut OptimizerState<T>,
+    network_settings: &'a [ParameterSettings],
+    learning_rate: f64,
+    l2: L2,
+}
+
+impl<T: Element> Sink<T> for Updates<'_, T> {
+    fn fused(&mut self, parameter: usize) -> Result<Epilogue<'_, T>> {
+        let settings = self.settings(parameter, ParameterKind::Weight);
+        self.optimizer.fused_update(parameter, settings)
+    }
+
+    fn take(
+        &mut self,
+        context: &Context<T>,
+        parameter: usize,
+        values: &mut [T],
+        gradient: &[T],
+    ) -> Result<()> {
+        let kind = self.optimizer.layout().tensors()[parameter].kind();
+        let settings = self.settings(parameter, kind);
+        self.optimizer.update(context, parameter, values, gradient, settings)
+    }
+}
+
+impl<T: Element> Updates<'_, T> {
+    fn settings(&self, parameter: usize, kind: ParameterKind) -> StepSettings {
+        let ParameterSettings { learning_rate_factor, weight_decay_factor, .. } =
+            self.network_settings[parameter];
+        StepSettings {
+            learning_rate: self.learning_rate * learning_rate_factor,
+            l2: if kind == ParameterKind::Weight { self.l2.factor() } else { 0.0 },
+            weight_decay: self.optimizer.optimizer().weight_decay * weight_decay_factor,
+        }
+    }
 }
 
 impl<T: Element> Trainer<T> {
     /// Plans training steps with the best instruction set.
     ///
     /// # Errors
-    /// [`Error::Setting`] if a setting makes no sense, or the threads are more than the calling one
-    /// and it is in no rayon pool; [`Error::SizeOverflow`] if the memory exceeds the address space;
-    /// [`Error::IsaUnavailable`] if `TILEWISE_ISA` names an instruction set that is not available.
-    pub fn new(
-        net: FullyConnectedNet<T>,
-        optimizer: Optimizer,
-        config: TrainerConfig,
-    ) -> Result<Self> {
-        Self::with_gemm(net, optimizer, config, Gemm::new()?)
+    /// [`Error::Setting`] if a setting makes no sense, [`Error::SizeOverflow`] if the memory
+    /// exceeds what there is, [`Error::IsaUnavailable`] if `TILEWISE_ISA` names an instruction set
+    /// that is not available.
+    pub fn new(network: Network<T>, config: TrainerConfig) -> Result<Self> {
+        Self::with_context(network, config, Context::new()?)
     }
 
-    /// As [`new`](Self::new), with products computed as `gemm` says, but for its threads.
+    /// As [`new`](Self::new), with the kernels of `context`; the threads are those of `config`.
     ///
     /// # Errors
     /// As [`new`](Self::new).
-    pub fn with_gemm(
-        net: FullyConnectedNet<T>,
-        optimizer: Optimizer,
+    pub fn with_context(
+        network: Network<T>,
         config: TrainerConfig,
-        gemm: Gemm<T>,
+        context: Context<T>,
     ) -> Result<Self> {
         check_rate(config.learning_rate)?;
         if let Some(norm) = config.clip_norm
             && !(norm.is_finite() && norm > 0.0)
         {
-            return Err(Error::setting("clip-norm", norm, "a finite number above 0"));
+            return Err(Error::setting("clip_norm", norm, "a finite number above 0"));
         }
         if let Some(decay) = config.ema_decay
             && !(0.0..1.0).contains(&decay)
         {
-            return Err(Error::setting("ema-decay", decay, "a number from 0 to below 1"));
+            return Err(Error::setting("ema_decay", decay, "a number from 0 to below 1"));
         }
         let passes = if config.clip_norm.is_some() || config.store_gradients {
             Passes::Gradient
-        } else if optimizer.is_fused() && gemm.backend() == Backend::Tilewise {
+        } else if config.optimizer.is_fused() && context.backend() == Backend::Tilewise {
             Passes::FusedUpdate
         } else {
             Passes::LayerUpdate
         };
-        let gemm = gemm.threads(config.threads);
+        let context = context.with_threads(config.threads)?.with_denormals(config.denormals);
+        let average = config.ema_decay.map(|_| network.try_clone());
         Ok(Self {
-            workspace: net.workspace_for(gemm, config.batch_size, passes)?,
-            criterion: CrossEntropy::new(config.label_smoothing)?,
-            optimizer: OptimizerState::new(&optimizer, &net.tensor_lengths())?,
-            average: config.ema_decay.map(|_| net.clone()),
-            net,
+            plan: Plan::new(&network, config.batch_size, passes, context)?,
+            l2: L2::new(config.l2)?,
+            optimizer: OptimizerState::new(&config.optimizer, network.parameters().layout())?,
+            average: average.transpose()?,
+            settings: network.parameter_settings().to_vec(),
+            network,
             config,
-            passes,
             steps: 0,
             pending: None,
         })
     }
 
-    /// One step on a batch x, (rows, input), a matrix or rows gathered from a store of bytes, with
-    /// a label for each row. Parts of a batch that wait for [`apply`](Self::apply) are dropped.
+    /// One step on a batch x, (rows, inputs), a matrix or rows gathered from bytes, with a label
+    /// for each row. Parts of a batch that wait for [`apply`](Self::apply) are dropped.
     ///
     /// # Errors
     /// [`Error::Diverged`] if the loss is not finite; then nothing is updated.
     /// [`Error::BatchTooLarge`], [`Error::Shape`], [`Error::Length`] or [`Error::Label`] if the
-    /// batch does not fit; [`Error::Setting`] if it is empty, if the network was replaced by one of
-    /// another shape, or if the trainer has several threads and the calling one is in no rayon pool.
-    pub fn step<'x>(&mut self, x: impl Into<Operand<'x, T>>, labels: &[u8]) -> Result<StepStats> {
-        self.workspace.expect(self.net.layers(), self.passes)?;
+    /// batch does not fit, [`Error::Setting`] if it is empty.
+    pub fn step<'x>(&mut self, x: impl Into<Operand<'x, T>>, labels: &[u32]) -> Result<StepStats> {
+        self.plan.expect(self.network.structure())?;
         self.pending = None;
-        if self.passes == Passes::Gradient {
+        if self.plan.passes() == Passes::Gradient {
             self.accumulate(x, labels, labels.len())?;
             return self.apply();
         }
-        let _denormals = self.config.denormals.set();
-        let x = x.into();
-        let mut clock = Clock::start();
-        let mut stats = self.forward(x, labels, labels.len(), 0, &mut clock)?;
+        let (x, part) = (x.into(), self.part(0));
+        let mut stats = self.forward(x, labels, labels.len(), part)?;
         self.optimizer.begin_step();
-        for l in (0..self.net.layers().len()).rev() {
-            let (rows, mode) = (labels.len(), self.mode());
-            self.net.backward_input(l, &mut self.workspace, rows, mode)?;
-            stats.times.input_gradients += clock.lap();
-            let shape = self.net.layers()[l].weight().shape();
-            let (rate, l2) = (self.config.learning_rate, self.net.l2());
-            let finish = match self.passes {
-                Passes::FusedUpdate => self.optimizer.weight_finish(2 * l, shape, rate, l2)?,
-                _ => None,
-            };
-            match finish {
-                Some(finish) => {
-                    self.net.backward_update(l, x, &mut self.workspace, rows, finish)?;
-                    stats.times.weight_gradients += clock.lap();
-                }
-                None => {
-                    self.net.backward_parameters(l, x, &mut self.workspace, rows, false)?;
-                    stats.times.weight_gradients += clock.lap();
-                    self.update(l, 0, ParameterKind::Weights { l2 })?;
-                }
-            }
-            self.update(l, 1, ParameterKind::Biases)?;
-            stats.times.updates += clock.lap();
-        }
-        self.finish_step()?;
-        stats.times.updates += clock.lap();
+        let mut updates = Updates {
+            optimizer: &mut self.optimizer,
+            network_settings: &self.settings,
+            learning_rate: self.config.learning_rate,
+            l2: self.l2,
+        };
+        let times = self.plan.run_backward(&mut self.network, x, part, false, &mut updates)?;
+        stats.times.add(times);
+        self.finish_step(&mut stats)?;
         Ok(stats)
     }
 
@@ -248,11 +309,12 @@ impl<T: Element> Trainer<T> {
     pub fn accumulate<'x>(
         &mut self,
         x: impl Into<Operand<'x, T>>,
-        labels: &[u8],
+        labels: &[u32],
         of: usize,
     ) -> Result<StepStats> {
-        self.workspace.expect(self.net.layers(), self.passes)?;
-        if self.passes != Passes::Gradient {
+        self.plan.expect(self.network.structure())?;
+        self.plan.context().tasks()?;
+        if self.plan.passes() != Passes::Gradient {
             let expected = "true, for gradients that are accumulated";
             return Err(Error::setting("store_gradients", false, expected));
         }
@@ -263,18 +325,12 @@ impl<T: Element> Trainer<T> {
             let found = format!("row {rows} of {of}");
             return Err(Error::setting("part of a batch", found, format!("parts of {all} rows")));
         }
-        let _denormals = self.config.denormals.set();
-        let x = x.into();
-        let mut clock = Clock::start();
-        let mut stats = self.forward(x, labels, of, before, &mut clock)?;
-        for l in (0..self.net.layers().len()).rev() {
-            let mode = self.mode();
-            self.net.backward_input(l, &mut self.workspace, labels.len(), mode)?;
-            stats.times.input_gradients += clock.lap();
-            let go_on = before > 0;
-            self.net.backward_parameters(l, x, &mut self.workspace, labels.len(), go_on)?;
-            stats.times.weight_gradients += clock.lap();
-        }
+        let (x, part) = (x.into(), self.part(before));
+        let mut stats = self.forward(x, labels, of, part)?;
+        let accumulate = before > 0;
+        let sink = &mut crate::nn::Gradients;
+        let times = self.plan.run_backward(&mut self.network, x, part, accumulate, sink)?;
+        stats.times.add(times);
         self.pending = Some(Pending { rows, of, stats });
         Ok(stats)
     }
@@ -282,59 +338,65 @@ impl<T: Element> Trainer<T> {
     /// Updates the parameters with the accumulated gradients.
     ///
     /// # Errors
-    /// [`Error::Setting`] if nothing, or not the whole batch, was accumulated, if the network was
-    /// replaced by one of another shape, or if the trainer has several threads and the calling one is
-    /// in no rayon pool. Nothing is updated then.
+    /// [`Error::Setting`] if nothing, or not the whole batch, was accumulated.
     pub fn apply(&mut self) -> Result<StepStats> {
-        self.workspace.expect(self.net.layers(), self.passes)?;
+        self.plan.expect(self.network.structure())?;
+        self.plan.context().tasks()?;
         let Some(Pending { mut stats, .. }) = self.pending.filter(|p| p.rows == p.of) else {
             let (rows, of) = self.pending.map_or((0, 0), |pending| (pending.rows, pending.of));
             let found = format!("{rows} of {of} rows");
             return Err(Error::setting("accumulated batch", found, "a whole batch"));
         };
-        let _denormals = self.config.denormals.set();
-        let mut clock = Clock::start();
-        for l in 0..self.net.layers().len() {
-            self.net.add_l2_gradient(l, &mut self.workspace)?;
-        }
+        let begin = Instant::now();
+        self.l2.add_gradient(&self.network, &mut self.plan)?;
         stats.gradient_norm = self.clip()?;
         self.optimizer.begin_step();
-        for l in 0..self.net.layers().len() {
-            self.update(l, 0, ParameterKind::Weights { l2: 0.0 })?;
-            self.update(l, 1, ParameterKind::Biases)?;
+        let (context, layout) = (*self.plan.context(), self.network.parameters().layout().clone());
+        let gradients = self.plan.gradients().expect("stored gradients");
+        let mut updates = Updates {
+            optimizer: &mut self.optimizer,
+            network_settings: &self.settings,
+            learning_rate: self.config.learning_rate,
+            l2: L2::default(), // its gradient is in the one that is stored
+        };
+        for number in 0..layout.tensors().len() {
+            if !self.settings[number].frozen {
+                let values = self.network.parameters_mut().tensor_mut(number);
+                updates.take(&context, number, values, gradients.tensor(number))?;
+            }
         }
-        self.finish_step()?;
-        stats.times.updates += clock.lap();
+        stats.times.updates += begin.elapsed();
+        self.finish_step(&mut stats)?;
         self.pending = None;
         Ok(stats)
     }
 
     /// Counts the step and moves the average of the parameters.
-    fn finish_step(&mut self) -> Result<()> {
+    fn finish_step(&mut self, stats: &mut StepStats) -> Result<()> {
+        let begin = Instant::now();
         self.steps += 1;
-        let (Some(decay), Some(average)) = (self.config.ema_decay, &mut self.average) else {
-            return Ok(());
-        };
-        if self.steps == 1 {
-            return average.copy_parameters(&self.net);
-        }
-        let gemm = *self.workspace.gemm();
-        for (average, layer) in average.layers_mut().iter_mut().zip(self.net.layers()) {
-            for (average, w) in average.parameters_mut().into_iter().zip(layer.parameters()) {
-                move_average(&gemm, decay, w, average)?;
+        if let (Some(decay), Some(average)) = (self.config.ema_decay, &mut self.average) {
+            if self.steps == 1 {
+                average.copy_parameters(&self.network)?;
+            } else {
+                let parameters = self.network.parameters();
+                for number in 0..parameters.layout().tensors().len() {
+                    let to = average.parameters_mut().tensor_mut(number);
+                    move_average(self.plan.context(), decay, parameters.tensor(number), to)?;
+                }
             }
         }
+        stats.times.updates += begin.elapsed();
         Ok(())
     }
 
-    /// Forward pass and loss of rows `first` and following of a batch of `of` rows.
+    /// Forward pass and loss of part of a batch of `of` rows.
     fn forward(
         &mut self,
         x: Operand<'_, T>,
-        labels: &[u8],
+        labels: &[u32],
         of: usize,
-        first: usize,
-        clock: &mut Clock,
+        part: Part,
     ) -> Result<StepStats> {
         let mut stats = StepStats { rows: labels.len(), ..StepStats::default() };
         let found = x.shape().0;
@@ -344,13 +406,17 @@ impl<T: Element> Trainer<T> {
         if found == 0 {
             return Err(Error::setting("batch", 0, "at least 1"));
         }
-        let mode = self.mode();
+        self.settings.copy_from_slice(self.network.parameter_settings());
+        self.plan.expect_frozen(&self.settings)?;
         // Whatever cannot be transposed for the backward pass is refused before any update.
         x.t()?;
-        self.net.forward_rows(x, &mut self.workspace, mode, first)?;
-        stats.times.forward = clock.lap();
-        stats.loss = self.net.loss_backward(&mut self.workspace, labels, self.criterion, of)?;
-        stats.times.loss = clock.lap();
+        let begin = Instant::now();
+        self.plan.run_forward((&self.network).into(), x, part, None)?;
+        stats.times.forward = begin.elapsed();
+        let begin = Instant::now();
+        stats.loss = self.plan.run_loss(self.config.loss, labels, of, true)?;
+        stats.loss += self.l2.loss(&self.network, &mut self.plan)?;
+        stats.times.loss = begin.elapsed();
         if !stats.loss.is_finite() {
             return Err(Error::Diverged {
                 iteration: self.steps as usize + 1,
@@ -361,39 +427,31 @@ impl<T: Element> Trainer<T> {
         Ok(stats)
     }
 
-    fn mode(&self) -> Mode {
-        Mode::Training { step: self.steps + 1 }
-    }
-
-    /// Updates W (tensor 0) or b (tensor 1) of a layer with its gradient.
-    fn update(&mut self, layer: usize, tensor: usize, kind: ParameterKind) -> Result<()> {
-        let gemm = *self.workspace.gemm();
-        let gradient = self.workspace.gradient(layer)[tensor];
-        let parameters = self.net.layers_mut()[layer].parameters_mut();
-        let (parameters, rate) = (&mut *parameters[tensor], self.config.learning_rate);
-        self.optimizer.update(&gemm, 2 * layer + tensor, parameters, gradient, rate, kind)
+    /// The part of the present step's batch from a row on.
+    fn part(&self, first_row: usize) -> Part {
+        Part { mode: Mode::Training { step: self.steps + 1 }, first_row }
     }
 
     /// Scales the gradients down to the largest norm allowed, as PyTorch's `clip_grad_norm_`, and
     /// returns what their norm was.
     fn clip(&mut self) -> Result<Option<f64>> {
-        let Some(largest) = self.config.clip_norm else { return Ok(None) };
-        let gemm = *self.workspace.gemm();
+        let context = *self.plan.context();
+        let (Some(largest), Some((gradients, partial_sums))) =
+            (self.config.clip_norm, self.plan.gradients_and_partial_sums())
+        else {
+            return Ok(None);
+        };
+        let trained = |number: &usize| !self.settings[*number].frozen;
+        let count = gradients.layout().tensors().len();
         let mut squares = 0.0;
-        for l in 0..self.net.layers().len() {
-            for tensor in 0..2 {
-                let (gradient, partial) = self.workspace.gradient_and_partial_sums(l, tensor);
-                squares += sum_of_squares(&gemm, gradient, partial)?;
-            }
+        for number in (0..count).filter(trained) {
+            squares += sum_of_squares(&context, gradients.tensor(number), partial_sums)?;
         }
         let norm = squares.sqrt();
         let factor = largest / (norm + 1e-6);
         if factor < 1.0 {
-            for l in 0..self.net.layers().len() {
-                for tensor in 0..2 {
-                    let gradient = self.workspace.gradient_mut(l, tensor);
-                    scale(&gemm, T::from_f64(factor), gradient)?;
-                }
+            for number in (0..count).filter(trained) {
+                scale(&context, T::from_f64(factor), gradients.tensor_mut(number))?;
             }
         }
         Ok(Some(norm))
@@ -409,35 +467,31 @@ impl<T: Element> Trainer<T> {
         Ok(())
     }
 
-    /// Gradients of layer `layer` as the last step used them, clipped and with the L2 term: of W,
-    /// (in, out), row after row, and of b. Nothing if the trainer does not store gradients.
-    ///
-    /// # Panics
-    /// If there is no such layer.
-    pub fn gradient(&self, layer: usize) -> Option<[&[T]; 2]> {
-        (self.passes == Passes::Gradient).then(|| self.workspace.gradient(layer))
+    /// Gradients of the parameters as the last step used them, clipped and with the L2 term; none
+    /// if the trainer does not store gradients.
+    pub fn gradients(&self) -> Option<&Arena<T>> {
+        self.plan.gradients()
     }
 
     /// The network with its present parameters.
-    pub fn net(&self) -> &FullyConnectedNet<T> {
-        &self.net
+    pub fn network(&self) -> &Network<T> {
+        &self.network
     }
 
     /// The network with the average of the parameters over the steps, if there is one; before the
     /// first step it has the initial parameters. It is the one to evaluate and to keep.
-    pub fn averaged_net(&self) -> Option<&FullyConnectedNet<T>> {
+    pub fn average(&self) -> Option<&Network<T>> {
         self.average.as_ref()
     }
 
-    /// The network, to be changed: parameters, not shapes. A network of another shape in its place is
-    /// refused by the steps to come.
-    pub fn net_mut(&mut self) -> &mut FullyConnectedNet<T> {
-        &mut self.net
+    /// The network, to be changed: parameters and how they are trained.
+    pub fn network_mut(&mut self) -> &mut Network<T> {
+        &mut self.network
     }
 
     /// The trained network.
-    pub fn into_net(self) -> FullyConnectedNet<T> {
-        self.net
+    pub fn into_network(self) -> Network<T> {
+        self.network
     }
 
     /// The settings; the learning rate is the present one.
@@ -450,55 +504,27 @@ impl<T: Element> Trainer<T> {
         self.steps
     }
 
-    /// The state of the update rule.
+    /// The state of the optimizer.
     pub fn optimizer(&self) -> &OptimizerState<T> {
         &self.optimizer
     }
 
-    /// Bytes of activations, gradients and scratch memory.
-    pub fn workspace_bytes(&self) -> usize {
-        self.workspace.bytes()
+    /// The plan of a step.
+    pub fn plan(&self) -> &Plan<T> {
+        &self.plan
     }
 
-    /// The instruction set in use.
-    #[cfg(feature = "model-files")]
-    pub(super) fn instruction_set(&self) -> crate::simd::InstructionSet {
-        self.workspace.gemm().instruction_set()
-    }
-
-    /// The tasks of the calling thread.
-    ///
-    /// # Errors
-    /// As [`Threads::tasks`].
-    pub(super) fn tasks(&self) -> Result<Tasks> {
-        self.workspace.gemm().tasks()
-    }
-
-    /// The network to evaluate, and memory for forward passes over batches of its.
-    pub(super) fn net_and_workspace(&mut self) -> (&FullyConnectedNet<T>, &mut Workspace<T>) {
-        (self.average.as_ref().unwrap_or(&self.net), &mut self.workspace)
+    /// The network to evaluate, and a plan for passes over it.
+    pub(super) fn network_and_plan(&mut self) -> (&Network<T>, &mut Plan<T>) {
+        (self.average.as_ref().unwrap_or(&self.network), &mut self.plan)
     }
 }
 
-fn check_rate(learning_rate: f64) -> Result<()> {
+/// An error unless it is a learning rate.
+pub(super) fn check_rate(learning_rate: f64) -> Result<()> {
     if learning_rate.is_finite() && learning_rate >= 0.0 {
         Ok(())
     } else {
-        Err(Error::setting("lr", learning_rate, "a finite number, 0 or above"))
-    }
-}
-
-/// Measures laps.
-struct Clock(Instant);
-
-impl Clock {
-    fn start() -> Self {
-        Self(Instant::now())
-    }
-
-    /// Time since the last lap.
-    fn lap(&mut self) -> Duration {
-        let now = Instant::now();
-        now - std::mem::replace(&mut self.0, now)
+        Err(Error::setting("learning_rate", learning_rate, "a finite number, 0 or above"))
     }
 }

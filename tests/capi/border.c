@@ -18,6 +18,22 @@ static const char *in_dir(const char *name) {
 /* An address that is not a multiple of anything. */
 static void *odd(void *address) { return (char *)address + 1; }
 
+/* The sizes of what callers fill in, for pointers of 8 bytes: a number that has to change here says
+   that TILEWISE_ABI_VERSION has to change as well. */
+static void abi(void) {
+    CHECK(TILEWISE_ABI_MATCHES() && tilewise_abi_version() == TILEWISE_ABI_VERSION);
+    if (sizeof(void *) != 8) return;
+    CHECK(TILEWISE_ABI_VERSION == 1);
+    CHECK(sizeof(tilewise_matrix_f32) == 40 && sizeof(tilewise_matrix_f64) == 40);
+    CHECK(sizeof(tilewise_matrix_mut_f32) == 40 && sizeof(tilewise_matrix_mut_f64) == 40);
+    CHECK(sizeof(tilewise_operand_f32) == 48 && sizeof(tilewise_operand_f64) == 48);
+    CHECK(sizeof(tilewise_epilogue_f32) == 64 && sizeof(tilewise_epilogue_f64) == 64);
+    CHECK(sizeof(tilewise_network) == 48 && sizeof(tilewise_optimizer_settings) == 56);
+    CHECK(sizeof(tilewise_trainer_settings) == 40 && sizeof(tilewise_normalization) == 24);
+    CHECK(sizeof(tilewise_shape) == 32 && sizeof(tilewise_status) == 4);
+    CHECK(TILEWISE_STATUS_INTERNAL == 10 && TILEWISE_FINISH_GATE == 2 && TILEWISE_INIT_NORMAL == 2);
+}
+
 static void pools(void) {
     tilewise_pool *pool = (tilewise_pool *)8;
     EXPECT(POINTER, "pool is null", tilewise_pool_create(2, NULL));
@@ -237,20 +253,22 @@ static void predictors(void) {
     path = model("wide", 0, HEADER("[2,2]", "16", "24"), numbers, 6);
     OK(tilewise_predictor_load(path, NULL, &wide));
 
-    size_t dims[2] = {77, 77}, count = 77;
+    tilewise_shape shape = {77, 77, 77, 77};
+    size_t classes = 77;
     int32_t takes = 77;
-    EXPECT(POINTER, "predictor is null", tilewise_predictor_dims(NULL, dims, 2, &count));
-    EXPECT(POINTER, "dims is null", tilewise_predictor_dims(p, NULL, 2, &count));
-    EXPECT(POINTER, "count is null", tilewise_predictor_dims(p, dims, 2, NULL));
-    EXPECT(SHAPE, "expected 2 elements, found 1", tilewise_predictor_dims(p, dims, 1, &count));
-    EXPECT(SHAPE, "address space", tilewise_predictor_dims(p, dims, (size_t)-1, &count));
-    EXPECT(POINTER, "predictor is null", tilewise_predictor_takes_pictures(NULL, &takes));
-    EXPECT(POINTER, "takes is null", tilewise_predictor_takes_pictures(p, NULL));
-    CHECK(dims[0] == 77 && count == 77 && takes == 77);
-    OK(tilewise_predictor_dims(p, NULL, 0, &count));
-    OK(tilewise_predictor_dims(p, dims, 2, &count));
-    OK(tilewise_predictor_takes_pictures(p, &takes));
-    CHECK(dims[0] == 3 && dims[1] == 2 && count == 2 && takes == 0);
+    EXPECT(POINTER, "predictor is null", tilewise_predictor_input(NULL, &shape));
+    EXPECT(POINTER, "shape is null", tilewise_predictor_input(p, NULL));
+    EXPECT(POINTER, "multiple of 8", tilewise_predictor_input(p, odd(&shape)));
+    EXPECT(POINTER, "predictor is null", tilewise_predictor_classes(NULL, &classes));
+    EXPECT(POINTER, "classes is null", tilewise_predictor_classes(p, NULL));
+    EXPECT(POINTER, "predictor is null", tilewise_predictor_takes_images(NULL, &takes));
+    EXPECT(POINTER, "takes is null", tilewise_predictor_takes_images(p, NULL));
+    CHECK(shape.features == 77 && shape.channels == 77 && classes == 77 && takes == 77);
+    OK(tilewise_predictor_input(p, &shape));
+    OK(tilewise_predictor_classes(p, &classes));
+    OK(tilewise_predictor_takes_images(p, &takes));
+    CHECK(shape.features == 3 && shape.height == 0 && shape.width == 0 && shape.channels == 0);
+    CHECK(classes == 2 && takes == 0);
 
     tilewise_scratch *s = (tilewise_scratch *)8;
     EXPECT(POINTER, "predictor is null", tilewise_scratch_create(NULL, NULL, 4, &s));
@@ -261,7 +279,7 @@ static void predictors(void) {
     OK(tilewise_scratch_create(p, NULL, 4, &s));
 
     float memory[32], before[32];
-    uint8_t pictures[6] = {0};
+    uint8_t images[6] = {0};
     for (int i = 0; i < 32; i++) memory[i] = before[i] = (float)i;
     tilewise_matrix_f32 x = matrix(memory, 2, 3, 3, 1);
     tilewise_matrix_mut_f32 out = matrix_mut(memory + 16, 2, 2, 2, 1);
@@ -284,15 +302,15 @@ static void predictors(void) {
     EXPECT(SHAPE, "overlaps itself", tilewise_predict(p, s, &x, &odd_out));
     odd_out = matrix_mut(memory + 5, 2, 2, 2, 1);
     EXPECT(SETTING, "x and logits overlap", tilewise_predict(p, s, &x, &odd_out));
-    EXPECT(SETTING, "normalization", tilewise_predict_pictures(p, s, pictures, 2, &out));
-    EXPECT(POINTER, "predictor is null", tilewise_predict_pictures(NULL, s, pictures, 2, &out));
-    EXPECT(POINTER, "scratch is null", tilewise_predict_pictures(p, NULL, pictures, 2, &out));
-    EXPECT(POINTER, "pictures is null", tilewise_predict_pictures(p, s, NULL, 2, &out));
-    EXPECT(POINTER, "logits is null", tilewise_predict_pictures(p, s, pictures, 2, NULL));
-    EXPECT(MEMORY, "pictures", tilewise_predict_pictures(p, s, pictures, (size_t)-1, &out));
-    EXPECT(SHAPE, "address", tilewise_predict_pictures(p, s, pictures, SIZE_MAX / 3, &out));
+    EXPECT(SETTING, "normalization", tilewise_predict_images(p, s, images, 2, &out));
+    EXPECT(POINTER, "predictor is null", tilewise_predict_images(NULL, s, images, 2, &out));
+    EXPECT(POINTER, "scratch is null", tilewise_predict_images(p, NULL, images, 2, &out));
+    EXPECT(POINTER, "images is null", tilewise_predict_images(p, s, NULL, 2, &out));
+    EXPECT(POINTER, "logits is null", tilewise_predict_images(p, s, images, 2, NULL));
+    EXPECT(MEMORY, "images", tilewise_predict_images(p, s, images, (size_t)-1, &out));
+    EXPECT(SHAPE, "address", tilewise_predict_images(p, s, images, SIZE_MAX / 3, &out));
     uint8_t *inside = (uint8_t *)(memory + 17);
-    EXPECT(SETTING, "overlap", tilewise_predict_pictures(p, s, inside, 2, &out));
+    EXPECT(SETTING, "overlap", tilewise_predict_images(p, s, inside, 2, &out));
 
     EXPECT(POINTER, "logits is null", tilewise_softmax(NULL));
     odd_out = matrix_mut(memory, 2, 2, 1, 2);
@@ -305,6 +323,12 @@ static void predictors(void) {
     EXPECT(POINTER, "found is null", tilewise_top_k(memory, 3, 2, best, NULL, NULL));
     EXPECT(SHAPE, "best", tilewise_top_k(memory, 3, (size_t)-1, best, NULL, &found));
     EXPECT(SHAPE, "row", tilewise_top_k(memory, SIZE_MAX / 2, 2, best, NULL, &found));
+    float *in_best = (float *)(void *)best;
+    EXPECT(SETTING, "row and best overlap", tilewise_top_k(in_best, 3, 2, best, NULL, &found));
+    EXPECT(SETTING, "best_values and best over",
+           tilewise_top_k(memory, 3, 2, best, in_best, &found));
+    EXPECT(SETTING, "row and best_values overlap",
+           tilewise_top_k(memory, 3, 2, best, memory + 2, &found));
     CHECK(best[0] == 77 && found == 77);
     CHECK(memcmp(memory, before, sizeof memory) == 0);
 
@@ -360,9 +384,8 @@ static void trainers(void) {
     BAD_NETWORK(MEMORY, "", dims[0] = (size_t)-1);
     BAD_NETWORK(SETTING, "init = -1", net.init = -1);
     BAD_NETWORK(SETTING, "init = 3", net.init = 3);
-    BAD_NETWORK(SETTING, "weight-scale", net.init = TILEWISE_INIT_NORMAL; net.weight_scale = NAN);
-    BAD_NETWORK(SETTING, "weight-scale", net.init = TILEWISE_INIT_NORMAL; net.weight_scale = -1);
-    BAD_NETWORK(SETTING, "reg = -1", net.l2 = -1);
+    BAD_NETWORK(SETTING, "weight_scale", net.init = TILEWISE_INIT_NORMAL; net.weight_scale = NAN);
+    BAD_NETWORK(SETTING, "weight_scale", net.init = TILEWISE_INIT_NORMAL; net.weight_scale = -1);
     BAD_NETWORK(SETTING, "dropout = 1", net.dropout = 1);
     BAD_NETWORK(SETTING, "dropout = NaN", net.dropout = NAN);
 
@@ -379,7 +402,7 @@ static void trainers(void) {
     BAD_RULE(SETTING, "epsilon = 0", rule.epsilon = 0);
     BAD_RULE(SETTING, "momentum = 2", rule.name = "momentum"; rule.momentum = 2);
     BAD_RULE(SETTING, "rms-decay = 1", rule.name = "rmsprop"; rule.decay = 1);
-    BAD_RULE(SETTING, "weight-decay = inf", rule.weight_decay = INFINITY);
+    BAD_RULE(SETTING, "weight_decay = inf", rule.weight_decay = INFINITY);
 
 #define BAD_SETTINGS(status, part, ...)                                          \
     do {                                                                         \
@@ -389,15 +412,36 @@ static void trainers(void) {
     } while (0)
     BAD_SETTINGS(SETTING, "batch = 0", set.batch_size = 0);
     BAD_SETTINGS(MEMORY, "", set.batch_size = (size_t)-1);
-    BAD_SETTINGS(SETTING, "lr = NaN", set.learning_rate = NAN);
+    BAD_SETTINGS(SETTING, "learning_rate = NaN", set.learning_rate = NAN);
     BAD_SETTINGS(SETTING, "smoothing", set.label_smoothing = 1.5);
-    BAD_SETTINGS(SETTING, "clip-norm = -1", set.clip_norm = -1);
-    BAD_SETTINGS(SETTING, "clip-norm = NaN", set.clip_norm = NAN);
+    BAD_SETTINGS(SETTING, "clip_norm = -1", set.clip_norm = -1);
+    BAD_SETTINGS(SETTING, "clip_norm = NaN", set.clip_norm = NAN);
+    BAD_SETTINGS(SETTING, "l2 = -1", set.l2 = -1);
+    BAD_SETTINGS(SETTING, "l2 = NaN", set.l2 = NAN);
     CHECK(t == (tilewise_trainer *)8);
+
+    const float numbers[8] = {1, 2, 3, 4, 5, 6, 7, 8};
+    char path[4096];
+    snprintf(path, sizeof path, "%s",
+             model("good", 0, HEADER("[2,3]", "24", "32"), numbers, 8));
+    EXPECT(POINTER, "path", tilewise_trainer_create_from_file(NULL, 0, &adam, s, NULL, &t));
+    EXPECT(POINTER, "optimizer", tilewise_trainer_create_from_file(path, 0, NULL, s, NULL, &t));
+    EXPECT(POINTER, "settings", tilewise_trainer_create_from_file(path, 0, &adam, NULL, NULL, &t));
+    EXPECT(POINTER, "trainer", tilewise_trainer_create_from_file(path, 0, &adam, s, NULL, NULL));
+    EXPECT(IO, "cannot read",
+           tilewise_trainer_create_from_file(in_dir("missing"), 0, &adam, s, NULL, &t));
+    EXPECT(FILE, "magic",
+           tilewise_trainer_create_from_file(in_dir("magic"), 0, &adam, s, NULL, &t));
+    rule = adam;
+    rule.beta1 = 1;
+    EXPECT(SETTING, "beta1 = 1", tilewise_trainer_create_from_file(path, 0, &rule, s, NULL, &t));
+    CHECK(t == (tilewise_trainer *)8);
+    OK(tilewise_trainer_create_from_file(path, 0, &adam, s, NULL, &t));
+    tilewise_trainer_destroy(t);
 
     OK(tilewise_trainer_create(n, &adam, s, NULL, &t));
     float data[9] = {1, 2, 3, 4, 5, 6, 7, 8, 9};
-    const uint8_t labels[3] = {0, 1, 0}, high[2] = {0, 2};
+    const uint32_t labels[3] = {0, 1, 0}, high[2] = {0, 2}, highest[2] = {UINT32_MAX, 0};
     double loss = 77;
     tilewise_matrix_f32 x = matrix(data, 2, 3, 3, 1), bad = matrix(data, 3, 3, 3, 1);
     EXPECT(POINTER, "trainer is null", tilewise_trainer_step(NULL, &x, labels, 2, &loss));
@@ -407,6 +451,8 @@ static void trainers(void) {
     EXPECT(SHAPE, "expected 2 elements, found 3", tilewise_trainer_step(t, &x, labels, 3, &loss));
     EXPECT(SHAPE, "labels", tilewise_trainer_step(t, &x, labels, (size_t)-1, &loss));
     EXPECT(SETTING, "label 2 in row 1", tilewise_trainer_step(t, &x, high, 2, &loss));
+    EXPECT(SETTING, "label 4294967295 in row 0", tilewise_trainer_step(t, &x, highest, 2, &loss));
+    EXPECT(POINTER, "labels", tilewise_trainer_step(t, &x, odd((void *)labels), 2, &loss));
     EXPECT(SHAPE, "3 rows", tilewise_trainer_step(t, &bad, labels, 3, &loss));
     bad = matrix(data, 2, 2, 2, 1);
     EXPECT(SHAPE, "expected", tilewise_trainer_step(t, &bad, labels, 2, &loss));
@@ -419,11 +465,33 @@ static void trainers(void) {
     data[4] = 5;
     CHECK(loss == 77);
     EXPECT(POINTER, "trainer is null", tilewise_trainer_set_learning_rate(NULL, 0.1));
-    EXPECT(SETTING, "lr = -1", tilewise_trainer_set_learning_rate(t, -1));
-    EXPECT(SETTING, "lr = NaN", tilewise_trainer_set_learning_rate(t, NAN));
+    EXPECT(SETTING, "learning_rate = -1", tilewise_trainer_set_learning_rate(t, -1));
+    EXPECT(SETTING, "learning_rate = NaN", tilewise_trainer_set_learning_rate(t, NAN));
+    uint64_t steps = 77;
+    EXPECT(POINTER, "trainer is null", tilewise_trainer_steps(NULL, &steps));
+    EXPECT(POINTER, "steps is null", tilewise_trainer_steps(t, NULL));
+    CHECK(steps == 77);
+    OK(tilewise_trainer_steps(t, &steps));
+    CHECK(steps == 0);
     EXPECT(POINTER, "trainer is null", tilewise_trainer_save(NULL, "x", NULL));
     EXPECT(POINTER, "path is null", tilewise_trainer_save(t, NULL, NULL));
     EXPECT(IO, "cannot write", tilewise_trainer_save(t, in_dir("missing/model"), NULL));
+    EXPECT(POINTER, "trainer is null", tilewise_trainer_save_checkpoint(NULL, "x"));
+    EXPECT(POINTER, "path is null", tilewise_trainer_save_checkpoint(t, NULL));
+    EXPECT(IO, "cannot write", tilewise_trainer_save_checkpoint(t, in_dir("missing/checkpoint")));
+    EXPECT(POINTER, "trainer is null", tilewise_trainer_load_checkpoint(NULL, "x"));
+    EXPECT(POINTER, "path is null", tilewise_trainer_load_checkpoint(t, NULL));
+    EXPECT(IO, "cannot read", tilewise_trainer_load_checkpoint(t, in_dir("missing")));
+    EXPECT(FILE, "magic", tilewise_trainer_load_checkpoint(t, in_dir("magic")));
+    EXPECT(FILE, "good", tilewise_trainer_load_checkpoint(t, path));
+    tilewise_trainer_settings other_settings = good_settings;
+    other_settings.l2 = 0.5;
+    tilewise_trainer *other_trainer;
+    OK(tilewise_trainer_create(n, &adam, &other_settings, NULL, &other_trainer));
+    OK(tilewise_trainer_step(other_trainer, &x, labels, 2, NULL));
+    OK(tilewise_trainer_save_checkpoint(other_trainer, in_dir("checkpoint")));
+    tilewise_trainer_destroy(other_trainer);
+    EXPECT(SETTING, "l2", tilewise_trainer_load_checkpoint(t, in_dir("checkpoint")));
     tilewise_predictor *p = (tilewise_predictor *)8;
     tilewise_normalization two = {(double[]){1, 1}, (double[]){0, 0}, 2};
     EXPECT(POINTER, "trainer is null", tilewise_trainer_predictor(NULL, NULL, &p));
@@ -441,6 +509,8 @@ static void trainers(void) {
         CHECK(loss == other);
     }
     OK(tilewise_trainer_step(t, &x, labels, 2, NULL));
+    OK(tilewise_trainer_steps(t, &steps));
+    CHECK(steps == 4);
     tilewise_trainer_destroy(t);
     tilewise_trainer_destroy(fresh);
     tilewise_trainer_destroy(NULL);
@@ -451,6 +521,7 @@ int main(int argc, char **argv) {
     dir = argv[1];
     CHECK(strcmp(tilewise_last_error(), "") == 0);
     EXPECT(POINTER, "name is null", tilewise_instruction_set(NULL));
+    abi();
     pools();
     products();
     model_files();

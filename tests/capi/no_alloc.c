@@ -26,7 +26,8 @@ static size_t count(void) { return __atomic_load_n(&allocations, __ATOMIC_SEQ_CS
 
 static void run(const tilewise_pool *pool) {
     static float x[BATCH * INPUT], logits[BATCH * CLASSES], values[5];
-    static uint8_t pictures[BATCH * INPUT], labels[BATCH];
+    static uint8_t images[BATCH * INPUT];
+    static uint32_t labels[BATCH];
     const double scale = 0.004, shift = -0.5;
     const size_t dims[] = {INPUT, 500, CLASSES};
     const tilewise_normalization map = {&scale, &shift, 1};
@@ -53,7 +54,7 @@ static void run(const tilewise_pool *pool) {
     size_t before = count();
     for (int round = 0; round < 100; round++) {
         OK(tilewise_predict(predictor, scratch, &a.matrix, &out));
-        OK(tilewise_predict_pictures(predictor, scratch, pictures, BATCH, &out));
+        OK(tilewise_predict_images(predictor, scratch, images, BATCH, &out));
         OK(tilewise_softmax(&out));
         OK(tilewise_top_k(logits, CLASSES, 5, best, values, &found));
         OK(tilewise_gemm_f32_run(gemm, 1, &a, &b, &c, NULL));

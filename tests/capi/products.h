@@ -102,7 +102,7 @@ static void NAME(size)(size_t m, size_t n, size_t k, tilewise_pool *const *pools
             TYPE(gemm) *gemm;
             OK(GEMM(create)(pools[pool], m, n, k, &gemm));
             for (size_t e = 0; e < sizeof epilogues / sizeof *epilogues; e++) {
-                /* A bias or a gate goes with columns side by side. */
+                /* A bias or a gate goes with contiguous columns. */
                 int any = !epilogues[e].bias && epilogues[e].finish != TILEWISE_FINISH_GATE;
                 int out = layout == BY_COLUMNS && !any ? BY_ROWS : layout;
                 for (int which = 0; which < 4; which++) {

@@ -5,7 +5,10 @@ use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use rayon::prelude::*;
 use tilewise::{
     Element,
-    gemm::{Blocking, DropoutMask, Epilogue, Finish, GatheredRows, Gemm, Operand, Start, naive},
+    gemm::{
+        Blocking, DropoutMask, Epilogue, Finish, GatheredRows, Gemm, Operand, Rule, Update,
+        epilogue::Momentum, naive,
+    },
     matrix::{MatMut, MatRef},
     simd::InstructionSet,
     threads::Threads,
@@ -65,9 +68,8 @@ fn results<T: Element>(
     let (packed_a, packed_b) = (gemm.pack_a(T::ONE, a).unwrap(), gemm.pack_b(b).unwrap());
     let bias = || Epilogue::bias_relu(&batch.bias);
     let dropout = || Epilogue {
-        start: Start::Bias(&batch.bias),
         finish: Finish::ReluDropout { mask: DropoutMask::new(0.4, 1, 2, 3), scale: T::ONE },
-        b_sums: None,
+        ..Epilogue::bias(&batch.bias)
     };
     let mut found = vec![
         ("a product", product(gemm, a, b, Epilogue::default())),
@@ -92,20 +94,19 @@ fn results<T: Element>(
     let mut velocity = batch.b[..k * outputs].to_vec();
     let mut sums = vec![T::ZERO; outputs];
     let mut scratch = gemm.scratch(k, outputs, m).unwrap();
+    let (learning_rate, momentum) = (T::from_f64(0.1), T::from_f64(0.9));
+    let update = Update {
+        l2: T::from_f64(0.02),
+        weight_decay: T::from_f64(0.01),
+        rule: Rule::Momentum(Momentum { learning_rate, momentum, nesterov: true }),
+    };
     let epilogue = Epilogue {
-        start: Start::Scaled(T::ZERO),
-        finish: Finish::Momentum {
-            velocity: MatMut::new(&mut velocity, k, outputs).unwrap(),
-            learning_rate: T::from_f64(0.1),
-            momentum: T::from_f64(0.9),
-            nesterov: true,
-            l2: T::from_f64(0.01),
-        },
-        b_sums: Some(&mut sums),
+        column_sums: Some(&mut sums),
+        ..Epilogue::update(update, MatMut::new(&mut velocity, k, outputs).unwrap())
     };
     let c = MatMut::new(&mut weights, k, outputs).unwrap();
-    let pictures = Operand::GatheredTransposed(batch.rows());
-    gemm.run(T::ONE, pictures, gradient, c, epilogue, &mut scratch).unwrap();
+    let images = Operand::GatheredTransposed(batch.rows());
+    gemm.run(T::ONE, images, gradient, c, epilogue, &mut scratch).unwrap();
     found.extend([("weights", weights), ("their velocity", velocity), ("the bias's", sums)]);
     found
 }
@@ -161,7 +162,9 @@ fn the_width_of_vectors() {
             let gemm = Gemm::with_instruction_set(set).unwrap();
             (set, results(gemm, &batch, shape))
         });
-        let Some((first, expected)) = sets.next() else { return };
+        let Some((first, expected)) = sets.next() else {
+            return;
+        };
         for (set, found) in sets {
             for ((name, found), (_, expected)) in found.iter().zip(&expected) {
                 assert!(
@@ -275,15 +278,15 @@ fn at_offsets<T: Element>(
         to
     };
     let (a, b) = (copy(&batch.a, for_a), copy(&batch.b[..k * n], for_b));
-    let (mut c, len) = (aligned(m * n), gemm.scratch_len(m, n, k).unwrap());
-    let mut scratch = aligned(len);
+    let (mut c, len) = (aligned(m * n), gemm.scratch_bytes(m, n, k).unwrap());
+    let mut scratch = tilewise::aligned::AlignedBuf::<u8>::zeroed(len + 256).unwrap();
     gemm.run(
         T::ONE,
         MatRef::new(&a[for_a..for_a + m * k], m, k).unwrap(),
         MatRef::new(&b[for_b..for_b + k * n], k, n).unwrap(),
         MatMut::new(&mut c[for_c..for_c + m * n], m, n).unwrap(),
         Epilogue::bias(&batch.bias),
-        &mut scratch[for_scratch..for_scratch + len],
+        &mut scratch[4 * for_scratch..4 * for_scratch + len],
     )
     .unwrap();
     c[for_c..for_c + m * n].to_vec()

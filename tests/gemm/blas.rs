@@ -124,16 +124,19 @@ fn no_backend_reads_what_a_factor_of_0_takes_out() {
             let biased: Vec<f32> = (0..m).flat_map(|_| bias.iter().map(|b| b.max(0.0))).collect();
             let found = run(&nan[..m * n], Epilogue::bias_relu(&bias));
             assert_eq!(found, biased, "{about}: bias and ReLU");
-            let gate =
-                Finish::Gate { activation: MatRef::new(&activation, m, n).unwrap(), scale: 2.0 };
+            let gate = Epilogue {
+                finish: Finish::ReluGradient { scale: 2.0 },
+                companions: MatRef::new(&activation, m, n).unwrap().into(),
+                ..Epilogue::scaled(0.5)
+            };
             let gated = old.iter().zip(&activation);
             let gated: Vec<f32> =
                 gated.map(|(c, x)| if *x > 0.0 { 2.0 * (0.5 * c) } else { 0.0 }).collect();
-            let found = run(&old, Epilogue { finish: gate, ..Epilogue::scaled(0.5) });
+            let found = run(&old, gate);
             assert_eq!(found, gated, "{about}: beta 0.5 and gate");
             for (beta, expected) in [(0.0, 0.0), (0.5, 1.5)] {
                 let mut sums = vec![if beta == 0.0 { f32::NAN } else { 3.0 }; n];
-                run(&old, Epilogue { b_sums: Some(&mut sums), ..Epilogue::scaled(beta) });
+                run(&old, Epilogue { column_sums: Some(&mut sums), ..Epilogue::scaled(beta) });
                 assert_eq!(sums, vec![expected; n], "{about}: sums of the columns of B, {beta}");
             }
         }
@@ -148,13 +151,17 @@ fn every_backend_computes_the_same_whole_numbers() {
         |len: usize| (0..len).map(|_| f32::from(rng.random_range(-8..=8i8))).collect::<Vec<_>>();
     let (a, b, bias, activation) = (whole(m * k), whole(k * n), whole(n), whole(m * n));
     let (a, b) = (MatRef::new(&a, m, k).unwrap(), MatRef::new(&b, k, n).unwrap());
-    let gate = || Epilogue::gate(MatRef::new(&activation, m, n).unwrap());
+    let relu_gradient = || Epilogue::relu_gradient(MatRef::new(&activation, m, n).unwrap());
     let gemm = Gemm::new().unwrap();
     for &backend in &Backend::ALL[1..] {
         let other = gemm.with_backend(backend);
         let biased = product(other, a, b, Epilogue::bias_relu(&bias));
         let expected = product(gemm, a, b, Epilogue::bias_relu(&bias));
-        assert_eq!(biased, expected, "{backend:?} seed {seed}: bias and rectifier");
-        assert_eq!(product(other, a, b, gate()), product(gemm, a, b, gate()), "{backend:?}: gate");
+        assert_eq!(biased, expected, "{backend:?} seed {seed}: bias and ReLU");
+        assert_eq!(
+            product(other, a, b, relu_gradient()),
+            product(gemm, a, b, relu_gradient()),
+            "{backend:?}"
+        );
     }
 }

@@ -13,7 +13,9 @@ use tilewise::{
     Element, Error,
     float::Float,
     gemm::{
-        Blocking, DropoutMask, Epilogue, Finish, GatheredRows, Gemm, Operand, Packed, Start,
+        Blocking, Companion, Companions, DropoutMask, Epilogue, Finish, GatheredRows, Gemm,
+        Operand, Packed, Rule, Start, Update,
+        epilogue::{AdaGrad, Adam, Average, Descent, Momentum, RmsProp, RmsPropMomentum},
         naive::{self, Rounding},
     },
     matrix::MatRef,
@@ -45,36 +47,69 @@ impl Kind {
     }
 }
 
-/// What becomes of the sums; `tilewise::gemm::Finish` without its operands.
+/// What becomes of the sums; `tilewise::gemm::Finish` without its factors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Ending {
     Store,
     Relu,
     ReluDropout,
-    Gate,
+    ReluGradient,
     Descent,
     Momentum,
     Nesterov,
+    AdaGrad,
+    RmsProp,
+    RmsPropMomentum,
+    Adam,
 }
 
 impl Ending {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 11] = [
         Self::Store,
         Self::Relu,
         Self::ReluDropout,
-        Self::Gate,
+        Self::ReluGradient,
         Self::Descent,
         Self::Momentum,
         Self::Nesterov,
+        Self::AdaGrad,
+        Self::RmsProp,
+        Self::RmsPropMomentum,
+        Self::Adam,
     ];
 
+    /// The step, if the sums are the gradient of one.
+    fn rule<T: Float>(self) -> Option<Rule<T>> {
+        let number = T::from_f64;
+        let (learning_rate, momentum, epsilon) = (number(0.1), number(0.9), number(0.01));
+        let average = |keep: f64| Average { keep: number(keep), take: number(1.0 - keep) };
+        let rms_prop = RmsProp { learning_rate, squares: average(0.8), epsilon };
+        Some(match self {
+            Self::Store | Self::Relu | Self::ReluDropout | Self::ReluGradient => return None,
+            Self::Descent => Rule::Descent(Descent { learning_rate }),
+            Self::Momentum => Rule::Momentum(Momentum { learning_rate, momentum, nesterov: false }),
+            Self::Nesterov => Rule::Momentum(Momentum { learning_rate, momentum, nesterov: true }),
+            Self::AdaGrad => Rule::AdaGrad(AdaGrad { learning_rate, epsilon }),
+            Self::RmsProp => Rule::RmsProp(rms_prop),
+            Self::RmsPropMomentum => Rule::RmsPropMomentum(RmsPropMomentum { rms_prop, momentum }),
+            Self::Adam => Rule::Adam(Adam {
+                learning_rate,
+                shrink: number(0.05),
+                gradients: average(0.7),
+                squares: average(0.8),
+                root_scale: number(1.5),
+                epsilon,
+            }),
+        })
+    }
+
     fn is_update(self) -> bool {
-        matches!(self, Self::Descent | Self::Momentum | Self::Nesterov)
+        self.rule::<f32>().is_some()
     }
 }
 
-/// Pictures for a gathered operand, and the same numbers as a matrix.
-struct Pictures<T: Float, M: Memory> {
+/// Images for a gathered operand, and the same numbers as a matrix.
+struct Images<T: Float, M: Memory> {
     store: M::Buffer<u8>,
     indices: M::Buffer<u32>,
     scale: M::Buffer<T>,
@@ -82,7 +117,7 @@ struct Pictures<T: Float, M: Memory> {
     values: Vec<T>,
 }
 
-impl<T: Element, M: Memory> Pictures<T, M> {
+impl<T: Element, M: Memory> Images<T, M> {
     fn random(rng: &mut ChaCha8Rng, rows: usize, cols: usize, rounding: Rounding) -> Self {
         let count = rng.random_range(1..rows + 4);
         let mut store = M::buffer::<u8>(rng, count * cols);
@@ -119,20 +154,18 @@ impl<T: Element, M: Memory> Pictures<T, M> {
 enum Source<T: Float, M: Memory> {
     Matrix(Strided<T, M>),
     Packed(Strided<T, M>),
-    Gathered(Pictures<T, M>),
-    GatheredTransposed(Pictures<T, M>),
+    Gathered(Images<T, M>),
+    GatheredTransposed(Images<T, M>),
 }
 
 impl<T: Element, M: Memory> Source<T, M> {
     fn random(rng: &mut ChaCha8Rng, (rows, cols): (usize, usize), rounding: Rounding) -> Self {
         match Kind::random(rng) {
             Kind::Packed => Self::Packed(Strided::random(rng, (rows, cols), Layouts::Shared)),
-            // Pictures without pixels cannot be numbered.
-            Kind::Gathered if cols > 0 => {
-                Self::Gathered(Pictures::random(rng, rows, cols, rounding))
-            }
+            // Images without pixels cannot be numbered.
+            Kind::Gathered if cols > 0 => Self::Gathered(Images::random(rng, rows, cols, rounding)),
             Kind::GatheredTransposed if rows > 0 => {
-                Self::GatheredTransposed(Pictures::random(rng, cols, rows, rounding))
+                Self::GatheredTransposed(Images::random(rng, cols, rows, rounding))
             }
             _ => Self::Matrix(Strided::random(rng, (rows, cols), Layouts::Shared)),
         }
@@ -159,8 +192,8 @@ impl<T: Element, M: Memory> Source<T, M> {
     fn matrix(&self) -> MatRef<'_, T> {
         match self {
             Self::Matrix(matrix) | Self::Packed(matrix) => matrix.view(),
-            Self::Gathered(pictures) => pictures.matrix(),
-            Self::GatheredTransposed(pictures) => pictures.matrix().t(),
+            Self::Gathered(images) => images.matrix(),
+            Self::GatheredTransposed(images) => images.matrix().t(),
         }
     }
 
@@ -168,10 +201,8 @@ impl<T: Element, M: Memory> Source<T, M> {
         match (self, packed) {
             (_, Some(packed)) => Operand::Packed(packed),
             (Self::Matrix(matrix) | Self::Packed(matrix), None) => matrix.view().into(),
-            (Self::Gathered(pictures), None) => pictures.rows().into(),
-            (Self::GatheredTransposed(pictures), None) => {
-                Operand::GatheredTransposed(pictures.rows())
-            }
+            (Self::Gathered(images), None) => images.rows().into(),
+            (Self::GatheredTransposed(images), None) => Operand::GatheredTransposed(images.rows()),
         }
     }
 }
@@ -202,7 +233,10 @@ struct Case<T: Float, M: Memory> {
     bias: Option<M::Buffer<T>>,
     ending: Ending,
     activation: Strided<T, M>,
-    velocity: Strided<T, M>,
+    /// Room for two, of which the first is used, or none.
+    slots: [Strided<T, M>; 2],
+    /// Of an update: factors of L2 term and weight decay.
+    decay: (f64, f64),
     sums: Option<M::Buffer<T>>,
     mask: DropoutMask,
 }
@@ -265,14 +299,14 @@ impl<T: Element, M: Memory> Case<T, M> {
         let rounding = rounding(gemm.instruction_set());
         let a = Source::random(rng, (m, k), rounding);
         let b = Source::random(rng, (k, n), rounding);
-        let layouts = if rng.random_bool(0.7) { Layouts::SideBySide } else { Layouts::Distinct };
+        let layouts = if rng.random_bool(0.7) { Layouts::Contiguous } else { Layouts::Distinct };
         let mut c = Strided::<T, M>::random(rng, (m, n), layouts);
-        let side_by_side = c.place.strides.1 == 1 || n <= 1;
-        let ending = match side_by_side {
+        let contiguous = c.place.strides.1 == 1 || n <= 1;
+        let ending = match contiguous {
             true => Ending::ALL[rng.random_range(0..Ending::ALL.len())],
             false => [Ending::Store, Ending::Relu][rng.random_range(0..2)],
         };
-        let with_bias = side_by_side && !ending.is_update() && rng.random_bool(0.4);
+        let with_bias = contiguous && !ending.is_update() && rng.random_bool(0.4);
         // Gathered operands take no factor but 0, which takes them out.
         let factors =
             if matches!(a.kind(), Kind::Gathered | Kind::GatheredTransposed) { 2 } else { 5 };
@@ -287,10 +321,17 @@ impl<T: Element, M: Memory> Case<T, M> {
             bias.iter_mut().for_each(|bias| *bias = value(rng));
             bias
         });
-        let activation = Strided::with(rng, (m, n), Layouts::SideBySide, |rng| {
+        let activation = Strided::with(rng, (m, n), Layouts::Contiguous, |rng| {
             if rng.random_bool(0.1) { T::ZERO } else { value(rng) }
         });
-        let velocity = Strided::random(rng, (m, n), Layouts::SideBySide);
+        // Means and sums of squares are not negative.
+        let slots = [(); 2].map(|()| {
+            Strided::with(rng, (m, n), Layouts::Contiguous, |rng| {
+                let value: T = value(rng);
+                if value < T::ZERO { -value } else { value }
+            })
+        });
+        let decay = [(0.0, 0.0), (0.02, 0.0), (0.0, 0.03), (0.02, 0.03)][rng.random_range(0..4)];
         let summed = matches!(&b, Source::Matrix(b) if b.place.strides.1 == 1);
         let sums = (summed && rng.random_bool(0.3)).then(|| M::buffer::<T>(rng, n));
         let key = Key {
@@ -302,34 +343,57 @@ impl<T: Element, M: Memory> Case<T, M> {
         };
         let (alpha, beta) = (T::from_f64(ALPHAS[alpha]), T::from_f64(BETAS[beta]));
         let mask = DropoutMask::new(0.3, rng.random(), 2, 3);
-        Self { key, blocking, alpha, beta, a, b, c, bias, ending, activation, velocity, sums, mask }
+        Self {
+            key,
+            blocking,
+            alpha,
+            beta,
+            a,
+            b,
+            c,
+            bias,
+            ending,
+            activation,
+            slots,
+            decay,
+            sums,
+            mask,
+        }
     }
 
     /// The epilogue, with the memory that it changes.
     fn epilogue<'e>(
         &'e self,
-        velocity: &'e mut [T],
-        b_sums: Option<&'e mut [T]>,
+        slots: [&'e mut [T]; 2],
+        column_sums: Option<&'e mut [T]>,
     ) -> Epilogue<'e, T> {
-        let (learning_rate, l2) = (T::from_f64(0.1), T::from_f64(0.01));
         let scale = T::from_f64(1.25);
         let start = match &self.bias {
             Some(bias) => Start::Bias(bias),
             None => Start::Scaled(self.beta),
         };
-        let finish = match self.ending {
-            Ending::Store => Finish::Store,
-            Ending::Relu => Finish::Relu,
-            Ending::ReluDropout => Finish::ReluDropout { mask: self.mask, scale },
-            Ending::Gate => Finish::Gate { activation: self.activation.view(), scale },
-            Ending::Descent => Finish::Descent { learning_rate, l2 },
-            Ending::Momentum | Ending::Nesterov => {
-                let velocity = self.velocity.place.view_mut(velocity);
-                let (momentum, nesterov) = (T::from_f64(0.9), self.ending == Ending::Nesterov);
-                Finish::Momentum { velocity, learning_rate, momentum, nesterov, l2 }
+        let mut companions = Companions::default();
+        let finish = match (self.ending, self.ending.rule()) {
+            (_, Some(rule)) => {
+                let mut places = self.slots.iter().zip(slots);
+                companions = Companions::from(std::array::from_fn(|index| {
+                    let (slot, memory) = places.next().unwrap();
+                    let used = index < rule.slot_names().len();
+                    used.then(|| Companion::Exclusive(slot.place.view_mut(memory)))
+                }));
+                let (l2, weight_decay) = self.decay;
+                let (l2, weight_decay) = (T::from_f64(l2), T::from_f64(weight_decay));
+                Finish::Update(Update { l2, weight_decay, rule })
             }
+            (Ending::Relu, _) => Finish::Relu,
+            (Ending::ReluDropout, _) => Finish::ReluDropout { mask: self.mask, scale },
+            (Ending::ReluGradient, _) => {
+                companions = self.activation.view().into();
+                Finish::ReluGradient { scale }
+            }
+            _ => Finish::Store,
         };
-        Epilogue { start, finish, b_sums }
+        Epilogue { start, finish, companions, column_sums }
     }
 
     fn describe(&self) -> String {
@@ -337,17 +401,18 @@ impl<T: Element, M: Memory> Case<T, M> {
         let (m, n, k) = key.sizes;
         format!(
             "{m} x {n} x {k}, A {:?}, B {:?}, C {:?}, alpha {alpha}, beta {beta}, bias {}, \
-             {ending:?}, sums {}, {blocking:?}",
+             {ending:?} {:?}, sums {}, {blocking:?}",
             key.a,
             key.b,
             key.c,
             self.bias.is_some(),
+            self.decay,
             self.sums.is_some(),
         )
     }
 
     /// Computes the product by definition and by the kernels, and compares every bit of C, of the
-    /// velocity and of the sums. Returns whether operands in place were enough.
+    /// slots and of the sums. Returns whether operands in place were enough.
     fn check(&mut self, rng: &mut ChaCha8Rng, gemm: Gemm<T>) -> Result<bool, String> {
         let (m, n, k) = self.key.sizes;
         let packed_a = match &self.a {
@@ -366,9 +431,9 @@ impl<T: Element, M: Memory> Case<T, M> {
             alpha if alpha == T::ZERO || packed_a.is_none() => alpha,
             _ => T::ONE,
         };
-        let mut expected: (Vec<T>, Vec<T>, Option<Vec<T>>) = (
+        let mut expected: (Vec<T>, [Vec<T>; 2], Option<Vec<T>>) = (
             self.c.data.to_vec(),
-            self.velocity.data.to_vec(),
+            self.slots.each_ref().map(|slot| slot.data.to_vec()),
             self.sums.as_ref().map(|sums| sums.to_vec()),
         );
         let place: Place = self.c.place;
@@ -378,7 +443,10 @@ impl<T: Element, M: Memory> Case<T, M> {
             self.a.matrix(),
             self.b.matrix(),
             place.view_mut(&mut expected.0),
-            self.epilogue(&mut expected.1, expected.2.as_deref_mut()),
+            self.epilogue(
+                expected.1.each_mut().map(|slot| &mut slot[..]),
+                expected.2.as_deref_mut(),
+            ),
         )
         .map_err(|error| format!("the definition: {error}"))?;
 
@@ -388,20 +456,23 @@ impl<T: Element, M: Memory> Case<T, M> {
             let gemm = gemm.with_blocking(blocking);
             let mut c = M::buffer::<T>(rng, self.c.data.len());
             c.copy_from_slice(&self.c.data);
-            let mut velocity = M::buffer::<T>(rng, self.velocity.data.len());
-            velocity.copy_from_slice(&self.velocity.data);
+            let mut slots = self.slots.each_ref().map(|slot| {
+                let mut copy = M::buffer::<T>(rng, slot.data.len());
+                copy.copy_from_slice(&slot.data);
+                copy
+            });
             let mut sums = self.sums.as_ref().map(|sums| {
                 let mut copy = M::buffer::<T>(rng, sums.len());
                 copy.copy_from_slice(sums);
                 copy
             });
-            let mut run = |scratch: &mut [T]| {
+            let mut run = |scratch: &mut [u8]| {
                 gemm.run(
                     alpha,
                     self.a.operand(packed_a.as_ref()),
                     self.b.operand(packed_b.as_ref()),
                     place.view_mut(&mut c),
-                    self.epilogue(&mut velocity, sums.as_deref_mut()),
+                    self.epilogue(slots.each_mut().map(|slot| &mut slot[..]), sums.as_deref_mut()),
                     scratch,
                 )
             };
@@ -412,18 +483,20 @@ impl<T: Element, M: Memory> Case<T, M> {
                 Err(error) => return Err(error.to_string()),
             };
             if needed > 0 {
-                if needed > gemm.scratch_len(m, n, k).unwrap() {
-                    return Err(format!("{needed} elements of scratch, against its promise"));
+                if needed > gemm.scratch_bytes(m, n, k).unwrap() {
+                    return Err(format!("{needed} bytes of scratch, against its promise"));
                 }
-                run(&mut M::buffer::<T>(rng, needed)).map_err(|error| error.to_string())?;
+                run(&mut M::buffer::<u8>(rng, needed)).map_err(|error| error.to_string())?;
             }
             in_place |= needed == 0 && m * n * k > 0 && alpha != T::ZERO;
             let how = if needed == 0 { "in place" } else { "packed" };
             if bits(&c) != bits(&expected.0) {
                 return Err(format!("C differs, {how}"));
             }
-            if bits(&velocity) != bits(&expected.1) {
-                return Err(format!("the velocity differs, {how}"));
+            for (found, expected) in slots.iter().zip(&expected.1) {
+                if bits(found) != bits(expected) {
+                    return Err(format!("a slot differs, {how}"));
+                }
             }
             if sums.as_deref().map(bits) != expected.2.as_deref().map(bits) {
                 return Err(format!("the sums of B differ, {how}"));

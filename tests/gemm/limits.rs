@@ -3,7 +3,12 @@
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use tilewise::{
     Error,
-    gemm::{Backend, Blocking, Epilogue, Finish, GatheredRows, Gemm, Operand, Packed, Start, gemm},
+    gemm::{
+        Backend, Blocking, Companions, Epilogue, Finish, GatheredRows, Gemm, Operand, Packed, Rule,
+        Start, Update,
+        epilogue::{Descent, Momentum},
+        gemm,
+    },
     matrix::{MatMut, MatRef},
     simd::InstructionSet,
     threads::Threads,
@@ -26,7 +31,7 @@ fn refusal<'a>(
     epilogue: Epilogue<'_, f32>,
 ) -> Error {
     let mut c = vec![7.0; rows * cols];
-    let mut scratch = vec![0.0; 1 << 16];
+    let mut scratch = vec![0; 1 << 18];
     let view = MatMut::new(&mut c, rows, cols).unwrap();
     let error = gemm.run(alpha, a, b, view, epilogue, &mut scratch).unwrap_err();
     assert!(c.iter().all(|&c| c == 7.0), "C was written before the error: {error}");
@@ -59,10 +64,10 @@ fn without_rows_or_columns_nothing_happens() {
         let mut bias = vec![1.0; n];
         let (a, b) = (zeros(m, 4), zeros(4, n));
         let view = MatMut::new(&mut [], m, n).unwrap();
-        plan().run(1.0, a, b, view, Epilogue::bias(&bias), &mut [0.0; 4096]).unwrap();
-        let sums = Epilogue { b_sums: Some(&mut bias), ..Epilogue::default() };
+        plan().run(1.0, a, b, view, Epilogue::bias(&bias), &mut [0; 4 * 4096]).unwrap();
+        let sums = Epilogue { column_sums: Some(&mut bias), ..Epilogue::default() };
         let view = MatMut::new(&mut [], m, n).unwrap();
-        plan().run(1.0, a, b, view, sums, &mut [0.0; 4096]).unwrap();
+        plan().run(1.0, a, b, view, sums, &mut [0; 4 * 4096]).unwrap();
         assert!(bias.iter().all(|&sum| sum == 0.0), "{m} x {n}: sums of B, which has columns");
     }
 }
@@ -88,26 +93,34 @@ fn epilogues_that_do_not_fit() {
     let refused = |epilogue: Epilogue<'_, f32>| refusal(plan(), 1.0, a, b, (3, 5), epilogue);
     let error = refused(Epilogue::bias(&[0.0; 4]));
     assert_eq!(error.to_string(), "bias: expected 5 elements, found 4");
-    let error = refused(Epilogue { b_sums: Some(&mut [0.0; 6]), ..Epilogue::default() });
+    let error = refused(Epilogue { column_sums: Some(&mut [0.0; 6]), ..Epilogue::default() });
     assert_eq!(error.to_string(), "sums of the columns of B: expected 5 elements, found 6");
-    let error = refused(Epilogue::gate(zeros(5, 3)));
+    let error = refused(Epilogue::relu_gradient(zeros(5, 3)));
     assert_eq!(error.to_string(), "activation: expected 3 x 5, found 5 x 3");
-    let error = refused(Epilogue::gate(zeros(5, 3).t()));
+    let error = refused(Epilogue::relu_gradient(zeros(5, 3).t()));
     assert!(matches!(error, Error::Setting { .. }), "{error}");
+    let rule = Momentum { learning_rate: 0.1, momentum: 0.9, nesterov: false };
+    let update = Update { l2: 0.0, weight_decay: 0.0, rule: Rule::Momentum(rule) };
     let mut velocity = [0.0; 12];
-    let velocity = MatMut::new(&mut velocity, 3, 4).unwrap();
-    let (learning_rate, momentum, l2) = (0.1, 0.9, 0.0);
-    let finish = Finish::Momentum { velocity, learning_rate, momentum, nesterov: false, l2 };
-    let error = refused(Epilogue { finish, ..Epilogue::default() });
+    let error = refused(Epilogue::update(update, MatMut::new(&mut velocity, 3, 4).unwrap()));
     assert_eq!(error.to_string(), "velocity: expected 3 x 5, found 3 x 4");
+    // Too few companions, too many, and one that may not be changed.
+    let error = refused(Epilogue::update(update, Companions::default()));
+    assert!(error.to_string().contains("1: velocity"), "{error}");
+    let companions = zeros(3, 5).into();
+    let error = refused(Epilogue { companions, ..Epilogue::default() });
+    assert!(error.to_string().contains("companions = 1"), "{error}");
+    let error = refused(Epilogue::update(update, zeros(3, 5)));
+    assert!(matches!(error, Error::Setting { name: "velocity", .. }), "{error}");
 }
 
 #[test]
 fn an_update_starts_from_0() {
     let bias = [0.0; 5];
     for start in [Start::Scaled(1.0), Start::Scaled(0.5), Start::Bias(&bias)] {
-        let finish = Finish::Descent { learning_rate: 0.1, l2: 0.0 };
-        let epilogue = Epilogue { start, finish, b_sums: None };
+        let rule = Rule::Descent(Descent { learning_rate: 0.1 });
+        let finish = Finish::Update(Update { l2: 0.0, weight_decay: 0.0, rule });
+        let epilogue = Epilogue { start, finish, ..Epilogue::default() };
         let error = refusal(plan(), 1.0, zeros(3, 4), zeros(4, 5), (3, 5), epilogue);
         assert!(matches!(error, Error::Setting { name: "start", .. }), "{start:?}: {error}");
     }
@@ -128,11 +141,11 @@ fn short_scratch_memory() {
     let (m, n, k) = (150, 160, 170);
     let (a, b) = (vec![1.0f32; m * k], vec![1.0; k * n]);
     let (a, b) = (MatRef::new(&a, m, k).unwrap(), MatRef::new(&b, k, n).unwrap());
-    let needed = plan().scratch_len(m, n, k).unwrap();
+    let needed = plan().scratch_bytes(m, n, k).unwrap();
     let mut c = vec![0.0; m * n];
     let mut run = |len: usize| {
         let view = MatMut::new(&mut c, m, n).unwrap();
-        plan().run(1.0, a, b, view, Epilogue::default(), &mut vec![0.0; len])
+        plan().run(1.0, a, b, view, Epilogue::default(), &mut vec![0; len])
     };
     run(needed).unwrap();
     let error = run(0).unwrap_err();
@@ -189,7 +202,7 @@ fn sums_of_a_b_that_cannot_be_summed() {
     let operands: [Operand<'_, f32>; 3] = [(&packed).into(), rows.into(), zeros(4, 4).t().into()];
     for b in operands {
         let mut sums = [0.0; 4];
-        let epilogue = Epilogue { b_sums: Some(&mut sums), ..Epilogue::default() };
+        let epilogue = Epilogue { column_sums: Some(&mut sums), ..Epilogue::default() };
         let error = refusal(plan(), 1.0, zeros(4, 4), b, (4, 4), epilogue);
         assert!(matches!(error, Error::Setting { .. }), "{b:?}: {error}");
     }
@@ -248,7 +261,7 @@ fn sizes_beyond_the_address_space() {
         assert!(found, "{error}");
     }
     let threads = plan().threads(Threads::Count(usize::MAX / 4));
-    let error = in_pool(|| threads.scratch_len(huge, huge, huge)).unwrap_err();
+    let error = in_pool(|| threads.scratch_bytes(huge, huge, huge)).unwrap_err();
     assert!(matches!(error, Error::SizeOverflow { .. }), "{error}");
     let error = in_pool(|| threads.scratch(1000, 1000, 1000)).unwrap_err();
     assert!(matches!(error, Error::SizeOverflow { .. }), "{error}");
@@ -257,6 +270,26 @@ fn sizes_beyond_the_address_space() {
 /// Runs `work` in a pool of two threads.
 fn in_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap().install(work)
+}
+
+#[test]
+fn a_given_blocking_is_the_one_in_use() {
+    let (mr, nr) = plan().tile();
+    let given = Blocking { mc: 2 * mr, kc: 24, nc: 3 * nr, kb: 48, ..plan().blocking() };
+    let gemm = plan().with_blocking(given);
+    assert_eq!(gemm.blocking(), given);
+    // Also where a derived one adapts: several tasks, and a C out of all caches.
+    let many = gemm.threads(Threads::Count(4));
+    assert_eq!(in_pool(|| many.blocking_of(5000, 5000, 5000)).unwrap(), given);
+    assert_ne!(plan().blocking_of(5000, 5000, 5000).unwrap(), plan().blocking());
+    // It is rounded up to whole tiles, and cut to the product.
+    let odd = Blocking { mc: mr + 1, kc: 0, nc: 1, kb: 7, ..given };
+    let whole = Blocking { mc: 2 * mr, kc: 1, nc: nr, kb: 7, ..given };
+    assert_eq!(plan().with_blocking(odd).blocking(), whole);
+    let kb = plan().with_blocking(Blocking { kb: 25, ..given }).blocking().kb;
+    assert_eq!(kb, 48, "whole kc");
+    let small = gemm.blocking_of(1, 1, 5).unwrap();
+    assert_eq!((small.mc, small.nc, small.kc, small.kb), (mr, nr, 5, 5));
 }
 
 #[test]
@@ -280,7 +313,7 @@ fn smaller_products_need_no_more() {
             ..plan().blocking()
         };
         let gemm = plan().with_blocking(blocking).threads(Threads::Count(up_to(4)));
-        let len = |(m, n, k): (usize, usize, usize)| gemm.scratch_len(m, n, k).unwrap();
+        let len = |(m, n, k): (usize, usize, usize)| gemm.scratch_bytes(m, n, k).unwrap();
         if len(small) > len(large) {
             failures.push(format!(
                 "{small:?} needs {}, {large:?} {}: {blocking:?}",

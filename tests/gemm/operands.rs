@@ -47,8 +47,8 @@ pub enum Layouts {
     Shared,
     /// Any strides, every element its own.
     Distinct,
-    /// Columns side by side; any row stride that keeps elements distinct.
-    SideBySide,
+    /// Contiguous rows; any row stride that keeps elements distinct.
+    Contiguous,
 }
 
 /// Where the elements of a matrix stand.
@@ -71,7 +71,7 @@ impl Place {
         let kind = match layouts {
             Layouts::Shared => rng.random_range(0..20),
             Layouts::Distinct => rng.random_range(0..17),
-            Layouts::SideBySide => 0,
+            Layouts::Contiguous => 0,
         };
         let (mut row_stride, mut col_stride) = match kind {
             0..8 => ((cols + gap) as isize, 1),
@@ -90,7 +90,7 @@ impl Place {
             offset += down;
             row_stride = -row_stride;
         }
-        if len > 0 && layouts != Layouts::SideBySide && rng.random_bool(0.2) {
+        if len > 0 && layouts != Layouts::Contiguous && rng.random_bool(0.2) {
             offset += across;
             col_stride = -col_stride;
         }

@@ -4,7 +4,7 @@
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use tilewise::{
     Element,
-    gemm::{Blocking, Epilogue, Finish, Gemm, Start, naive},
+    gemm::{Blocking, Companions, Epilogue, Finish, Gemm, Start, naive},
     matrix::{MatMut, MatRef},
     simd::InstructionSet,
 };
@@ -48,12 +48,13 @@ fn equals_the_definition<T: Element>(seed: u64, list: &[f64]) {
                 finish: match ending {
                     0 => Finish::Store,
                     1 => Finish::Relu,
-                    _ => Finish::Gate {
-                        activation: MatRef::new(&activation, m, n).unwrap(),
-                        scale: T::from_f64(0.5),
-                    },
+                    _ => Finish::ReluGradient { scale: T::from_f64(0.5) },
                 },
-                b_sums: None,
+                companions: match ending {
+                    0 | 1 => Companions::default(),
+                    _ => MatRef::new(&activation, m, n).unwrap().into(),
+                },
+                column_sums: None,
             };
             let (a, b) = (MatRef::new(&a, m, k).unwrap(), MatRef::new(&b, k, n).unwrap());
             let mut expected = c.clone();

@@ -6,29 +6,30 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use crate::{
     cores, in_pool,
+    network::{joined, perceptron},
     options::{self, Dtype},
 };
 use tilewise::{
     Element,
     error::{Error, Result},
     gemm::{Backend, Gemm},
-    nn::{FullyConnectedNet, Init, NetConfig},
+    nn::Network,
     simd::InstructionSet,
 };
 
 /// Arguments of every benchmark.
 #[derive(Debug, clap::Args)]
 pub(super) struct Common {
-    /// Precision to compute with.
+    /// Floating-point type.
     #[arg(long, value_enum, default_value = "f32")]
     dtype: Dtype,
-    /// Threads of tilewise; the other backends have one. `infer` also measures one.
+    /// Number of threads of tilewise; the other backends run on one. `infer` also measures one.
     #[arg(long, value_name = "N", default_value = "1", value_parser = options::threads)]
     pub(super) threads: usize,
-    /// Instruction set of tilewise and of the peak [default: TILEWISE_ISA, else the best here]
+    /// Instruction set of tilewise and of the peak [default: TILEWISE_ISA, else the best available]
     #[arg(long, value_name = "NAME")]
     isa: Option<InstructionSet>,
-    /// Print one JSON object a line.
+    /// Print one JSON object per line.
     #[arg(long)]
     pub(super) json: bool,
 }
@@ -54,29 +55,26 @@ impl Common {
 
 /// The network of a benchmark.
 #[derive(Debug, clap::Args)]
-pub(super) struct Network {
-    /// Features of an example, widths of the hidden layers, and classes.
+pub(super) struct Perceptron {
+    /// Input features, widths of the hidden layers, and classes, separated by commas.
     #[arg(long, value_name = "SIZES", value_delimiter = ',', value_parser = options::count,
           default_value = "3072,512,1024,10")]
     pub(super) dims: Vec<usize>,
 }
 
-impl Network {
+impl Perceptron {
     /// With initial weights.
-    pub(super) fn build<T: Element>(&self, dropout: f64) -> Result<FullyConnectedNet<T>> {
+    pub(super) fn build<T: Element>(&self, dropout: f64) -> Result<Network<T>> {
         let &[input, ref hidden @ .., classes] = self.dims.as_slice() else {
             let detail = "--dims: a single size; expected at least two, inputs and classes".into();
             return Err(Error::Settings { detail });
         };
-        let (hidden, init) = (hidden.to_vec(), Init::He);
-        let config = NetConfig { input, hidden, classes, init, dropout, ..NetConfig::default() };
-        FullyConnectedNet::new(&config)
+        perceptron((input, classes), hidden, dropout, None, 0)
     }
 
     /// The sizes, as "3072-512-1024-10".
     pub(super) fn name(&self) -> String {
-        let sizes: Vec<String> = self.dims.iter().map(usize::to_string).collect();
-        sizes.join("-")
+        joined(&self.dims)
     }
 }
 

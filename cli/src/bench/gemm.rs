@@ -52,19 +52,19 @@ const DEFAULTS: [(usize, usize, usize, Transpose); 16] = [
 /// Arguments of `tilewise bench gemm`.
 #[derive(Debug, clap::Args)]
 pub struct GemmArgs {
-    /// Products to measure, separated by commas [default: those of networks, with their transposes]
+    /// Products to measure, separated by commas [default: squares, and those of training steps]
     #[arg(long, value_name = "MxNxK", value_delimiter = ',', value_parser = shape)]
     shapes: Vec<Shape>,
-    /// Which of A and B are stored transposed, for all shapes [default: nn for those of --shapes]
+    /// Whether A and B are stored transposed (t) or not (n) [default: nn with --shapes]
     #[arg(long, value_name = "WHICH", value_parser = transpose())]
     transpose: Option<Transpose>,
     #[command(flatten)]
     common: Common,
-    /// Who competes, separated by commas.
+    /// Backends to compare, separated by commas.
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = backend(),
           default_value = "tilewise,matrixmultiply,naive")]
     backends: Vec<Backend>,
-    /// Time for each shape, divided equally.
+    /// Measuring time for each shape in seconds, divided equally among the backends.
     #[arg(long, value_name = "S", default_value = "1", value_parser = options::positive)]
     seconds: f64,
 }
@@ -200,13 +200,15 @@ struct Operands<'g, T: Element> {
     b: Matrix<T>,
     /// (m, n)
     c: Matrix<T>,
-    scratch: AlignedBuf<T>,
+    scratch: AlignedBuf<u8>,
 }
 
 impl<'g, T: Element> Operands<'g, T> {
     fn new(gemm: &'g Gemm<T>, shape: Shape, transpose: Transpose) -> Result<Self> {
         let Shape { m, n, k } = shape;
-        let stored = |transposed, rows, cols| if transposed { (cols, rows) } else { (rows, cols) };
+        let stored = |transposed, rows, cols| {
+            if transposed { (cols, rows) } else { (rows, cols) }
+        };
         // First, so that they are refused before random numbers take their time.
         let (c, scratch) = (Matrix::zeros(m, n)?, gemm.scratch(m, n, k)?);
         let a = random(stored(transpose.a, m, k), 1)?;
@@ -294,7 +296,9 @@ fn best_peak(lines: &[Line], threads: usize) -> f64 {
 fn as_json<T: Element>(gemm: &Gemm<T>, lines: &[Line]) -> String {
     let mut text = String::new();
     for line in lines {
-        let Some(Rates { median, best }) = line.rates else { continue };
+        let Some(Rates { median, best }) = line.rates else {
+            continue;
+        };
         let peak = best_peak(lines, line.threads);
         let object = json!({
             "backend": line.backend,

@@ -9,16 +9,17 @@ use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use serde_json::json;
 
 use crate::{
-    bench::contest::{Common, Network},
+    bench::contest::{Common, Perceptron},
     console::print,
     cores, options,
 };
 use tilewise::{
-    Element,
+    Context, Element,
     error::Result,
     gemm::Backend,
+    infer::Predictor,
     matrix::Matrix,
-    nn::{Mode, Passes, Predictor},
+    nn::{Mode, Passes, Plan},
     simd::InstructionSet,
     threads::Threads,
 };
@@ -27,14 +28,14 @@ use tilewise::{
 #[derive(Debug, clap::Args)]
 pub struct InferArgs {
     #[command(flatten)]
-    network: Network,
-    /// Examples in a batch, one measurement for each.
+    network: Perceptron,
+    /// Batch sizes to measure, in examples, separated by commas.
     #[arg(long, value_name = "SIZES", value_delimiter = ',', value_parser = options::count,
           default_value = "1,8,32,512")]
     batch: Vec<usize>,
     #[command(flatten)]
     common: Common,
-    /// Time for each batch size, divided equally.
+    /// Measuring time for each batch size in seconds, divided equally among the backends.
     #[arg(long, value_name = "S", default_value = "2", value_parser = options::positive)]
     seconds: f64,
 }
@@ -129,9 +130,9 @@ fn read(words: &[u64], threads: usize) -> u64 {
 
 fn bench<T: Element>(args: &InferArgs) -> Result<()> {
     let gemm = args.common.gemm::<T>()?;
-    let net = args.network.build::<T>(0.0)?;
-    let (input, classes) = (net.input(), net.classes());
-    let predictor = Predictor::with_gemm(&net, gemm)?;
+    let network = args.network.build::<T>(0.0)?;
+    let (input, classes) = (network.in_features(), network.classes());
+    let predictor = Predictor::with_context(&network, Context::of(gemm)?)?;
     let words = vec![1u64; predictor.bytes() / size_of::<u64>()];
     let counts: &[usize] = match args.common.threads {
         1 => &[1],
@@ -141,9 +142,9 @@ fn bench<T: Element>(args: &InferArgs) -> Result<()> {
     for &batch in &args.batch {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let x = Matrix::from_fn(batch, input, |_, _| T::from_f64(rng.random_range(-0.5..0.5)))?;
-        let backend = gemm.with_backend(Backend::MatrixMultiply);
-        let mut workspace = net.workspace_for(backend, batch, Passes::Forward)?;
-        let mut baseline = || net.forward(x.view(), &mut workspace, Mode::Evaluation);
+        let context = Context::of(gemm.with_backend(Backend::MatrixMultiply))?;
+        let mut plan = Plan::new(&network, batch, Passes::Forward, context)?;
+        let mut baseline = || plan.forward(&network, x.view(), Mode::Evaluation);
         type Pass<'a> = Box<dyn FnMut() -> Result<()> + 'a>;
         let mut own: Vec<(&'static str, usize, Pass<'_>)> = Vec::new();
         for &threads in counts {

@@ -1,4 +1,4 @@
-//! `tilewise bench`: what this machine gives, and what the crate makes of it.
+//! `tilewise bench`: benchmarks of products, training steps and predictions.
 
 mod contest;
 mod gemm;
@@ -17,9 +17,9 @@ pub struct BenchArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum BenchCommand {
-    /// Measure products of matrices, as fractions of the FMA peak of the same run.
+    /// Measure matrix products, as fractions of the FMA peak measured in the same run.
     Gemm(gemm::GemmArgs),
-    /// Measure steps of training, as fractions of the FMA peak of the same run.
+    /// Measure training steps, as fractions of the FMA peak measured in the same run.
     Train(train::TrainArgs),
     /// Measure latency and throughput of forward passes.
     Infer(infer::InferArgs),

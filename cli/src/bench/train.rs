@@ -11,45 +11,45 @@ use rand::{Rng, RngExt, SeedableRng, rngs::ChaCha8Rng};
 use serde_json::json;
 
 use crate::{
-    bench::contest::{BACKENDS, Common, NAIVE_LIMIT, Network, Peak, backend},
+    bench::contest::{BACKENDS, Common, NAIVE_LIMIT, Peak, Perceptron, backend},
     console::print,
     cores, options,
 };
 use tilewise::{
-    Element,
+    Context, Element,
     error::{Error, Result},
     gemm::{Backend, GatheredRows, Gemm},
     matrix::Matrix,
-    nn::FullyConnectedNet,
+    nn::Network,
     simd::InstructionSet,
     threads::Threads,
     train::{Optimizer, StepTimes, Trainer, TrainerConfig},
 };
 
-/// Pictures in the store for each one of a batch, so that batches are gathered from all over it.
+/// Images in the store for each one of a batch, so that batches are gathered from all over it.
 const STORE_BATCHES: usize = 8;
 
 /// Arguments of `tilewise bench train`.
 #[derive(Debug, clap::Args)]
 pub struct TrainArgs {
     #[command(flatten)]
-    network: Network,
-    /// Examples in a batch.
+    network: Perceptron,
+    /// Batch size, in examples.
     #[arg(long, value_name = "N", default_value = "512", value_parser = options::count)]
     batch: usize,
     /// Optimizer.
     #[arg(long, value_name = "NAME", default_value = "sgd", value_parser = options::optimizer())]
     optimizer: Optimizer,
-    /// Probability of dropping a hidden activation.
-    #[arg(long, value_name = "P", default_value = "0", value_parser = options::share)]
+    /// Probability of dropping an activation of a hidden layer.
+    #[arg(long, value_name = "P", default_value = "0", value_parser = options::fraction)]
     dropout: f64,
     #[command(flatten)]
     common: Common,
-    /// Who computes the products, separated by commas.
+    /// Backends of the products to compare, separated by commas.
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = backend(),
           default_value = "tilewise,matrixmultiply,naive")]
     backends: Vec<Backend>,
-    /// Time in all, divided equally.
+    /// Measuring time in seconds, divided equally among the backends.
     #[arg(long, value_name = "S", default_value = "5", value_parser = options::positive)]
     seconds: f64,
 }
@@ -64,19 +64,15 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
 
 fn bench<T: Element>(args: &TrainArgs) -> Result<()> {
     let gemm = args.common.gemm::<T>()?;
-    let net = args.network.build::<T>(args.dropout)?;
-    let (input, classes) = (net.input(), net.classes());
-    if classes > 256 {
-        let detail = format!("--dims: {classes} classes, the last size; expected at most 256");
-        return Err(Error::Settings { detail });
-    }
-    let flop = flop(&net, args.batch);
+    let network = args.network.build::<T>(args.dropout)?;
+    let (input, classes) = (network.in_features(), network.classes());
+    let flop = flop(&network, &args.network.dims, args.batch);
     let examples = Examples::<T>::new(input, classes, args.batch)?;
     let mut contestants = Vec::new();
     for (name, backend) in BACKENDS {
         let wanted = args.backends.contains(&backend);
         if wanted && (backend != Backend::Naive || flop / 2.0 <= NAIVE_LIMIT as f64) {
-            contestants.push(Contestant::new(name, backend, &net, gemm, args)?);
+            contestants.push(Contestant::new(name, backend, &network, gemm, args)?);
         }
     }
     let before = Peak::measure(&gemm);
@@ -104,9 +100,8 @@ fn bench<T: Element>(args: &TrainArgs) -> Result<()> {
 
 /// Floating-point operations of a step: three products for each layer, two for the first, whose
 /// input has no gradient.
-fn flop<T: Element>(net: &FullyConnectedNet<T>, batch: usize) -> f64 {
-    let dims = net.dims();
-    batch as f64 * (6.0 * net.parameter_count() as f64 - 2.0 * (dims[0] * dims[1]) as f64)
+fn flop<T: Element>(network: &Network<T>, dims: &[usize], batch: usize) -> f64 {
+    batch as f64 * (6.0 * network.parameter_count() as f64 - 2.0 * (dims[0] * dims[1]) as f64)
 }
 
 /// Random examples: bytes for those who gather, numbers for those who do not.
@@ -118,7 +113,7 @@ struct Examples<T: Element> {
     indices: Vec<u32>,
     /// The first batch, as numbers.
     rows: Matrix<T>,
-    labels: Vec<u8>,
+    labels: Vec<u32>,
 }
 
 impl<T: Element> Examples<T> {
@@ -134,7 +129,7 @@ impl<T: Element> Examples<T> {
         let indices: Vec<u32> = (0..count).map(|_| rng.random_range(0..count as u32)).collect();
         let first = GatheredRows::new(&store, &indices[..batch], &scale, &shift)?;
         let rows = Matrix::from_fn(batch, input, |i, j| first.get(i, j))?;
-        let labels = (0..batch).map(|i| (i % classes) as u8).collect();
+        let labels = (0..batch).map(|i| (i % classes) as u32).collect();
         Ok(Self { store, scale, shift, indices, rows, labels })
     }
 
@@ -166,7 +161,7 @@ impl<T: Element> Contestant<T> {
     fn new(
         name: &'static str,
         backend: Backend,
-        net: &FullyConnectedNet<T>,
+        network: &Network<T>,
         gemm: Gemm<T>,
         args: &TrainArgs,
     ) -> Result<Self> {
@@ -175,14 +170,13 @@ impl<T: Element> Contestant<T> {
             if own { (args.common.threads, Threads::Pool) } else { (1, Threads::Caller) };
         // The clock outlives the products that add to it; there are few contestants.
         let pack_clock: &'static AtomicU64 = Box::leak(Box::default());
-        let config = TrainerConfig {
-            batch_size: args.batch,
-            learning_rate: 1e-3,
-            threads: threading,
-            ..TrainerConfig::default()
-        };
-        let gemm = gemm.with_backend(backend).with_pack_clock(pack_clock);
-        let trainer = Trainer::with_gemm(net.clone(), args.optimizer, config, gemm)?;
+        let config = TrainerConfig::default()
+            .with_batch_size(args.batch)
+            .with_optimizer(args.optimizer)
+            .with_learning_rate(1e-3)
+            .with_threads(threading);
+        let context = Context::of(gemm.with_backend(backend).with_pack_clock(pack_clock))?;
+        let trainer = Trainer::with_context(network.try_clone()?, config, context)?;
         let (seconds, times) = (Vec::new(), Vec::new());
         Ok(Self { name, backend, threads, trainer, pack_clock, used: 0.0, seconds, times })
     }
@@ -219,7 +213,7 @@ impl<T: Element> Contestant<T> {
             ("forward", mean(|times| times.forward)),
             ("loss", mean(|times| times.loss)),
             ("d_x", mean(|times| times.input_gradients)),
-            ("d_w_update", mean(|times| times.weight_gradients + times.updates)),
+            ("d_w_update", mean(|times| times.parameter_gradients + times.updates)),
             ("other", self.seconds.iter().sum::<f64>() / steps as f64),
         ];
         // Packing is a part of the products' phases; what is in no phase is the rest.
@@ -234,7 +228,7 @@ impl<T: Element> Contestant<T> {
             gflops: 1e-9 * flop / min,
             peak_gflops: peaks[0].max(peaks[1]),
             images_per_s: batch as f64 / median,
-            workspace_bytes: self.trainer.workspace_bytes(),
+            workspace_bytes: self.trainer.plan().bytes(),
             phases: phases.map(|(name, seconds)| (name, 1e3 * seconds)),
         }
     }

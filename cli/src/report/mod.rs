@@ -1,8 +1,8 @@
 //! `tilewise report`: compares training runs in one HTML file that needs nothing else.
 
 mod findings;
+mod images;
 mod page;
-mod pictures;
 
 use std::{
     fmt::Display,
@@ -26,16 +26,16 @@ use findings::Findings;
 /// Arguments of `tilewise report`.
 #[derive(Debug, clap::Args)]
 pub struct ReportArgs {
-    /// Directories that `tilewise train --out` has written.
+    /// Output directories of `tilewise train`.
     #[arg(value_name = "DIR", required = true)]
     runs: Vec<PathBuf>,
-    /// The page; an earlier one is replaced.
+    /// HTML file to write; an earlier one is replaced.
     #[arg(long, value_name = "FILE.html", default_value = "report.html")]
     out: PathBuf,
     /// Pictures to test the networks on [default: those of each run]
     #[command(flatten)]
     dataset: DatasetArgs,
-    /// Threads [default: one for each core]
+    /// Number of threads [default: one for each core]
     #[arg(long, value_name = "N", value_parser = options::threads)]
     threads: Option<usize>,
 }
@@ -45,7 +45,7 @@ struct Run {
     /// Its directory, or the last part of it where that is enough.
     name: String,
     files: RunFiles,
-    /// What its network makes of the test pictures, or why nothing is known.
+    /// The tests of its network, or why there are none.
     findings: Result<Findings, String>,
 }
 
@@ -53,7 +53,7 @@ struct Run {
 ///
 /// # Errors
 /// [`Error::Io`] or [`Error::File`] if a directory is not that of a run, `--data` holds no
-/// pictures, or the page cannot be written.
+/// images, or the page cannot be written.
 pub fn run(args: &ReportArgs) -> Result<()> {
     let console = Console::new(true);
     let mut data = DataSets { args: &args.dataset, loaded: Vec::new() };
@@ -75,7 +75,7 @@ pub fn run(args: &ReportArgs) -> Result<()> {
     print(&format!("written to {}\n", args.out.display()))
 }
 
-/// The pictures that runs were trained on, each set loaded once.
+/// The images that runs were trained on, each set loaded once.
 struct DataSets<'a> {
     args: &'a DatasetArgs,
     loaded: Vec<(Option<PathBuf>, Cifar10)>,

@@ -66,9 +66,9 @@ fn lead(runs: &[Run]) -> String {
     let Some((run, epoch)) = best else { return "No run has finished an epoch.".into() };
     let accuracy = percent(epoch.val_acc);
     match runs {
-        [_] => format!("{}: {accuracy} of the validation pictures at best.", run.name),
+        [_] => format!("{}: {accuracy} of the validation images at best.", run.name),
         _ => format!(
-            "{} runs. The best is {}, with {accuracy} of the validation pictures.",
+            "{} runs. The best is {}, with {accuracy} of the validation images.",
             runs.len(),
             run.name
         ),
@@ -119,10 +119,7 @@ fn summary(runs: &[Run]) -> Markup {
             rates.sort_by(f64::total_cmp);
             Some(format!("{} images/s", thousands(*rates.get(rates.len() / 2)?)))
         }),
-        ("Network", &|run| {
-            let dims = run.findings.as_ref().ok()?.dims.iter();
-            Some(dims.map(usize::to_string).collect::<Vec<_>>().join("-"))
-        }),
+        ("Network", &|run| Some(run.findings.as_ref().ok()?.network.clone())),
         ("Parameters", &|run| Some(thousands(run.findings.as_ref().ok()?.parameters as f64))),
         ("Instruction set, version", &|run| {
             let text = |key: &str| Some(console::name(run.files.circumstances.get(key)?.as_str()?));
@@ -220,13 +217,13 @@ fn tested(runs: &[Run]) -> impl Iterator<Item = (usize, &Findings)> {
 
 fn classes(runs: &[Run]) -> Markup {
     let Some((_, first)) = tested(runs).next() else { return html! {} };
-    // Runs on other pictures have classes of their own.
+    // Runs on other images have classes of their own.
     let alike: Vec<_> =
         tested(runs).filter(|(_, found)| found.class_names == first.class_names).collect();
     html! {
         section {
             h2 { "Accuracy by class" }
-            p { "Of the " (thousands(first.all().1 as f64)) " test pictures, at the epoch of the best \
+            p { "Of the " (thousands(first.all().1 as f64)) " test images, at the epoch of the best \
                 validation accuracy." }
             div.wide { table {
                 thead { tr {
@@ -262,31 +259,41 @@ fn networks(runs: &[Run]) -> Markup {
     html! {
         @if tested(runs).next().is_some() {
             section {
-                h2 { "Who is taken for whom" }
-                p { "Rows are what a picture shows, columns what the network says; in percent of the \
-                    row." }
+                h2 { "Confusion matrix" }
+                p { "Rows are the labels, columns the predictions; in percent of the row." }
                 div.pair { @for (number, found) in tested(runs) {
                     div { h3 { (name(runs, number)) } (confusion(found)) }
                 } }
             }
-            section {
-                h2 { "First layer" }
-                p { "The weights of a hidden unit as a picture: grey is zero. The units with the \
-                    largest weights come first." }
-                @for (number, found) in tested(runs) {
-                    h3 {
-                        (name(runs, number))
-                        span.aside { (found.weights.shown) " of " (found.weights.units) " units" }
-                    }
-                    img.weights src=(data_url(&found.weights.png))
-                        alt=(format!("weights of {} units", found.weights.shown));
-                }
-            }
+            (first_layers(runs))
             section {
                 h2 { "Most confident mistakes" }
                 @for (number, found) in tested(runs) {
                     h3 { (name(runs, number)) }
                     (mistakes(found))
+                }
+            }
+        }
+    }
+}
+
+/// The weights of the first layers, where there are any to show.
+fn first_layers(runs: &[Run]) -> Markup {
+    let shown =
+        || tested(runs).filter_map(|(number, found)| Some((number, found.weights.as_ref()?)));
+    html! {
+        @if shown().next().is_some() {
+            section {
+                h2 { "First layer" }
+                p { "The weights of a unit as an image: gray is zero. The units with the largest \
+                    weights come first." }
+                @for (number, weights) in shown() {
+                    h3 {
+                        (name(runs, number))
+                        span.aside { (weights.shown) " of " (weights.units) " units" }
+                    }
+                    img.weights src=(data_url(&weights.png))
+                        alt=(format!("weights of {} units", weights.shown));
                 }
             }
         }
@@ -311,14 +318,14 @@ fn confusion(found: &Findings) -> Markup {
 }
 
 fn cell(found: &Findings, row: usize, column: usize) -> Markup {
-    let (_, pictures) = found.class(row);
+    let (_, images) = found.class(row);
     let count = found.confusion[row][column];
-    let part = share((count, pictures)).unwrap_or(0.0);
+    let part = share((count, images)).unwrap_or(0.0);
     let class = if row == column { "right" } else { "wrong" };
-    let (shows, says) = (&found.class_names[row], &found.class_names[column]);
+    let (label, predicted) = (&found.class_names[row], &found.class_names[column]);
     html! {
         td class=(class) style=(format!("--part: {:.0}%", 100.0 * part.sqrt()))
-            title=(format!("{shows} taken for {says}: {count} of {pictures}")) {
+            title=(format!("{label} classified as {predicted}: {count} of {images}")) {
             @if count > 0 { (format!("{:.0}", 100.0 * part)) }
         }
     }
@@ -331,7 +338,7 @@ fn mistakes(found: &Findings) -> Markup {
             figure {
                 img src=(data_url(&mistake.png)) alt="";
                 figcaption {
-                    b { (found.class_names[mistake.taken_for]) }
+                    b { (found.class_names[mistake.predicted]) }
                     " " (format!("{:.0} %", 100.0 * mistake.probability)) br;
                     "is " (found.class_names[mistake.label])
                 }

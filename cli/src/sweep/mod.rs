@@ -36,27 +36,32 @@ use space::{Axis, Draws};
 /// Largest file of settings that is read.
 const MAX_SETTINGS_BYTES: u64 = 1 << 20;
 const TABLE: &str = "sweep.csv";
-const PICTURE: &str = "sweep.svg";
+const PLOT: &str = "sweep.svg";
 
 /// Arguments of `tilewise sweep`: what to try, and the flags of `train` for all trials. `--seed`
-/// also chooses the random settings, `--out` is needed.
+/// also seeds the random search, `--out` is needed.
 #[derive(Debug, clap::Args)]
 pub struct SweepArgs {
-    /// Values of a setting, each to be combined with those of the others: lr=0.1,0.2; the widths
-    /// of several hidden layers are joined: hidden=256,512-256
-    #[arg(long, value_name = "FLAG=V,…")]
+    /// Grid search: values of a setting, combined with those of every other grid: lr=0.1,0.2;
+    /// widths of several hidden layers are joined by a hyphen: hidden=256,512-256
+    #[arg(long, value_name = "FLAG=V,…", help_heading = "Search")]
     grid: Vec<String>,
-    /// Range or values to draw a setting from: dropout=0..0.5, lr=log:0.01..1, hidden=128,256
-    #[arg(long, value_name = "FLAG=RANGE")]
+    /// Random search: range or list to draw a setting from: dropout=0..0.5, lr=log:0.01..1,
+    /// hidden=128,256
+    #[arg(long, value_name = "FLAG=RANGE", help_heading = "Search")]
     random: Vec<String>,
-    /// Draws of the random settings, for each point of the grid.
-    #[arg(long, value_name = "N", default_value = "20", value_parser = options::count)]
+    /// Number of draws of the random search, for each point of the grid.
+    #[arg(long, value_name = "N", default_value = "20", value_parser = options::count,
+          help_heading = "Search")]
     trials: usize,
-    /// Trials at a time, each on one thread; a single one has all threads.
-    #[arg(long, value_name = "N", default_value = "1", value_parser = options::threads)]
+    /// Number of trials that run at the same time, on one thread each; with 1, a trial uses all
+    /// threads.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = options::threads,
+          help_heading = "Search")]
     jobs: usize,
-    /// Successive halving: train all for few epochs, the better half for twice as many, and so on.
-    #[arg(long)]
+    /// Successive halving: train all trials for few epochs, the better half for twice as many, and
+    /// so on.
+    #[arg(long, help_heading = "Search")]
     halving: bool,
     #[command(flatten)]
     train: Given<TrainArgs>,
@@ -157,10 +162,10 @@ pub fn run(args: &SweepArgs) -> Result<ExitCode> {
         atomic_file::write(&dir.join(name), |file| file.write_all(text.as_bytes()))
     };
     write(TABLE, &results::csv(&names, &ranking))?;
-    let picture = plot::picture(&axes, &ranking);
-    write(PICTURE, &picture.map_err(|error| Error::file(dir.join(PICTURE), error.to_string()))?)?;
+    let drawn = plot::plot(&axes, &ranking);
+    write(PLOT, &drawn.map_err(|error| Error::file(dir.join(PLOT), error.to_string()))?)?;
     print(&results::table(&names, &ranking))?;
-    print(&format!("written to {}: {TABLE}, {PICTURE}, {TRIAL}*\n", dir.display()))?;
+    print(&format!("written to {}: {TABLE}, {PLOT}, {TRIAL}*\n", dir.display()))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -237,7 +242,7 @@ fn better_half<'t>(trials: Vec<&'t Trial>, epochs: usize, results: &Results) -> 
 /// epochs after which its trials are recorded.
 fn open(
     dir: &Path,
-    wanted: &str,
+    wanted: &Settings,
     trials: &[Trial],
     rungs: &[usize],
     overwrite: bool,
@@ -251,7 +256,7 @@ fn open(
     let is_there = path.try_exists().map_err(Error::io("read", &path))?;
     if is_there && !overwrite {
         let found = input_file::read_text(&path, MAX_SETTINGS_BYTES)?;
-        if found == wanted {
+        if found.parse::<Settings>().is_ok_and(|found| found == *wanted) {
             return Results::read(dir, trials, rungs);
         }
         let detail = "holds another sweep; --overwrite replaces it, another --out keeps it";
@@ -264,16 +269,16 @@ fn open(
         for trial in trial_dirs(dir)? {
             fs::remove_dir_all(&trial).map_err(Error::io("remove", &trial))?;
         }
-        for name in [TABLE, PICTURE] {
+        for name in [TABLE, PLOT] {
             remove(dir.join(name))?;
         }
     }
-    atomic_file::write(&path, |file| file.write_all(wanted.as_bytes()))?;
+    atomic_file::write(&path, |file| file.write_all(wanted.to_string().as_bytes()))?;
     Ok(results)
 }
 
 /// What [`SWEEP`] says: all that the results depend on.
-fn identity(args: &SweepArgs, given: &Settings) -> String {
+fn identity(args: &SweepArgs, given: &Settings) -> Settings {
     let mut identity = given.clone();
     // None of these changes a result.
     identity.retain(|key, _| {
@@ -288,7 +293,7 @@ fn identity(args: &SweepArgs, given: &Settings) -> String {
     ] {
         identity.insert(key.into(), value);
     }
-    identity.to_string()
+    identity
 }
 
 /// The directories of trials.

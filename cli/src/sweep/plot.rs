@@ -1,4 +1,4 @@
-//! The picture of a sweep: a heat map of a grid of two settings, parallel coordinates of anything
+//! The plot of a sweep: a heat map of a grid of two settings, parallel coordinates of anything
 //! else.
 
 use std::error::Error;
@@ -23,7 +23,7 @@ const PALE: (u8, u8, u8) = (226, 234, 243);
 const DEEP: (u8, u8, u8) = (16, 70, 140);
 /// Cell of a heat map.
 const CELL: (i32, i32) = (92, 56);
-/// Space around a picture: left, top, right, bottom.
+/// Space around a plot: left, top, right, bottom.
 const MARGIN: (i32, i32, i32, i32) = (120, 60, 40, 70);
 /// Parallel coordinates: height of the axes, and from one to the next.
 const AXES: (i32, i32) = (380, 190);
@@ -41,7 +41,7 @@ type Drawn = Result<(), Box<dyn Error>>;
 ///
 /// # Errors
 /// What the drawing library refuses.
-pub(super) fn picture(axes: &[Axis], ranking: &[&Record]) -> Result<String, Box<dyn Error>> {
+pub(super) fn plot(axes: &[Axis], ranking: &[&Record]) -> Result<String, Box<dyn Error>> {
     match axes {
         [
             Axis { key: x, values: Values::Grid(columns) },

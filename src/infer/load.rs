@@ -1,40 +1,40 @@
-//! A `Predictor` with what belongs to pictures and to model files.
+//! A `Predictor` of images and of model files.
 
 #[cfg(feature = "model-files")]
 use std::path::Path;
 
 #[cfg(feature = "model-files")]
-use crate::train::model_file::{self, ModelInfo};
+use crate::io::model::{self, ModelInfo};
 use crate::{
     data::{FeatureMap, Normalization},
     error::{Error, Result},
+    infer::predictor::Predictor,
     kernels::Element,
-    nn::Predictor,
 };
 
 impl<T: Element> Predictor<T> {
-    /// The same for pictures of bytes that are stored channel by channel, normalised as in
+    /// The same for images of bytes that are stored channel by channel, normalized as in
     /// training.
     ///
     /// # Errors
     /// [`Error::Length`] if the channels do not divide the features of an example;
-    /// [`Error::Setting`] if a number of the normalisation is too large for the element type.
+    /// [`Error::Setting`] if a number of the normalization is too large for the element type.
     pub fn with_normalization(self, normalization: &Normalization) -> Result<Self> {
         let (features, channels) = (self.in_features(), normalization.scale().len());
         let plane = features / channels;
         if plane * channels != features {
-            let what = "features of a network for pictures of these channels";
+            let what = "features of a network for images of these channels";
             return Err(Error::Length { what, expected: plane * channels, found: features });
         }
         let FeatureMap { scale, shift } = normalization.per_feature(plane);
-        self.with_pixel_map(scale, shift)
+        self.with_byte_map(scale, shift)
     }
 
     /// The network in a safetensors file, saved here or by PyTorch: see
-    /// [`model_file`]. It takes pictures if the file has a normalisation.
+    /// [`model`]. It takes images of bytes if the file has a normalization.
     ///
     /// # Errors
-    /// As [`model_file::load`]; [`Error::File`] if the normalisation does not fit the network.
+    /// As [`model::load`]; [`Error::File`] if the normalization does not fit the network.
     #[cfg(feature = "model-files")]
     pub fn load(path: &Path) -> Result<Self> {
         Self::load_with_info(path).map(|(predictor, _)| predictor)
@@ -46,8 +46,8 @@ impl<T: Element> Predictor<T> {
     /// As [`load`](Self::load).
     #[cfg(feature = "model-files")]
     pub fn load_with_info(path: &Path) -> Result<(Self, ModelInfo)> {
-        let (net, info) = model_file::load(path)?;
-        let mut predictor = Self::new(&net)?;
+        let (network, info) = model::load(path)?;
+        let mut predictor = Self::new(&network)?;
         if let Some(normalization) = &info.normalization {
             predictor = predictor
                 .with_normalization(normalization)

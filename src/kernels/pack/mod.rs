@@ -1,22 +1,29 @@
 //! Packing: an operand copied into panels in the order in which the microkernel reads it.
 //!
 //! A panel holds `width` lines of the operand (rows of A, columns of B); for each p of the depth
-//! its `width` elements stand side by side. The last panel is filled up with zeros, which the
+//! its `width` elements are contiguous. The last panel is filled up with zeros, which the
 //! kernel multiplies but never stores.
 //!
 //! ```text
 //! dst[panel][p][i] = source(panel * width + i, p)
 //! ```
 //!
-//! Where the elements come from is a [`Source`]: it delivers vectors along the one direction in
-//! which its elements stand side by side in memory, be it that of the lines or that of the depth.
+//! Where the elements come from is a [`Source`], one file each: it delivers vectors along the one
+//! direction in which its elements are contiguous in memory, be it that of the lines or that of the
+//! depth.
+
+mod gathered;
+mod strided;
+
+pub use gathered::GatheredRows;
+pub(crate) use strided::{Strided, pack_elements};
 
 use crate::{
     float::Float,
     simd::{Isa, MAX_LANES},
 };
 
-/// Elements that stand side by side along one direction, in numbered runs across the other.
+/// Elements that are contiguous along one direction, in numbered runs across the other.
 pub(crate) trait Source<T: Float>: Copy {
     /// What the elements from one place on have in common in all runs.
     type Columns<S: Isa<T>>: Copy;
@@ -49,114 +56,7 @@ pub(crate) trait Source<T: Float>: Copy {
     fn prefetch<S: Isa<T>>(self, isa: S, run: usize, at: usize);
 }
 
-/// A matrix of which one stride is 1.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Strided<T> {
-    pub(crate) ptr: *const T,
-    /// Elements from one run to the next.
-    pub(crate) stride: isize,
-    /// Factor of every element.
-    pub(crate) scale: T,
-}
-
-impl<T: Float> Source<T> for Strided<T> {
-    type Columns<S: Isa<T>> = ();
-
-    const BY_PANEL: bool = false;
-
-    #[inline(always)]
-    unsafe fn columns<S: Isa<T>>(self, _isa: S, _at: usize, _count: usize) {}
-
-    #[inline(always)]
-    unsafe fn load<S: Isa<T>>(
-        self,
-        isa: S,
-        (): (),
-        run: usize,
-        at: usize,
-        count: usize,
-    ) -> S::Vector {
-        // SAFETY: the caller vouches for the elements.
-        let vector =
-            unsafe { isa.load_up_to(self.ptr.offset(run as isize * self.stride).add(at), count) };
-        isa.mul(vector, isa.splat(self.scale))
-    }
-
-    #[inline(always)]
-    fn prefetch<S: Isa<T>>(self, isa: S, run: usize, at: usize) {
-        let step = (run as isize).wrapping_mul(self.stride);
-        isa.prefetch(self.ptr.wrapping_offset(step).wrapping_add(at));
-    }
-}
-
-/// Pictures chosen by index from a store of bytes: element `at` of run `run` is
-/// `bytes[indices[run] * features + first + at] * scale[first + at] + shift[first + at]`, one
-/// multiply-add.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Bytes<T> {
-    pub(crate) store: *const u8,
-    pub(crate) features: usize,
-    pub(crate) indices: *const u32,
-    /// Number of indices.
-    pub(crate) runs: usize,
-    pub(crate) first: usize,
-    pub(crate) scale: *const T,
-    pub(crate) shift: *const T,
-}
-
-impl<T: Float> Source<T> for Bytes<T> {
-    /// Scales and shifts.
-    type Columns<S: Isa<T>> = (S::Vector, S::Vector);
-
-    const BY_PANEL: bool = true;
-
-    #[inline(always)]
-    unsafe fn columns<S: Isa<T>>(self, isa: S, at: usize, count: usize) -> Self::Columns<S> {
-        let feature = self.first + at;
-        // SAFETY: the caller vouches for the elements, and with them for the features' scales and
-        // shifts.
-        unsafe {
-            let scale = isa.load_up_to(self.scale.add(feature), count);
-            (scale, isa.load_up_to(self.shift.add(feature), count))
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn load<S: Isa<T>>(
-        self,
-        isa: S,
-        (scale, shift): Self::Columns<S>,
-        run: usize,
-        at: usize,
-        count: usize,
-    ) -> S::Vector {
-        // SAFETY: the caller vouches for the run and its elements; the copied bytes fit the
-        // longest vector.
-        unsafe {
-            let picture = *self.indices.add(run) as usize * self.features;
-            let from = self.store.add(picture + self.first + at);
-            let bytes = if count == S::LANES {
-                isa.load_bytes(from)
-            } else {
-                let mut bytes = [0; MAX_LANES];
-                from.copy_to_nonoverlapping(bytes.as_mut_ptr(), count);
-                isa.load_bytes(bytes.as_ptr())
-            };
-            isa.mul_add(bytes, scale, shift)
-        }
-    }
-
-    #[inline(always)]
-    fn prefetch<S: Isa<T>>(self, isa: S, run: usize, at: usize) {
-        if run < self.runs {
-            // SAFETY: one of the indices.
-            let picture = unsafe { *self.indices.add(run) } as usize * self.features;
-            isa.prefetch(self.store.wrapping_add(picture + self.first + at).cast());
-        }
-    }
-}
-
-/// Which way a source's elements stand side by side.
+/// Which way a source's elements are contiguous.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Along {
     /// Neighbouring lines: a run holds one p of all lines.
@@ -182,11 +82,11 @@ pub(crate) struct Packing<T, P> {
     pub(crate) sums: *mut T,
 }
 
-/// Panels that are filled at a time where lines stand side by side, so that a source's run is read
+/// Panels that are filled at a time where lines are contiguous, so that a source's run is read
 /// in long pieces.
 const PANELS_AT_A_TIME: usize = 8;
 
-/// Runs that are fetched ahead where lines stand side by side: a run is too short for the CPU's
+/// Runs that are fetched ahead where lines are contiguous: a run is too short for the CPU's
 /// own prefetching to get going.
 const RUNS_AHEAD: usize = 8;
 
@@ -196,8 +96,8 @@ const CACHE_LINE: usize = 64;
 /// Packs a rectangle.
 ///
 /// # Safety
-/// - All `lines * depth` elements of the source are readable, and stand side by side the way that
-///   `along` says.
+/// - All `lines * depth` elements of the source are readable, and contiguous the way that `along`
+///   says.
 /// - `dst` is writable for `lines.next_multiple_of(width) * depth` elements and overlaps no
 ///   source element.
 /// - `sums` is null, or writable for `lines` elements; then `along` is [`Along::Lines`], and the
@@ -214,18 +114,18 @@ pub(crate) unsafe fn pack<S: Isa<T>, T: Float, P: Source<T>>(isa: S, packing: &P
     unsafe {
         match packing.along {
             Along::Lines if P::BY_PANEL => pack_by_panel(isa, packing),
-            Along::Lines => pack_side_by_side(isa, packing),
+            Along::Lines => pack_contiguous(isa, packing),
             Along::Depth => pack_transposed(isa, packing),
         }
     }
 }
 
-/// Lines side by side: whole vectors are copied.
+/// Contiguous lines: whole vectors are copied.
 ///
 /// # Safety
 /// As for [`pack`].
 #[inline(always)]
-unsafe fn pack_side_by_side<S: Isa<T>, T: Float, P: Source<T>>(isa: S, packing: &Packing<T, P>) {
+unsafe fn pack_contiguous<S: Isa<T>, T: Float, P: Source<T>>(isa: S, packing: &Packing<T, P>) {
     let Packing { source, lines, depth, width, dst, sums, .. } = *packing;
     let group = PANELS_AT_A_TIME * width;
     let mut first = 0;
@@ -271,7 +171,7 @@ unsafe fn pack_side_by_side<S: Isa<T>, T: Float, P: Source<T>>(isa: S, packing: 
     }
 }
 
-/// Lines side by side, one panel after another.
+/// Contiguous lines, one panel after another.
 ///
 /// # Safety
 /// As for [`pack`], with `sums` null.
@@ -356,25 +256,5 @@ unsafe fn pack_transposed<S: Isa<T>, T: Float, P: Source<T>>(isa: S, packing: &P
             }
         }
         panel += width;
-    }
-}
-
-/// Packs a matrix of which no stride is 1, element by element; its runs are lines.
-///
-/// # Safety
-/// As for [`pack`], with `sums` null.
-pub(crate) unsafe fn pack_elements<T: Float>(packing: &Packing<T, Strided<T>>, step: isize) {
-    let Packing { source, lines, depth, width, dst, .. } = *packing;
-    for line in 0..lines.next_multiple_of(width) {
-        let to = dst.wrapping_add(line / width * width * depth + line % width);
-        let run = source.ptr.wrapping_offset(line as isize * source.stride);
-        for p in 0..depth {
-            // SAFETY: an element of a line, or nothing behind the last one, and its place.
-            unsafe {
-                let inside = line < lines;
-                let value = if inside { *run.offset(p as isize * step) } else { T::ZERO };
-                *to.add(p * width) = value * source.scale;
-            }
-        }
     }
 }

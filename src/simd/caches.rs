@@ -1,4 +1,4 @@
-//! The sizes of the CPU's caches, from which the default blocking follows.
+//! The sizes of the CPU's caches, from which the default blocking of products follows.
 
 use std::sync::OnceLock;
 
@@ -70,7 +70,9 @@ mod tests {
         let caches = Caches::detect();
         for (level, found) in [("1", caches.l1), ("2", caches.l2)] {
             // Virtual machines and some boards do not tell.
-            let (Some(expected), Some(_)) = (system(level), reported(1)) else { continue };
+            let (Some(expected), Some(_)) = (system(level), reported(1)) else {
+                continue;
+            };
             assert_eq!(found, expected, "level {level}");
         }
     }

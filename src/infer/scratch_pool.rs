@@ -11,8 +11,8 @@ use std::{
 
 use crate::{
     error::{Error, Result},
+    infer::predictor::Scratch,
     kernels::Element,
-    nn::predictor::Scratch,
 };
 
 /// Scratches to be taken and given back by any thread. Neither blocks or allocates: which ones are
@@ -28,7 +28,8 @@ impl<T: Element> ScratchPool<T> {
     /// `count` copies of `scratch`.
     ///
     /// # Errors
-    /// [`Error::Setting`] if `count` is 0.
+    /// [`Error::Setting`] if `count` is 0, [`Error::SizeOverflow`] if the memory exceeds what there
+    /// is.
     pub fn new(scratch: &Scratch<T>, count: usize) -> Result<Self> {
         if count == 0 {
             return Err(Error::setting("scratches", count, "at least 1"));
@@ -37,9 +38,10 @@ impl<T: Element> ScratchPool<T> {
             rest @ 0..64 => (1 << rest) - 1,
             _ => u64::MAX,
         };
+        let scratches = (0..count).map(|_| scratch.try_clone().map(Mutex::new));
         Ok(Self {
             free: (0..count).step_by(64).map(|first| AtomicU64::new(bits(first))).collect(),
-            scratches: (0..count).map(|_| Mutex::new(scratch.clone())).collect(),
+            scratches: scratches.collect::<Result<_>>()?,
         })
     }
 

@@ -1,0 +1,13 @@
+//! Inference: networks packed once and shared by threads, the memory of a prediction, and what to
+//! make of logits.
+
+mod load;
+mod predictor;
+mod ranking;
+mod scratch_pool;
+
+pub use predictor::{Examples, Predictor, Scratch};
+pub use ranking::{top_classes, top_k};
+pub use scratch_pool::{PooledScratch, ScratchPool};
+
+pub(crate) use ranking::best_class;

@@ -1,0 +1,495 @@
+//! Networks as safetensors files, named and shaped like the `state_dict` of a PyTorch
+//! `nn.Sequential` of the same layers.
+//!
+//! The layers, how images were normalized and the names of the classes stand as JSON in the file's
+//! metadata under the key `tilewise`, with a number of the format. Files of the first format, and
+//! files without that entry that PyTorch saved, load as far as their tensors say what the network
+//! is: [`load`] takes them for multilayer perceptrons. [`load_into`] takes the tensors of any
+//! network that is described beforehand.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+    sync::Arc,
+};
+
+use safetensors::{
+    SafeTensorError, SafeTensors,
+    tensor::{Metadata as Header, TensorView},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::{
+    atomic_file,
+    data::{Normalization, check_class_names},
+    error::{Error, Result},
+    input_file,
+    io::tensors::{exchanged, exchanged_order, exchanged_shape, numbers},
+    kernels::Element,
+    nn::{LayerConfig, MakeLayer, Network, NodeConfig, Setting, Shape, layers},
+};
+
+/// The metadata key of [`Metadata`].
+const KEY: &str = "tilewise";
+/// The number of the format, which has the layers. The first had none.
+const FORMAT: u32 = 2;
+/// Largest file that is read: four billion numbers in f32.
+const MAX_BYTES: u64 = 16 << 30;
+/// Bytes of the length of the header, which comes first.
+const LENGTH_BYTES: u64 = 8;
+
+/// What a model file says beside the network.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ModelInfo {
+    /// How the images were normalized that the network was trained on.
+    pub normalization: Option<Normalization>,
+    /// Names of the classes by label; empty if unknown.
+    pub class_names: Vec<String>,
+}
+
+/// The JSON in a file's metadata. One key for all, because the order of several is random, and
+/// equal networks are to make equal files.
+#[derive(Serialize, Deserialize)]
+#[serde(default)]
+struct Metadata {
+    format: u32,
+    version: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    network: Option<Described>,
+    /// Of the first format: probability of dropping a hidden activation.
+    #[serde(skip_serializing)]
+    dropout: f64,
+    normalization: Option<Affine>,
+    class_names: Vec<String>,
+}
+
+impl Default for Metadata {
+    fn default() -> Self {
+        Self {
+            format: 1,
+            version: String::new(),
+            network: None,
+            dropout: 0.0,
+            normalization: None,
+            class_names: Vec::new(),
+        }
+    }
+}
+
+/// A network without its parameters.
+#[derive(Serialize, Deserialize)]
+struct Described {
+    /// One number: features; three: height, width, channels.
+    input: Vec<usize>,
+    layers: Vec<Value>,
+}
+
+/// A [`Normalization`].
+#[derive(Serialize, Deserialize)]
+struct Affine {
+    scale: Vec<f64>,
+    shift: Vec<f64>,
+}
+
+/// Saves a network and what belongs to it as `path`, in the network's own precision. The file is
+/// replaced at once or not at all; equal networks make equal files.
+///
+/// # Errors
+/// [`Error::File`] if a parameter is NaN or infinite or a class name has more than 256 characters,
+/// [`Error::Io`] if the file cannot be written.
+pub fn save<T: Element>(path: &Path, network: &Network<T>, info: &ModelInfo) -> Result<()> {
+    check_class_names(&info.class_names)
+        .map_err(|detail| Error::file(path, format!("not saved: {detail}")))?;
+    let mut tensors = Vec::new();
+    for (tensor, elements) in network.parameters().iter().chain(network.buffers().iter()) {
+        tensors.push((tensor.name().to_owned(), exchanged(path, tensor, elements)?));
+    }
+    let (input, layers) = describe(network);
+    let metadata = Metadata {
+        format: FORMAT,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        network: Some(Described { input, layers }),
+        dropout: 0.0,
+        normalization: info
+            .normalization
+            .as_ref()
+            .map(|n| Affine { scale: n.scale().to_vec(), shift: n.shift().to_vec() }),
+        class_names: info.class_names.clone(),
+    };
+    let refused = |error: &dyn std::fmt::Display| Error::file(path, format!("not saved: {error}"));
+    let json = serde_json::to_string(&metadata).map_err(|error| refused(&error))?;
+    let metadata = HashMap::from([(KEY.to_owned(), json)]);
+    let bytes = safetensors::serialize(tensors, Some(metadata)).map_err(|error| refused(&error))?;
+    atomic_file::write(path, |file| file.write_all(&bytes))
+}
+
+/// Loads a network and what its file says beside it. Numbers of the other precision are rounded.
+///
+/// In a file without layers in its metadata, the layers are taken in the order of their numbers,
+/// whatever lies between them: linear layers with a ReLU between each two. The names may stand
+/// below one common prefix, as `model.0.weight` does where the `nn.Sequential` is a part of a
+/// module. Other networks need a description: [`load_into`].
+///
+/// # Errors
+/// [`Error::Io`] if the file cannot be read, [`Error::File`] if it is no regular file, larger than
+/// 16 GiB, no safetensors file or cut off, its header contradicts itself, a tensor is missing,
+/// unknown, of another type than F32 or F64, does not fit its neighbors, or holds NaN or an
+/// infinity, or a class name has more than 256 characters.
+pub fn load<T: Element>(path: &Path) -> Result<(Network<T>, ModelInfo)> {
+    load_with(path, &layers::from_config)
+}
+
+/// As [`load`], with layers of the user's own: `make` makes a layer from its configuration.
+/// [`layers::from_config`] knows those of this crate.
+///
+/// # Errors
+/// As [`load`], and what `make` returns, with the path.
+pub fn load_with<T: Element>(
+    path: &Path,
+    make: &MakeLayer<'_, T>,
+) -> Result<(Network<T>, ModelInfo)> {
+    let bytes = read(path)?;
+    let (tensors, metadata) = open(path, &bytes)?;
+    let wrong = |error: Error| Error::file(path, error.to_string());
+    let (mut network, names) = match &metadata.network {
+        Some(described) => (described.network(make).map_err(wrong)?, HashMap::new()),
+        None => {
+            // Checked also where no layer drops.
+            layers::Dropout::new(metadata.dropout).map_err(wrong)?;
+            perceptron(path, &tensors, metadata.dropout, make)?
+        }
+    };
+    fill(path, &tensors, &mut network, &names)?;
+    let info = metadata.info(path, network.classes())?;
+    Ok((network, info))
+}
+
+/// Loads the tensors of a file into a network that is there: its own model file, or a PyTorch
+/// state dict with the names and shapes of its tensors, which may stand below one common prefix.
+/// The network is unchanged if there is an error.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_into<T: Element>(path: &Path, network: &mut Network<T>) -> Result<ModelInfo> {
+    let bytes = read(path)?;
+    let (tensors, metadata) = open(path, &bytes)?;
+    let mut loaded = network.try_clone()?;
+    fill(path, &tensors, &mut loaded, &HashMap::new())?;
+    let info = metadata.info(path, network.classes())?;
+    network.copy_parameters(&loaded)?;
+    Ok(info)
+}
+
+/// The tensors of a file, and tilewise's part of its metadata or its default.
+fn open<'a>(path: &Path, bytes: &'a [u8]) -> Result<(SafeTensors<'a>, Metadata)> {
+    // Both check that the header's sizes and offsets fit each other and the file.
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(damaged(path))?;
+    let tensors = SafeTensors::deserialize(bytes).map_err(damaged(path))?;
+    Ok((tensors, metadata(path, &header)?))
+}
+
+/// The bytes of a safetensors file, which are only read if the header is one.
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let (mut file, size) = input_file::open(path, MAX_BYTES)?;
+    let mut bytes = Vec::new();
+    file.set_limit(size.min(LENGTH_BYTES));
+    input_file::read_rest(path, &mut file, LENGTH_BYTES, &mut bytes)?;
+    if let Ok(length) = <[u8; 8]>::try_from(&bytes[..]) {
+        let header = u64::from_le_bytes(length).min(size - LENGTH_BYTES);
+        file.set_limit(header);
+        input_file::read_rest(path, &mut file, header, &mut bytes)?;
+    }
+    match SafeTensors::read_metadata(&bytes) {
+        // What the header describes is yet to be read.
+        Ok(_) | Err(SafeTensorError::MetadataIncompleteBuffer) => {}
+        Err(error) => return Err(damaged(path)(error)),
+    }
+    let rest = size.saturating_sub(bytes.len() as u64);
+    file.set_limit(rest);
+    input_file::read_rest(path, &mut file, rest, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// What to say about a file that is no whole safetensors file.
+fn damaged(path: &Path) -> impl Fn(SafeTensorError) -> Error {
+    move |error| {
+        let detail = format!("not a whole safetensors file ({error}); save or copy it again");
+        Error::file(path, detail)
+    }
+}
+
+fn metadata(path: &Path, header: &Header) -> Result<Metadata> {
+    let json = header.metadata().as_ref().and_then(|entries| entries.get(KEY));
+    let Some(json) = json else { return Ok(Metadata::default()) };
+    let metadata: Metadata = serde_json::from_str(json)
+        .map_err(|error| Error::file(path, format!("metadata entry {KEY:?}: {error}")))?;
+    if metadata.format > FORMAT {
+        let detail = format!(
+            "a model of format {}, of a later version of tilewise; this one reads up to {FORMAT}",
+            metadata.format
+        );
+        return Err(Error::file(path, detail));
+    }
+    Ok(metadata)
+}
+
+impl Metadata {
+    fn info(self, path: &Path, classes: usize) -> Result<ModelInfo> {
+        check_class_names(&self.class_names).map_err(|detail| Error::file(path, detail))?;
+        let wrong = |error: Error| Error::file(path, error.to_string());
+        let normalization = match self.normalization {
+            Some(Affine { scale, shift }) => Some(Normalization::new(scale, shift).map_err(wrong)?),
+            None => None,
+        };
+        let names = self.class_names.len();
+        if names != 0 && names != classes {
+            let detail = format!("{names} class names in the metadata for {classes} outputs");
+            return Err(Error::file(path, detail));
+        }
+        Ok(ModelInfo { normalization, class_names: self.class_names })
+    }
+}
+
+impl Described {
+    fn network<T: Element>(&self, make: &MakeLayer<'_, T>) -> Result<Network<T>> {
+        let input = match self.input[..] {
+            [features] => Shape::Features(features),
+            [height, width, channels] => Shape::Image { height, width, channels },
+            _ => {
+                let found = format!("{:?}", self.input);
+                let expected = "[features] or [height, width, channels]";
+                return Err(Error::setting("input of a network", found, expected));
+            }
+        };
+        let config = self.layers.iter().map(from_json).collect::<Result<Vec<_>>>()?;
+        Network::from_config(input, &config, make)
+    }
+}
+
+/// A network without its parameters: features, or height, width and channels, of an example; and
+/// its layers.
+pub(crate) fn describe<T: Element>(network: &Network<T>) -> (Vec<usize>, Vec<Value>) {
+    let input = match network.input_shape() {
+        Shape::Features(features) => vec![features],
+        Shape::Image { height, width, channels } => vec![height, width, channels],
+    };
+    (input, network.config().iter().map(to_json).collect())
+}
+
+/// A layer as `{"kind": "dropout", "probability": 0.1}`, a block as `{"residual": [...]}`.
+fn to_json(node: &NodeConfig) -> Value {
+    let mut object = Map::new();
+    match node {
+        NodeConfig::Layer(LayerConfig { kind, settings }) => {
+            object.insert("kind".into(), kind.as_str().into());
+            for (name, setting) in settings {
+                let value = match setting {
+                    Setting::Count(value) => Value::from(*value),
+                    Setting::Number(value) => Value::from(*value),
+                    Setting::Flag(value) => Value::from(*value),
+                    Setting::Text(value) => Value::from(value.as_str()),
+                };
+                object.insert(name.clone(), value);
+            }
+        }
+        NodeConfig::Residual(block) => {
+            object.insert("residual".into(), block.iter().map(to_json).collect());
+        }
+    }
+    Value::Object(object)
+}
+
+/// What [`to_json`] made.
+fn from_json(value: &Value) -> Result<NodeConfig> {
+    let wrong = || {
+        let expected = "an object with a \"kind\" and its settings, or with \"residual\"";
+        Error::setting("layer", value, expected)
+    };
+    let object = value.as_object().ok_or_else(wrong)?;
+    if let Some(block) = object.get("residual") {
+        let block = block.as_array().ok_or_else(wrong)?;
+        return Ok(NodeConfig::Residual(block.iter().map(from_json).collect::<Result<_>>()?));
+    }
+    let kind = object.get("kind").and_then(Value::as_str).ok_or_else(wrong)?;
+    let mut config = LayerConfig::new(kind);
+    for (name, value) in object.iter().filter(|(name, _)| *name != "kind") {
+        let setting = match value {
+            Value::Bool(value) => Setting::Flag(*value),
+            Value::String(value) => Setting::Text(value.clone()),
+            Value::Number(number) => match (number.as_u64(), number.as_f64()) {
+                (Some(count), _) => Setting::Count(count),
+                (None, Some(number)) => Setting::Number(number),
+                _ => return Err(wrong()),
+            },
+            _ => return Err(wrong()),
+        };
+        config = config.with(name, setting);
+    }
+    Ok(NodeConfig::Layer(config))
+}
+
+/// Fills a network with the tensors of a file, all of them and no others. `renamed` has names in the
+/// file by those in the network, where they differ by more than a common prefix.
+fn fill<T: Element>(
+    path: &Path,
+    tensors: &SafeTensors<'_>,
+    network: &mut Network<T>,
+    renamed: &HashMap<String, String>,
+) -> Result<()> {
+    let names: Vec<&str> = tensors.names();
+    let layouts = [network.parameters().layout(), network.buffers().layout()].map(Arc::clone);
+    let wanted = || layouts.iter().flat_map(|layout| layout.tensors());
+    // What stands before the name of the first tensor. A block in the network may have a name that
+    // ends alike, with more before it.
+    let prefix = wanted().next().and_then(|tensor| {
+        let before = names.iter().filter_map(|name| name.strip_suffix(tensor.name()));
+        let prefixes = before.filter(|prefix| prefix.is_empty() || prefix.ends_with('.'));
+        prefixes.min_by_key(|prefix| prefix.len())
+    });
+    let prefix = prefix.unwrap_or_default();
+    let full = |name: &str| renamed.get(name).cloned().unwrap_or_else(|| format!("{prefix}{name}"));
+    for name in &names {
+        if !wanted().any(|tensor| full(tensor.name()) == *name) {
+            let expected: Vec<String> = wanted().map(|tensor| full(tensor.name())).collect();
+            let detail = format!("unexpected tensor {name:?}: expected {}", expected.join(", "));
+            return Err(Error::file(path, detail));
+        }
+    }
+    let (parameters, buffers) = network.arenas_mut();
+    for arena in [parameters, buffers] {
+        let layout = Arc::clone(arena.layout());
+        for (number, tensor) in layout.tensors().iter().enumerate() {
+            let name = full(tensor.name());
+            let found = tensors
+                .tensor(&name)
+                .map_err(|_| Error::file(path, format!("`{name}` is missing")))?;
+            let expected = exchanged_shape(tensor);
+            if found.shape() != expected {
+                let found = found.shape();
+                let detail = format!("`{name}` has shape {found:?}, expected {expected:?}");
+                return Err(Error::file(path, detail));
+            }
+            let elements = arena.tensor_mut(number);
+            for (place, value) in exchanged_order(tensor).zip(numbers(path, &name, &found)?) {
+                elements[place] = value?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The tensors of a linear layer, as far as they are there.
+#[derive(Default)]
+struct Parts<'a> {
+    weight: Option<TensorView<'a>>,
+    bias: Option<TensorView<'a>>,
+}
+
+/// The multilayer perceptron whose tensors a file has, with parameters 0, and the names in the file
+/// by those in the network.
+fn perceptron<T: Element>(
+    path: &Path,
+    tensors: &SafeTensors<'_>,
+    dropout: f64,
+    make: &MakeLayer<'_, T>,
+) -> Result<(Network<T>, HashMap<String, String>)> {
+    let wrong = |detail: String| Error::file(path, detail);
+    let mut layers: BTreeMap<usize, Parts<'_>> = BTreeMap::new();
+    let mut common = None;
+    for (name, tensor) in tensors.iter() {
+        let place = place(name);
+        match place {
+            Some((_, number, "weight")) => layers.entry(number).or_default().weight = Some(tensor),
+            Some((_, number, "bias")) => layers.entry(number).or_default().bias = Some(tensor),
+            _ => {
+                return Err(wrong(format!(
+                    "unexpected tensor {name:?}: expected `<layer>.weight` and `<layer>.bias`, or \
+                     both behind one common prefix, as in the state_dict of an nn.Sequential of \
+                     Linear layers; rename the tensors, or load them into a network that you \
+                     describe"
+                )));
+            }
+        }
+        let prefix = place.and_then(|(prefix, ..)| prefix);
+        let first = *common.get_or_insert(prefix);
+        if first != prefix {
+            let [first, prefix] = [first, prefix].map(Option::unwrap_or_default);
+            return Err(wrong(format!(
+                "tensors of {first:?} and of {prefix:?}: expected those of one nn.Sequential"
+            )));
+        }
+    }
+    let full = |number: usize, kind: &str| match common.flatten() {
+        Some(prefix) => format!("{prefix}.{number}.{kind}"),
+        None => format!("{number}.{kind}"),
+    };
+    let mut nodes: Vec<NodeConfig> = Vec::new();
+    let mut names = HashMap::new();
+    let (mut input, mut width) = (None, 0);
+    for (number, Parts { weight, bias }) in layers {
+        let [weight_name, bias_name] = ["weight", "bias"].map(|kind| full(number, kind));
+        let missing = |name, other| wrong(format!("`{name}` is missing for `{other}`"));
+        let (weight, bias) = match (weight, bias) {
+            (Some(weight), Some(bias)) => (weight, bias),
+            (None, _) => return Err(missing(weight_name, bias_name)),
+            (_, None) => return Err(missing(bias_name, weight_name)),
+        };
+        let &[out_features, in_features] = weight.shape() else {
+            let shape = weight.shape();
+            return Err(wrong(format!(
+                "`{weight_name}` has shape {shape:?}, expected [out, in]; load it into a network \
+                 that you describe"
+            )));
+        };
+        if bias.shape() != [out_features] {
+            return Err(wrong(format!(
+                "`{bias_name}` has shape {:?}, expected [{out_features}] for a weight of shape \
+                 {:?}",
+                bias.shape(),
+                weight.shape(),
+            )));
+        }
+        if input.is_some() && width != in_features {
+            return Err(wrong(format!(
+                "`{weight_name}` has shape {:?}, expected [{out_features}, {width}] after a layer \
+                 with {width} outputs",
+                weight.shape(),
+            )));
+        }
+        input.get_or_insert(in_features);
+        width = out_features;
+        if !nodes.is_empty() {
+            nodes.push(NodeConfig::Layer(LayerConfig::new("relu")));
+            if dropout > 0.0 {
+                let dropout = LayerConfig::new("dropout").with_number("probability", dropout);
+                nodes.push(NodeConfig::Layer(dropout));
+            }
+        }
+        for (kind, name) in [("weight", weight_name), ("bias", bias_name)] {
+            names.insert(format!("{}.{kind}", nodes.len()), name);
+        }
+        nodes.push(NodeConfig::Layer(
+            LayerConfig::new("linear")
+                .with_count("in_features", in_features)
+                .with_count("out_features", out_features),
+        ));
+    }
+    let Some(input) = input else {
+        return Err(wrong("holds no tensors: expected `0.weight`, `0.bias` and so on".to_owned()));
+    };
+    let network = Network::from_config(Shape::Features(input), &nodes, make);
+    Ok((network.map_err(|error| wrong(error.to_string()))?, names))
+}
+
+/// Prefix, layer and kind of a tensor called `<layer>.<kind>` or `<prefix>.<layer>.<kind>`.
+fn place(name: &str) -> Option<(Option<&str>, usize, &str)> {
+    let (rest, kind) = name.rsplit_once('.')?;
+    let (prefix, number) = match rest.rsplit_once('.') {
+        Some((prefix, number)) => (Some(prefix), number),
+        None => (None, rest),
+    };
+    // A number has one spelling, so that no two tensors have the same place.
+    let layer = number.parse::<usize>().ok().filter(|layer| layer.to_string() == number)?;
+    Some((prefix, layer, kind))
+}

@@ -1,0 +1,305 @@
+//! The methods of a [`KernelSet`]: they check every length once and are safe to call.
+
+use std::{any::TypeId, hint::black_box};
+
+use crate::{
+    kernels::{
+        block::{Block, block},
+        dropout::DropoutMask,
+        epilogue::{Companion, Epilogue, MAX_COMPANIONS},
+        pack::{Along, GatheredRows, Packing, Strided, pack_elements},
+        product::Types,
+        set::{Element, KernelSet, Panels},
+        tile::Tile,
+        update::{Average, MAX_SLOTS, Parameters, RawRows, Update},
+    },
+    matrix::{MatMut, MatRef},
+    simd::InstructionSet,
+};
+
+impl<P: Types> KernelSet<P> {
+    pub(crate) fn instruction_set(&self) -> InstructionSet {
+        self.set
+    }
+
+    /// MR: rows of a tile, width of the panels of A.
+    pub(crate) fn tile_rows(&self) -> usize {
+        self.packed.rows()
+    }
+
+    /// NR: columns of a tile, width of the panels of B.
+    pub(crate) fn tile_cols(&self) -> usize {
+        self.packed.cols()
+    }
+
+    /// Rows up to which operands in place are computed by short and wide tiles.
+    pub(crate) fn wide_rows(&self) -> usize {
+        self.wide.rows()
+    }
+
+    /// Computes `c` from packed blocks: `a` of `c.rows() x depth`, `b` of `depth x c.cols()`.
+    /// A bias, and a finish other than `Store` and `Relu`, need contiguous rows of C.
+    pub(crate) fn block(
+        &self,
+        depth: usize,
+        a: Panels<'_, P::Left>,
+        b: Panels<'_, P::Right>,
+        c: &mut MatMut<'_, P::Output>,
+        mut epilogue: Epilogue<'_, P::Sum>,
+    ) {
+        if c.rows() == 0 || c.cols() == 0 {
+            return;
+        }
+        let (mr, nr) = (self.tile_rows(), self.tile_cols());
+        // A panel is filled up to whole steps.
+        let padded = depth.next_multiple_of(self.depth_step);
+        assert!(a.hold(mr, c.rows(), padded), "panels of A");
+        assert!(b.hold(nr, c.cols(), padded), "panels of B");
+        let companions = check_epilogue::<P>(c, &mut epilogue);
+        let first = Tile {
+            depth,
+            a: a.as_ptr(),
+            a_row_stride: self.depth_step as isize,
+            a_depth_stride: (mr * self.depth_step) as isize,
+            b: b.as_ptr(),
+            b_depth_stride: (nr * self.depth_step) as isize,
+            b_panel_stride: b.stride() as isize,
+            c: c.as_mut_ptr(),
+            row_stride: c.row_stride(),
+            last_cols: 0,
+            start: epilogue.start,
+            finish: &epilogue.finish,
+            row: 0,
+            col: 0,
+            companions,
+            finish_in_memory: self.finish,
+        };
+        let arguments = Block {
+            rows: c.rows(),
+            cols: c.cols(),
+            first,
+            tile_rows: self.packed.rows(),
+            a_panel_stride: a.stride() as isize,
+            b_panel_stride: b.stride() as isize,
+            col_stride: c.col_stride(),
+        };
+        // SAFETY: lengths and epilogue are checked above, `c` is exclusive, and the CPU has the
+        // set, because `kernel_set` gave it out.
+        unsafe { block(self.packed, Some(self.wide), &arguments) }
+    }
+
+    /// Computes `c` from operands in place; the rows of B and of C are contiguous.
+    pub(crate) fn block_in_place(
+        &self,
+        a: MatRef<'_, P::Left>,
+        b: MatRef<'_, P::Right>,
+        c: &mut MatMut<'_, P::Output>,
+        mut epilogue: Epilogue<'_, P::Sum>,
+    ) {
+        let (rows, cols, depth) = (c.rows(), c.cols(), a.cols());
+        assert!((a.rows(), b.rows(), b.cols()) == (rows, depth, cols), "operands of a block");
+        assert!(b.col_stride() == 1 && c.col_stride() == 1, "contiguous rows");
+        assert_eq!(self.depth_step, 1, "steps of k one by one");
+        if rows == 0 || cols == 0 {
+            return;
+        }
+        let tiles = if rows <= self.wide_rows() && cols > self.strided.cols() {
+            self.wide
+        } else {
+            self.strided
+        };
+        let companions = check_epilogue::<P>(c, &mut epilogue);
+        let first = Tile {
+            depth,
+            a: a.as_ptr(),
+            a_row_stride: a.row_stride(),
+            a_depth_stride: a.col_stride(),
+            b: b.as_ptr(),
+            b_depth_stride: b.row_stride(),
+            b_panel_stride: self.tile_cols() as isize,
+            c: c.as_mut_ptr(),
+            row_stride: c.row_stride(),
+            last_cols: 0,
+            start: epilogue.start,
+            finish: &epilogue.finish,
+            row: 0,
+            col: 0,
+            companions,
+            finish_in_memory: self.finish,
+        };
+        // Tiles of equal height: a low one would have too few chains to keep the units busy.
+        let tile_rows = rows.div_ceil(rows.div_ceil(tiles.rows()));
+        let arguments = Block {
+            rows,
+            cols,
+            tile_rows,
+            first,
+            a_panel_stride: tile_rows as isize * a.row_stride(),
+            b_panel_stride: tiles.cols() as isize,
+            col_stride: 1,
+        };
+        // SAFETY: the views' elements are readable and fit, the epilogue is checked, `c` is
+        // exclusive, and the CPU has the set.
+        unsafe { block(tiles, None, &arguments) }
+    }
+
+    /// Runs multiply-adds on registers alone for `steps` steps, and returns how many it were.
+    pub(crate) fn multiply_adds(&self, steps: usize) -> usize {
+        // SAFETY: the CPU has the set.
+        black_box(unsafe { (self.multiply_adds)(steps) });
+        steps * self.multiply_adds_per_step
+    }
+}
+
+impl<T: Element> KernelSet<T> {
+    /// Packs `scale * x` into panels of `width` rows each; see `kernels::pack`. Packing the
+    /// transposed matrix makes panels of columns. The elements of each row are added to `sums`,
+    /// one for each row, if they are given; then the rows' elements of one column must be contiguous.
+    pub(crate) fn pack_rows(
+        &self,
+        x: MatRef<'_, T>,
+        width: usize,
+        scale: T,
+        panels: &mut [T],
+        sums: Option<&mut [T]>,
+    ) {
+        let (lines, depth) = (x.rows(), x.cols());
+        assert!(panels.len() >= lines.next_multiple_of(width) * depth, "room for the panels");
+        assert!(
+            sums.as_ref().is_none_or(|sums| sums.len() == lines && x.row_stride() == 1),
+            "sums of contiguous lines"
+        );
+        let (along, stride) = if x.row_stride() == 1 {
+            (Along::Lines, x.col_stride())
+        } else {
+            (Along::Depth, x.row_stride())
+        };
+        let packing = Packing {
+            source: Strided { ptr: x.as_ptr(), stride, scale },
+            along,
+            lines,
+            depth,
+            width,
+            dst: panels.as_mut_ptr(),
+            sums: sums.map_or(std::ptr::null_mut(), <[T]>::as_mut_ptr),
+        };
+        // SAFETY: the view's elements are readable, the panels have room and are exclusive; the
+        // CPU has the set, because `kernel_set` gave it out.
+        unsafe {
+            if x.row_stride() == 1 || x.col_stride() == 1 {
+                (self.pack)(&packing);
+            } else {
+                pack_elements(&packing, x.col_stride());
+            }
+        }
+    }
+
+    /// Packs gathered rows into panels of `width`: lines are rows if `along` is `Along::Depth`,
+    /// columns if it is `Along::Lines`.
+    pub(crate) fn pack_gathered(
+        &self,
+        x: GatheredRows<'_, T>,
+        along: Along,
+        width: usize,
+        panels: &mut [T],
+    ) {
+        let (lines, depth) = match along {
+            Along::Depth => (x.rows(), x.cols()),
+            Along::Lines => (x.cols(), x.rows()),
+        };
+        assert!(panels.len() >= lines.next_multiple_of(width) * depth, "room for the panels");
+        let (dst, sums) = (panels.as_mut_ptr(), std::ptr::null_mut());
+        let packing = Packing { source: x, along, lines, depth, width, dst, sums };
+        // SAFETY: all gathered rows are in their store, the panels have room; the CPU has the set.
+        unsafe { (self.pack_gathered)(&packing) }
+    }
+
+    /// `out = max(x, 0)`.
+    pub(crate) fn relu(&self, x: &[T], out: &mut [T]) {
+        assert_eq!(x.len(), out.len());
+        // SAFETY: equal lengths; the CPU has the set.
+        unsafe { (self.relu)(x, out) }
+    }
+
+    /// `x` where `gate > 0`, else 0, in place.
+    pub(crate) fn gate(&self, gate: &[T], x: &mut [T]) {
+        assert_eq!(x.len(), gate.len());
+        // SAFETY: equal lengths; the CPU has the set.
+        unsafe { (self.gate)(gate, x) }
+    }
+
+    /// `y = factor * x + y`, each element one multiply-add.
+    pub(crate) fn add_scaled(&self, factor: T, x: &[T], y: &mut [T]) {
+        assert_eq!(x.len(), y.len());
+        // SAFETY: equal lengths; the CPU has the set.
+        unsafe { (self.add_scaled)(factor, x, y) }
+    }
+
+    /// `average = keep average + take x`.
+    pub(crate) fn move_average(&self, factors: Average<T>, x: &[T], average: &mut [T]) {
+        assert_eq!(x.len(), average.len());
+        // SAFETY: equal lengths; the CPU has the set.
+        unsafe { (self.move_average)(factors, x, average) }
+    }
+
+    /// Takes a step with all parameters `w`; slots that the rule does not have may be empty.
+    pub(crate) fn update(
+        &self,
+        update: &Update<T>,
+        w: &mut [T],
+        gradient: &[T],
+        slots: [&mut [T]; MAX_SLOTS],
+    ) {
+        assert_eq!(gradient.len(), w.len());
+        let used = update.rule.slot_names().len();
+        assert!(slots[..used].iter().all(|slot| slot.len() == w.len()), "slots");
+        let parameters = Parameters {
+            rows: 1,
+            cols: w.len(),
+            w: RawRows { ptr: w.as_mut_ptr(), row_stride: 0 },
+            gradient: RawRows { ptr: gradient.as_ptr(), row_stride: 0 },
+            slots: slots.map(|slot| RawRows { ptr: slot.as_mut_ptr(), row_stride: 0 }),
+        };
+        // SAFETY: equal lengths, exclusive slices; the CPU has the set.
+        unsafe { (self.update)(update, &parameters) }
+    }
+
+    /// Sum of squares in the order that `elementwise::sum_of_squares` fixes.
+    pub(crate) fn sum_of_squares(&self, x: &[T]) -> T {
+        // SAFETY: the CPU has the set.
+        unsafe { (self.sum_of_squares)(x) }
+    }
+
+    /// `x * scale` where the mask keeps an element, else 0, in place.
+    pub(crate) fn dropout(
+        &self,
+        mask: DropoutMask,
+        first_row: usize,
+        scale: T,
+        x: &mut MatMut<'_, T>,
+    ) {
+        assert!(x.has_contiguous_rows(), "contiguous rows under a mask");
+        // SAFETY: contiguous rows; the CPU has the set.
+        unsafe { (self.dropout)(mask, first_row, scale, x) }
+    }
+}
+
+/// The companions of the first tile of `c`, if everything that the epilogue takes fits `c`.
+fn check_epilogue<P: Types>(
+    c: &MatMut<'_, P::Output>,
+    epilogue: &mut Epilogue<'_, P::Sum>,
+) -> [RawRows<*mut P::Sum>; MAX_COMPANIONS] {
+    let same = TypeId::of::<P::Output>() == TypeId::of::<P::Sum>();
+    assert!(same || !epilogue.is_update(), "updates of a C of the type of the sums");
+    epilogue.check(c.shape(), c.col_stride()).expect("an epilogue that fits C");
+    std::array::from_fn(|index| match epilogue.companions.get_mut(index) {
+        // One that is shared is only read: `check` lets none through where the finish writes.
+        Some(Companion::Shared(matrix)) => {
+            RawRows { ptr: matrix.as_ptr().cast_mut(), row_stride: matrix.row_stride() }
+        }
+        Some(Companion::Exclusive(matrix)) => {
+            RawRows { ptr: matrix.as_mut_ptr(), row_stride: matrix.row_stride() }
+        }
+        None => RawRows { ptr: std::ptr::null_mut(), row_stride: 0 },
+    })
+}

@@ -1,0 +1,60 @@
+//! Multilayer perceptrons, the networks of the study, as [`Network`]s.
+
+use crate::{
+    error::{Error, Result},
+    kernels::Element,
+    nn::{init::Init, network::Network, shape::Shape},
+};
+
+/// What a multilayer perceptron looks like.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MlpConfig {
+    /// Features of an example.
+    pub input: usize,
+    /// Widths of the hidden layers; none makes a linear classifier.
+    pub hidden: Vec<usize>,
+    /// Number of classes.
+    pub classes: usize,
+    /// Initial weights.
+    pub init: Init,
+    /// Probability of dropping a hidden activation in training.
+    pub dropout: f64,
+    /// Seed of the initial weights and of the dropout masks.
+    pub seed: u64,
+}
+
+impl Default for MlpConfig {
+    /// The two-layer network of the CIFAR-10 study: 3072-200-10, weight scale 0.01.
+    fn default() -> Self {
+        Self {
+            input: 3072,
+            hidden: vec![200],
+            classes: 10,
+            init: Init::Normal { std: 0.01 },
+            dropout: 0.0,
+            seed: 0,
+        }
+    }
+}
+
+/// A multilayer perceptron:
+/// `x -> [linear -> ReLU -> dropout] * hidden layers -> linear -> logits`, the dropout layers only
+/// with a probability above 0.
+///
+/// # Errors
+/// [`Error::Setting`] if a size is 0 or another setting makes no sense; [`Error::SizeOverflow`] if
+/// the weights exceed the memory.
+pub fn mlp<T: Element>(config: &MlpConfig) -> Result<Network<T>> {
+    let MlpConfig { input, hidden, classes, init, dropout, seed } = config;
+    if hidden.contains(&0) {
+        return Err(Error::setting("hidden", format!("{hidden:?}"), "layer sizes of at least 1"));
+    }
+    let mut builder = Network::builder(Shape::Features(*input)).seed(*seed);
+    for &width in hidden {
+        builder = builder.linear_with(width, *init).relu();
+        if *dropout != 0.0 {
+            builder = builder.dropout(*dropout);
+        }
+    }
+    builder.linear_with(*classes, *init).build()
+}

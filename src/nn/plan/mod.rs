@@ -1,0 +1,560 @@
+//! `Plan`: a network's passes, lowered once to fused steps, with all the memory that they need.
+
+mod lower;
+mod place;
+mod run;
+
+pub(crate) use run::Part;
+pub use run::{Gradients, PassTimes, Sink};
+
+use std::{fmt, ops::Range, sync::Arc};
+
+use crate::{
+    aligned::{ALIGNMENT, AlignedBuf},
+    context::Context,
+    error::{Error, Result},
+    gemm::Packed,
+    kernels::Element,
+    matrix::{MatMut, MatRef, row_stride},
+    nn::{
+        elementwise::SQUARES_BLOCK,
+        layer::LayerMemory,
+        layers::Linear,
+        network::{Network, Structure},
+        parameters::{Arena, ParameterSettings, Tensor},
+    },
+    threads::warm_up,
+};
+use lower::{Kind, Lowered, Step};
+use place::Places;
+
+/// What a plan is for; each has room for what those before it do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Passes {
+    /// Forward passes alone.
+    Forward,
+    /// Training steps in which the products that compute the gradients of weights update them at
+    /// once; other gradients have a place until they are used.
+    FusedUpdate,
+    /// Training steps that update the parameters of a layer before they continue with the next;
+    /// the gradients of all layers share their places.
+    LayerUpdate,
+    /// Backward passes that leave the gradients of all parameters behind, in an arena.
+    Gradient,
+}
+
+/// The parameters that a pass computes with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Weights<'a, T: Element> {
+    pub(crate) structure: &'a Structure<T>,
+    pub(crate) parameters: &'a Arena<T>,
+    pub(crate) buffers: &'a Arena<T>,
+    /// The weights of linear steps in panels, by step; empty: those of the arena.
+    pub(crate) packed: &'a [Option<Packed<T>>],
+}
+
+impl<'a, T: Element> From<&'a Network<T>> for Weights<'a, T> {
+    fn from(network: &'a Network<T>) -> Self {
+        Self {
+            structure: network.structure(),
+            parameters: network.parameters(),
+            buffers: network.buffers(),
+            packed: &[],
+        }
+    }
+}
+
+/// A network's passes over batches of up to a number of rows, as fused steps, and their memory in
+/// one aligned block in which every value has a place for as long as it is needed. A pass allocates
+/// nothing.
+///
+/// A plan serves networks of the layers that it was made for and refuses others. Make it inside of
+/// the rayon pool that will run it: its threads are made ready then.
+pub struct Plan<T: Element> {
+    pub(super) structure: Arc<Structure<T>>,
+    pub(super) context: Context<T>,
+    pub(super) capacity: usize,
+    pub(super) passes: Passes,
+    pub(super) lowered: Lowered,
+    pub(super) memory: Memory,
+    pub(super) block: AlignedBuf<T>,
+    /// Gradients of all parameters, in a plan for [`Passes::Gradient`].
+    pub(super) gradients: Option<Arena<T>>,
+    /// Parameters that stay as they are.
+    pub(super) frozen: Vec<bool>,
+    /// Rows of the last forward pass, whose logits stand in the block; 0 if there are none.
+    pub(super) rows: usize,
+}
+
+/// Where everything stands in the block.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Memory {
+    pub(super) len: usize,
+    /// The values.
+    pub(super) values: Vec<Rows>,
+    /// The gradients of the values; empty where there is none.
+    pub(super) d_values: Vec<Rows>,
+    /// Of each step: what a layer keeps for its backward pass.
+    pub(super) saved: Vec<Range<usize>>,
+    /// Of each step: a gradient of its input before it joins that of other steps.
+    pub(super) apart: Vec<Rows>,
+    /// Of each step: the gradients of its parameters.
+    pub(super) parameters: Vec<ParameterPlaces>,
+    pub(super) row_losses: Range<usize>,
+    pub(super) partial_sums: Range<usize>,
+    pub(super) scratch: Range<usize>,
+}
+
+/// A matrix in the block: as many rows as the batch has.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Rows {
+    pub(super) range: Range<usize>,
+    pub(super) cols: usize,
+    pub(super) stride: usize,
+}
+
+/// The gradients of a layer's parameters.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ParameterPlaces {
+    /// All of them, in the arena of gradients if there is one, else in the block.
+    pub(super) region: Range<usize>,
+    /// Each of them within the region; empty where none is stored.
+    pub(super) ranges: Vec<Range<usize>>,
+}
+
+impl Rows {
+    pub(super) fn view<'a, T: Element>(&self, data: &'a [T], batch: usize) -> MatRef<'a, T> {
+        MatRef::strided(data, 0, (batch, self.cols), (self.stride as isize, 1))
+            .expect("the plan has room for the batch")
+    }
+
+    pub(super) fn view_mut<'a, T: Element>(
+        &self,
+        data: &'a mut [T],
+        batch: usize,
+    ) -> MatMut<'a, T> {
+        MatMut::strided(data, 0, (batch, self.cols), (self.stride as isize, 1))
+            .expect("the plan has room for the batch")
+    }
+}
+
+impl<T: Element> Plan<T> {
+    /// Plans passes over batches of up to `capacity` rows.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if `capacity` is 0 or the network computes nothing;
+    /// [`Error::SizeOverflow`] if the memory exceeds what there is.
+    pub fn new(
+        network: &Network<T>,
+        capacity: usize,
+        passes: Passes,
+        context: Context<T>,
+    ) -> Result<Self> {
+        let frozen: Vec<bool> = network.parameter_settings().iter().map(|s| s.frozen).collect();
+        Self::of_structure(network.structure(), frozen, capacity, passes, context)
+    }
+
+    /// A plan for forward passes alone, without a network at hand.
+    pub(crate) fn forward_of(
+        structure: &Arc<Structure<T>>,
+        capacity: usize,
+        context: Context<T>,
+    ) -> Result<Self> {
+        let frozen = vec![true; structure.parameters.tensors().len()];
+        Self::of_structure(structure, frozen, capacity, Passes::Forward, context)
+    }
+
+    fn of_structure(
+        structure: &Arc<Structure<T>>,
+        frozen: Vec<bool>,
+        capacity: usize,
+        passes: Passes,
+        context: Context<T>,
+    ) -> Result<Self> {
+        let lowered = Lowered::new(structure, &frozen)?;
+        let memory = Memory::plan(structure, &lowered, &frozen, capacity, passes, &context)?;
+        let layout = &structure.parameters;
+        let gradients = (passes == Passes::Gradient).then(|| Arena::zeros(Arc::clone(layout)));
+        let block = AlignedBuf::zeroed(memory.len).map_err(|_| {
+            let cols = memory.len.div_ceil(capacity);
+            Error::SizeOverflow { what: "values of a batch", rows: capacity, cols }
+        })?;
+        warm_up();
+        Ok(Self {
+            structure: Arc::clone(structure),
+            context,
+            capacity,
+            passes,
+            lowered,
+            block,
+            memory,
+            gradients: gradients.transpose()?,
+            frozen,
+            rows: 0,
+        })
+    }
+
+    /// Bytes of the memory of such a plan.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn planned_bytes(
+        network: &Network<T>,
+        capacity: usize,
+        passes: Passes,
+        context: &Context<T>,
+    ) -> Result<usize> {
+        let frozen: Vec<bool> = network.parameter_settings().iter().map(|s| s.frozen).collect();
+        let structure = network.structure();
+        let lowered = Lowered::new(structure, &frozen)?;
+        let memory = Memory::plan(structure, &lowered, &frozen, capacity, passes, context)?;
+        let gradients = if passes == Passes::Gradient { network.parameters().bytes() } else { 0 };
+        let overflow = Error::SizeOverflow { what: "plan", rows: capacity, cols: memory.len };
+        let bytes = memory.len.checked_mul(size_of::<T>());
+        bytes.and_then(|bytes| bytes.checked_add(gradients)).ok_or(overflow)
+    }
+
+    /// A plan of the same memory, for another thread.
+    ///
+    /// # Errors
+    /// [`Error::SizeOverflow`] if the memory exceeds what there is.
+    pub(crate) fn try_clone(&self) -> Result<Self> {
+        Ok(Self {
+            structure: Arc::clone(&self.structure),
+            context: self.context,
+            capacity: self.capacity,
+            passes: self.passes,
+            lowered: self.lowered.clone(),
+            memory: self.memory.clone(),
+            block: AlignedBuf::zeroed(self.memory.len)?,
+            gradients: self.gradients.as_ref().map(Arena::try_clone).transpose()?,
+            frozen: self.frozen.clone(),
+            rows: 0,
+        })
+    }
+
+    /// The largest batch.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// What the plan is for.
+    pub fn passes(&self) -> Passes {
+        self.passes
+    }
+
+    /// Kernels and threads.
+    pub fn context(&self) -> &Context<T> {
+        &self.context
+    }
+
+    /// Size of the memory.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&self.block[..]) + self.gradients.as_ref().map_or(0, Arena::bytes)
+    }
+
+    /// The gradients of all parameters after a backward pass, in a plan for [`Passes::Gradient`].
+    pub fn gradients(&self) -> Option<&Arena<T>> {
+        self.gradients.as_ref()
+    }
+
+    /// The gradients and room for partial sums of a reduction over one of them.
+    pub(crate) fn gradients_and_partial_sums(&mut self) -> Option<(&mut Arena<T>, &mut [T])> {
+        let partial_sums = &mut self.block[self.memory.partial_sums.clone()];
+        self.gradients.as_mut().map(|gradients| (gradients, partial_sums))
+    }
+
+    /// Room for the partial sums of a reduction over one parameter.
+    pub(crate) fn partial_sums(&mut self) -> &mut [T] {
+        &mut self.block[self.memory.partial_sums.clone()]
+    }
+
+    /// Packs the weights of the linear steps, for passes that use them often.
+    pub(crate) fn pack_weights(&self, parameters: &Arena<T>) -> Result<Vec<Option<Packed<T>>>> {
+        let step = |step: &Step| {
+            let (Kind::Linear { .. }, Some(layer)) = (step.kind, step.layer) else {
+                return Ok(None);
+            };
+            let index = self.structure.layers[layer].parameters.start + Linear::WEIGHT;
+            let shape = parameters.layout().tensors()[index].shape();
+            let weight = MatRef::new(parameters.tensor(index), shape[0], shape[1])?;
+            self.context.gemm().pack_b(weight).map(Some)
+        };
+        self.lowered.steps.iter().map(step).collect()
+    }
+
+    /// The parameters that [`pack_weights`](Self::pack_weights) packs, by their numbers.
+    pub(crate) fn packed_parameters(&self) -> impl Iterator<Item = usize> + '_ {
+        let steps = self.lowered.steps.iter();
+        let linear = steps.filter(|step| matches!(step.kind, Kind::Linear { .. }));
+        let layers = linear.filter_map(|step| step.layer);
+        layers.map(|layer| self.structure.layers[layer].parameters.start + Linear::WEIGHT)
+    }
+
+    /// What it was made for.
+    pub(crate) fn structure(&self) -> &Structure<T> {
+        &self.structure
+    }
+
+    /// # Errors
+    /// [`Error::Setting`] if the network is not of the layers that the plan was made for.
+    pub(crate) fn expect(&self, structure: &Structure<T>) -> Result<()> {
+        if self.structure.is_same(structure) {
+            return Ok(());
+        }
+        let expected = format!("{:?}, for which it was made", self.structure);
+        Err(Error::setting("network of a plan", format!("{structure:?}"), expected))
+    }
+
+    /// # Errors
+    /// [`Error::Setting`] if other parameters are frozen than when the plan was made.
+    pub(crate) fn expect_frozen(&self, settings: &[ParameterSettings]) -> Result<()> {
+        let tensors = self.structure.parameters.tensors().iter();
+        for ((tensor, settings), &frozen) in tensors.zip(settings).zip(&self.frozen) {
+            if settings.frozen != frozen {
+                let found = format!("{} of {}", settings.frozen, tensor.name());
+                let expected = format!("{frozen}, as when the steps were planned");
+                return Err(Error::setting("frozen", found, expected));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn expect_batch(&self, batch: usize) -> Result<()> {
+        if batch > self.capacity {
+            return Err(Error::BatchTooLarge { batch, capacity: self.capacity });
+        }
+        Ok(())
+    }
+}
+
+impl Memory {
+    /// Time goes from step to step, through the loss, and back from step to step.
+    fn plan<T: Element>(
+        structure: &Structure<T>,
+        lowered: &Lowered,
+        frozen: &[bool],
+        capacity: usize,
+        passes: Passes,
+        context: &Context<T>,
+    ) -> Result<Self> {
+        if capacity == 0 {
+            return Err(Error::setting("batch", capacity, "at least 1"));
+        }
+        let Lowered { steps, columns, has_gradient, gradient_of, output } = lowered;
+        let (loss, backward) = (steps.len(), passes > Passes::Forward);
+        let back = |step: usize| 2 * loss - step;
+        let end = 2 * loss;
+        let mut times: Vec<(usize, usize)> = vec![(0, 0); columns.len()];
+        // The logits stay.
+        for (at, step) in steps.iter().enumerate() {
+            times[step.out] = (at, if step.out == *output { end } else { at });
+            for value in step.reads().into_iter().flatten() {
+                times[value].1 = times[value].1.max(at);
+            }
+            if !backward {
+                continue;
+            }
+            let needs = match (step.kind, step.layer) {
+                (Kind::Linear { relu, gated, .. }, _) => (true, relu && !gated),
+                (Kind::Layer, Some(layer)) => {
+                    let needs = structure.layers[layer].layer.needs();
+                    (needs.input, needs.output)
+                }
+                _ => (false, false),
+            };
+            if let (true, Some(x)) = (needs.0, step.x.number()) {
+                times[x].1 = times[x].1.max(back(at));
+            }
+            if needs.1 {
+                times[step.out].1 = times[step.out].1.max(back(at));
+            }
+        }
+        // From the first step that contributes, which is the last that reads, to the one that made
+        // the value.
+        let mut d_times: Vec<(usize, usize)> = vec![(loss, 0); columns.len()];
+        for (at, step) in steps.iter().enumerate().rev() {
+            let own = gradient_of[step.out];
+            d_times[own].1 = d_times[own].1.max(back(at));
+            for value in step.reads().into_iter().flatten() {
+                let value = gradient_of[value];
+                if d_times[value].0 == loss && value != gradient_of[*output] {
+                    d_times[value].0 = back(at);
+                }
+            }
+        }
+        let mut places = Places::new(ALIGNMENT / size_of::<T>());
+        let rows = |cols: usize| {
+            let overflow = Error::SizeOverflow { what: "plan", rows: capacity, cols };
+            let stride = row_stride::<T>(cols).ok_or(overflow)?;
+            Ok::<_, Error>(Rows { range: 0..0, cols, stride })
+        };
+        let mut memory = Self::default();
+        let (mut values, mut d_values) = (Vec::new(), Vec::new());
+        for (value, &cols) in columns.iter().enumerate() {
+            let rows = rows(cols)?;
+            values.push(places.want((capacity, rows.stride), times[value])?);
+            let has = backward && has_gradient[value] && gradient_of[value] == value;
+            let size = (if has { capacity } else { 0 }, rows.stride);
+            d_values.push(places.want(size, d_times[value])?);
+            memory.values.push(rows.clone());
+            memory.d_values.push(rows);
+        }
+        let (mut saved, mut apart, mut parameters) = (Vec::new(), Vec::new(), Vec::new());
+        let mut scratch = 0;
+        for (at, step) in steps.iter().enumerate() {
+            let mut of_layer = LayerMemory::default();
+            let mut own = ParameterPlaces::default();
+            if let Some(layer) = step.layer {
+                let placed = &structure.layers[layer];
+                of_layer = placed.layer.memory(context, placed.input, capacity)?;
+                own = ParameterPlaces::plan(structure, step, frozen, passes);
+            }
+            let kept = if backward { of_layer.saved } else { 0 };
+            scratch = scratch.max(of_layer.scratch);
+            saved.push(places.want((1, kept), (at, back(at)))?);
+            let cols = step.x.number().map_or(0, |x| columns[x]);
+            let joins = backward && step.kind == Kind::Layer && step.d_x.accumulate;
+            let rows = rows(cols)?;
+            apart.push(
+                places
+                    .want((if joins { capacity } else { 0 }, rows.stride), (back(at), back(at)))?,
+            );
+            memory.apart.push(rows);
+            let stored = if passes == Passes::Gradient { 0 } else { own.region.len() };
+            parameters.push(places.want((1, stored), (back(at), back(at)))?);
+            memory.parameters.push(own);
+        }
+        let row_losses = places.want((1, capacity), (0, end))?;
+        let tensors = structure.parameters.tensors();
+        let largest = tensors.iter().map(|tensor| tensor.len()).max().unwrap_or(0);
+        let partial_sums = places.want((1, largest.div_ceil(SQUARES_BLOCK)), (0, end))?;
+        let scratch = places.want((1, scratch.div_ceil(size_of::<T>())), (0, end))?;
+        let (found, len) = places.place()?;
+        for (value, (&of, &d_of)) in values.iter().zip(&d_values).enumerate() {
+            memory.values[value].range = found[of].clone();
+            memory.d_values[value].range = found[d_of].clone();
+        }
+        for (value, &owner) in gradient_of.iter().enumerate() {
+            // In the same memory as another's.
+            memory.d_values[value].range = memory.d_values[owner].range.clone();
+        }
+        memory.saved = saved.iter().map(|&wanted| found[wanted].clone()).collect();
+        for (rows, &wanted) in memory.apart.iter_mut().zip(&apart) {
+            rows.range = found[wanted].clone();
+        }
+        if passes != Passes::Gradient {
+            for (places, &wanted) in memory.parameters.iter_mut().zip(&parameters) {
+                places.region = found[wanted].clone();
+            }
+        }
+        memory.row_losses = found[row_losses].clone();
+        memory.partial_sums = found[partial_sums].clone();
+        memory.scratch = found[scratch].clone();
+        memory.len = len;
+        Ok(memory)
+    }
+}
+
+impl ParameterPlaces {
+    /// The gradients of a step's layer: in the arena, or one after another.
+    fn plan<T: Element>(
+        structure: &Structure<T>,
+        step: &Step,
+        frozen: &[bool],
+        passes: Passes,
+    ) -> Self {
+        let Some(layer) = step.layer else { return Self::default() };
+        let numbers = structure.layers[layer].parameters.clone();
+        let tensors = &structure.parameters.tensors()[numbers.clone()];
+        let start = tensors.first().map_or(0, |tensor| tensor.range().start);
+        let end = tensors.last().map_or(0, |tensor| tensor.range().end);
+        let linear = matches!(step.kind, Kind::Linear { .. });
+        let stored = |place: usize| {
+            let fused = passes == Passes::FusedUpdate && linear && place == Linear::WEIGHT;
+            !(frozen[numbers.start + place] || fused || passes == Passes::Forward)
+        };
+        if passes == Passes::Gradient {
+            let range = |(place, tensor): (usize, &Tensor)| {
+                let range = tensor.range();
+                if stored(place) { range.start - start..range.end - start } else { 0..0 }
+            };
+            return Self {
+                region: start..end,
+                ranges: tensors.iter().enumerate().map(range).collect(),
+            };
+        }
+        let line = ALIGNMENT / size_of::<T>();
+        let mut len = 0;
+        let ranges = tensors.iter().enumerate().map(|(place, tensor)| {
+            if !stored(place) {
+                return 0..0;
+            }
+            let first = len;
+            len += tensor.len().next_multiple_of(line);
+            first..first + tensor.len()
+        });
+        let ranges = ranges.collect();
+        Self { region: 0..len, ranges }
+    }
+}
+
+impl<T: Element> fmt::Debug for Plan<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plan")
+            .field("network", &self.structure)
+            .field("capacity", &self.capacity)
+            .field("passes", &self.passes)
+            .field("bytes", &self.bytes())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T: Element> fmt::Display for Plan<T> {
+    /// The steps, a line each: what each computes, from and to which values, and where they stand
+    /// in the block.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{:?}: batches of up to {}, {} bytes",
+            self.passes,
+            self.capacity,
+            self.bytes()
+        )?;
+        for (at, step) in self.lowered.steps.iter().enumerate() {
+            let name = step.layer.map_or("", |layer| self.structure.layers[layer].name.as_str());
+            let kind = match (step.kind, step.layer) {
+                (Kind::Layer, Some(layer)) => self.structure.layers[layer].config.to_string(),
+                (kind, _) => kind.to_string(),
+            };
+            let x = step.x.number().map_or("input".to_owned(), |number| format!("v{number}"));
+            let skip = match step.kind {
+                Kind::Add { skip } => {
+                    skip.number().map_or(" + input".to_owned(), |number| format!(" + v{number}"))
+                }
+                _ => String::new(),
+            };
+            let Rows { range, cols, .. } = &self.memory.values[step.out];
+            write!(
+                f,
+                "{at:3}  {name:8} {kind:28} {x}{skip} -> v{} ({cols} columns at {})",
+                step.out, range.start
+            )?;
+            if self.passes > Passes::Forward {
+                f.write_str(match step.d_x {
+                    d if d.unused => "; no input gradient",
+                    lower::Contribution { gate: Some(_), accumulate: false, .. } => {
+                        "; input gradient gated by the ReLU before it"
+                    }
+                    lower::Contribution { gate: Some(_), .. } => {
+                        "; input gradient added and gated by the ReLU before it"
+                    }
+                    d if d.accumulate => "; input gradient added",
+                    _ => "; input gradient",
+                })?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}

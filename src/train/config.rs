@@ -1,0 +1,17 @@
+//! `with_` methods for configurations that may grow.
+
+/// Adds a method to a configuration for each of its fields: the same with another value.
+macro_rules! with_fields {
+    ($config:ident { $($field:ident $with:ident: $type:ty),* $(,)? }) => {
+        impl $config {
+            $(
+                #[doc = concat!("The same with another [`", stringify!($field), "`](Self::", stringify!($field), ").")]
+                pub fn $with(self, $field: $type) -> Self {
+                    Self { $field, ..self }
+                }
+            )*
+        }
+    };
+}
+
+pub(super) use with_fields;
