@@ -378,7 +378,7 @@ static void trainers(void) {
     BAD_NETWORK(SETTING, "dims_len = 0", net.dims_len = 0);
     BAD_NETWORK(SETTING, "dims_len = 1", net.dims_len = 1);
     BAD_NETWORK(SHAPE, "address space", net.dims_len = (size_t)-1);
-    BAD_NETWORK(SETTING, "in_features = 0", dims[0] = 0);
+    BAD_NETWORK(SETTING, "input of a network = 0 features", dims[0] = 0);
     BAD_NETWORK(SETTING, "hidden", dims[1] = 0);
     BAD_NETWORK(SETTING, "at least 1", dims[2] = 0);
     BAD_NETWORK(MEMORY, "", dims[0] = (size_t)-1);
@@ -401,7 +401,7 @@ static void trainers(void) {
     BAD_RULE(SETTING, "beta2 = -1", rule.beta2 = -1);
     BAD_RULE(SETTING, "epsilon = 0", rule.epsilon = 0);
     BAD_RULE(SETTING, "momentum = 2", rule.name = "momentum"; rule.momentum = 2);
-    BAD_RULE(SETTING, "rms-decay = 1", rule.name = "rmsprop"; rule.decay = 1);
+    BAD_RULE(SETTING, "rms_decay = 1", rule.name = "rmsprop"; rule.decay = 1);
     BAD_RULE(SETTING, "weight_decay = inf", rule.weight_decay = INFINITY);
 
 #define BAD_SETTINGS(status, part, ...)                                          \
