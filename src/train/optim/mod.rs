@@ -161,15 +161,6 @@ impl Optimizer {
         }
     }
 
-    /// Whether a trainer updates weights in the product that computes their gradient; see
-    /// [`OptimizerState::fused_update`], which every optimizer has, with the same bits. It does
-    /// wherever that is no slower, as for all of them: a step of 3072-512-1024-10 with Adam in
-    /// 0.93 and 0.97 of the time on one and two threads of Zen 4 (AVX-512, f32, batch 512, medians
-    /// of pairs), with AdaGrad and RMSProp in the same time; and no gradients are kept.
-    pub fn is_fused(&self) -> bool {
-        true
-    }
-
     /// Names of what the rule keeps for each parameter.
     pub fn slot_names(&self) -> &'static [&'static str] {
         match self.rule {
