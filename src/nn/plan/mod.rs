@@ -175,10 +175,12 @@ impl<T: Element> Plan<T> {
         let memory = Memory::plan(structure, &lowered, &frozen, capacity, passes, &context)?;
         let layout = &structure.parameters;
         let gradients = (passes == Passes::Gradient).then(|| Arena::zeros(Arc::clone(layout)));
-        let block = AlignedBuf::zeroed(memory.len).map_err(|_| {
+        let mut block = AlignedBuf::zeroed(memory.len).map_err(|_| {
             let cols = memory.len.div_ceil(capacity);
             Error::SizeOverflow { what: "values of a batch", rows: capacity, cols }
         })?;
+        // The system gives pages when they are written to first: now, and not in the first pass.
+        std::hint::black_box(&mut block[..]).fill(T::ZERO);
         warm_up();
         Ok(Self {
             structure: Arc::clone(structure),
