@@ -693,6 +693,8 @@ fn what_does_not_fit_is_an_error_of_build() {
     assert!(error(features(8)).contains("layers"));
     assert!(error(features(0).linear(3)).contains("input of a network"));
     assert!(error(Network::builder(image).linear(3)).contains("flatten"));
+    let of_three = layers::Linear::new(3, 2).unwrap();
+    assert!(error(features(8).layer(of_three)).contains("expected 3 features; a flatten layer"));
     assert!(error(features(8).linear(0)).contains("out_features"));
     assert!(error(features(8).linear(3).dropout(1.0).linear(0)).contains("dropout"));
     assert!(error(features(8).layer(LearnedSlope { features: 9 })).contains("learned slope"));

@@ -25,7 +25,7 @@ use crate::{
 };
 use tilewise::{
     error::{Error, Result},
-    input_file,
+    input_file, printable,
 };
 
 /// Values by the names of their flags.
@@ -476,18 +476,8 @@ fn shown_key(key: &str) -> String {
     }
 }
 
-/// A text, cut where it is long and without characters that a terminal would obey.
 fn shown(text: &str) -> String {
-    let mut characters = text.chars();
-    let mut shown = String::new();
-    for character in characters.by_ref().take(MAX_QUOTED) {
-        if character.is_control() {
-            shown.extend(character.escape_default());
-        } else {
-            shown.push(character);
-        }
-    }
-    if characters.next().is_some() { shown + "..." } else { shown }
+    printable::inline(text, MAX_QUOTED)
 }
 
 /// What clap finds wrong, without the names of flags where there is one to blame: who calls names

@@ -78,8 +78,9 @@ impl<T: Element> Layer<T> for Linear {
         if input == Shape::Features(self.in_features) {
             return Ok(Shape::Features(self.out_features));
         }
-        let expected = format!("{}; a flatten layer makes features of images", self.in_features);
-        Err(Error::setting("input of a linear layer", input, format!("{expected} features")))
+        let count = self.in_features;
+        let expected = format!("{count} features; a flatten layer makes features of images");
+        Err(Error::setting("input of a linear layer", input, expected))
     }
 
     fn parameters(&self) -> Vec<TensorSpec> {
