@@ -10,7 +10,7 @@
 //! lies between them may at the same time belong to another view, as in the columns of an
 //! `ndarray` that was split.
 
-use std::{fmt, marker::PhantomData, ops::Range, slice};
+use std::{any::TypeId, fmt, marker::PhantomData, ops::Range, slice};
 
 use crate::{
     aligned::{ALIGNMENT, AlignedBuf},
@@ -412,8 +412,18 @@ impl<'a, T: Copy> MatMut<'a, T> {
 }
 
 macro_rules! impl_common {
-    ($($view:ident),*) => {$(
-        impl<T: Copy> $view<'_, T> {
+    ($($view:ident, $kept:ident;)*) => {$(
+        impl<'a, T: Copy> $view<'a, T> {
+            /// The same view, if `U` is the type of its elements.
+            pub(crate) fn of_type<U: Copy + 'static>(self) -> Option<$view<'a, U>>
+            where
+                T: 'static,
+            {
+                let Self { origin, layout, .. } = self;
+                let is_same = TypeId::of::<T>() == TypeId::of::<U>();
+                is_same.then(|| $view { origin: origin.cast(), layout, $kept: PhantomData })
+            }
+
             /// Number of rows.
             pub fn rows(&self) -> usize {
                 self.layout.rows
@@ -477,7 +487,10 @@ macro_rules! impl_common {
     )*};
 }
 
-impl_common!(MatRef, MatMut);
+impl_common! {
+    MatRef, shared;
+    MatMut, exclusive;
+}
 
 /// A `rows x cols` matrix that owns its elements: row-major, each row on a cache-line boundary.
 #[derive(Clone, Debug)]

@@ -144,7 +144,7 @@ proptest! {
         let dense = |view: ArrayView2<'_, f32>| view.iter().copied().collect::<Vec<_>>();
         let (x, y, mut z) = (dense(left), dense(right), vec![0.0; m * n]);
         let (x, y) = (MatRef::new(&x, m, k).unwrap(), MatRef::new(&y, k, n).unwrap());
-        let gemm = Gemm::new().unwrap();
+        let gemm = Gemm::<f32>::new().unwrap();
         let mut scratch = gemm.scratch(m, n, k).unwrap();
         let out = MatMut::new(&mut z, m, n).unwrap();
         gemm.run(1.0, x, y, out, Epilogue::default(), &mut scratch).unwrap();

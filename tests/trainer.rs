@@ -274,7 +274,8 @@ fn batches_that_do_not_fit_are_errors_and_change_nothing() {
     assert!(matches!(error, Error::Setting { .. }), "{error}");
     let narrow = Matrix::zeros(5, 9).unwrap();
     assert!(matches!(trainer.step(narrow.view(), &[0; 5]), Err(Error::Shape { .. })));
-    let packed = Gemm::new().unwrap().pack_a(1.0, Matrix::zeros(5, FEATURES).unwrap().view());
+    let packed =
+        Gemm::<f32>::new().unwrap().pack_a(1.0, Matrix::zeros(5, FEATURES).unwrap().view());
     assert!(trainer.step(&packed.unwrap(), &[0; 5]).is_err());
     let infinite = Matrix::from_fn(5, FEATURES, |_, _| f32::INFINITY).unwrap();
     let error = trainer.step(infinite.view(), &[0; 5]).unwrap_err();

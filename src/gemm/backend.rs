@@ -1,9 +1,11 @@
 //! The same products by other means, selectable wherever tilewise multiplies: to compare with.
 
+#[cfg(feature = "matrixmultiply")]
+use crate::gemm::matrixmultiply;
 use crate::{
-    error::Result,
+    error::{Error, Result},
     gemm::{Epilogue, naive},
-    kernels::Element,
+    kernels::Product,
     matrix::{MatMut, MatRef},
 };
 
@@ -40,15 +42,27 @@ impl Backend {
             Self::Naive => "naive",
         }
     }
-}
 
-/// A product by three loops.
-pub(super) fn naive<T: Element>(
-    alpha: T,
-    a: MatRef<'_, T>,
-    b: MatRef<'_, T>,
-    c: MatMut<'_, T>,
-    epilogue: Epilogue<'_, T>,
-) -> Result<()> {
-    naive::gemm(naive::Rounding::Twice, alpha, a, b, c, epilogue)
+    /// A product by another backend than this crate's kernels.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] or [`Error::Length`] if an operand does not fit; [`Error::Setting`] if the
+    /// backend cannot do what is asked for.
+    pub(super) fn run<P: Product>(
+        self,
+        alpha: P::Sum,
+        a: MatRef<'_, P::Left>,
+        b: MatRef<'_, P::Right>,
+        c: MatMut<'_, P::Output>,
+        epilogue: Epilogue<'_, P::Sum>,
+    ) -> Result<()> {
+        let (Some(a), Some(b), Some(c)) = (a.of_type(), b.of_type(), c.of_type()) else {
+            return Err(Error::setting("backend", self.name(), "tilewise, for such elements"));
+        };
+        match self {
+            #[cfg(feature = "matrixmultiply")]
+            Self::MatrixMultiply => matrixmultiply::product::<P>(alpha, a, b, c, epilogue),
+            _ => naive::gemm(naive::Rounding::Twice, alpha, a, b, c, epilogue),
+        }
+    }
 }

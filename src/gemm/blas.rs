@@ -9,7 +9,7 @@
 use crate::{
     error::Result,
     gemm::{Epilogue, Gemm, operand::Lines},
-    kernels::Element,
+    kernels::{Element, Source},
     matrix::{MatMut, MatRef},
     threads::Threads,
 };
@@ -42,9 +42,10 @@ pub(crate) unsafe fn product<T: Element>(
             MatMut::from_raw(c.0, (m, n), (c.1, c.2)),
         )
     };
-    let gemm = Gemm::new()?.threads(threads);
+    let gemm = Gemm::<T>::new()?.threads(threads);
     let depth = if alpha == T::ZERO { 0 } else { k };
-    let (a, b) = (Lines::Matrix(a, alpha), Lines::Matrix(b.t(), T::ONE));
+    let a = Lines::Source(Source::Matrix(a, alpha));
+    let b = Lines::Source(Source::Matrix(b.t(), T::ONE));
     let mut scratch = gemm.scratch(m, n, depth)?;
     gemm.execute(depth, a, b, c, Epilogue::scaled(beta), &mut scratch)
 }

@@ -24,35 +24,42 @@ use crate::{
         operand::Lines,
         plan::{Blocking, Plan},
     },
-    kernels::{Element, Epilogue, KernelSet, Panels},
+    kernels::{Epilogue, KernelSet, Packer, PanelElement, Panels, Product},
     matrix::{MatMut, MatRef},
     threads::{Tasks, cut, divide},
 };
 
 /// A product whose operands are known to fit.
-pub(super) struct Product<'a, T: Element> {
-    pub(super) kernels: &'static KernelSet<T>,
+pub(super) struct Multiplication<'a, P: Product> {
+    pub(super) kernels: &'static KernelSet<P>,
     pub(super) plan: Plan,
     pub(super) tasks: Tasks,
     pub(super) depth: usize,
-    pub(super) a: Lines<'a, T>,
-    pub(super) b: Lines<'a, T>,
-    /// Whether C is updated, so that its sums have nowhere to wait between two blocks.
-    pub(super) is_update: bool,
+    pub(super) a: Lines<'a, P::Left>,
+    pub(super) b: Lines<'a, P::Right>,
+    /// Whether sums have nowhere to wait between two blocks: C is updated, or of another type.
+    pub(super) whole_depth: bool,
     /// Where the nanoseconds of packing are added up.
     pub(super) pack_clock: Option<&'static AtomicU64>,
 }
 
+/// A and B, to be read in place: (m, k) and (k, n).
+type InPlace<'a, P> = (MatRef<'a, <P as Product>::Left>, MatRef<'a, <P as Product>::Right>);
+
+/// Columns of B that are to be packed, their panels, and their sums.
+type PartOfB<'a, P> =
+    (Range<usize>, &'a mut [<P as Product>::Right], Option<&'a mut [<P as Product>::Sum]>);
+
 /// A part of C, its epilogue, and the rows and columns it stands for.
-struct Band<'a, T: Element> {
-    c: MatMut<'a, T>,
-    epilogue: Epilogue<'a, T>,
+struct Band<'a, P: Product> {
+    c: MatMut<'a, P::Output>,
+    epilogue: Epilogue<'a, P::Sum>,
     rows: Range<usize>,
     cols: Range<usize>,
 }
 
-impl<'a, T: Element> Band<'a, T> {
-    fn new(c: MatMut<'a, T>, epilogue: Epilogue<'a, T>) -> Self {
+impl<'a, P: Product> Band<'a, P> {
+    fn new(c: MatMut<'a, P::Output>, epilogue: Epilogue<'a, P::Sum>) -> Self {
         Self { rows: 0..c.rows(), cols: 0..c.cols(), c, epilogue }
     }
 
@@ -80,7 +87,7 @@ impl<'a, T: Element> Band<'a, T> {
         )
     }
 
-    fn reborrow(&mut self) -> Band<'_, T> {
+    fn reborrow(&mut self) -> Band<'_, P> {
         Band {
             c: self.c.reborrow(),
             epilogue: self.epilogue.reborrow(),
@@ -90,17 +97,17 @@ impl<'a, T: Element> Band<'a, T> {
     }
 }
 
-impl<T: Element> Product<'_, T> {
+impl<P: Product> Multiplication<'_, P> {
     /// Computes `c` from packed operands; `scratch` was checked by the plan.
     pub(super) fn run_packed(
         &self,
-        c: MatMut<'_, T>,
-        mut epilogue: Epilogue<'_, T>,
+        c: MatMut<'_, P::Output>,
+        mut epilogue: Epilogue<'_, P::Sum>,
         scratch: &mut [u8],
     ) {
         let mut sums = epilogue.column_sums.take();
         let (for_b, for_a) = from_cache_line(scratch).split_at_mut(self.plan.b_bytes);
-        let (nr, kb) = (self.kernels.tile_cols(), self.plan.blocking.kb.max(1));
+        let (packer, kb) = (self.kernels.right(), self.plan.blocking.kb.max(1));
         let mut rest = Band::new(c, epilogue);
         while !rest.cols.is_empty() {
             let (mut part, others) = rest.split_cols(self.plan.blocking.nc);
@@ -111,11 +118,11 @@ impl<T: Element> Product<'_, T> {
                 let panels = if let Some(packed) = self.b.packed() {
                     packed.part(cols.start, first)
                 } else {
-                    let len = cols.len().next_multiple_of(nr) * depth.len();
-                    let for_b = elements(for_b, len);
+                    let (panels, stride) = panels(packer, cols.len(), depth.len());
+                    let for_b = elements(for_b, panels * stride);
                     let sums = sums.as_mut().map(|sums| &mut sums[cols.clone()]);
                     self.pack_b(depth.clone(), cols.clone(), for_b, sums);
-                    Panels::new(for_b, nr, depth.len() * nr)
+                    Panels::new(for_b, packer.width(), stride)
                 };
                 self.multiply(part.reborrow(), depth, panels, for_a);
             }
@@ -128,39 +135,40 @@ impl<T: Element> Product<'_, T> {
         &self,
         depth: Range<usize>,
         cols: Range<usize>,
-        packed: &mut [T],
-        sums: Option<&mut [T]>,
+        packed: &mut [P::Right],
+        sums: Option<&mut [P::Sum]>,
     ) {
-        let nr = self.kernels.tile_cols();
-        let panel = depth.len() * nr;
+        let packer = self.kernels.right();
+        let nr = packer.width();
+        let (_, stride) = panels(packer, cols.len(), depth.len());
         divide(
             (cols, packed, sums),
             self.tasks,
-            &|(cols, packed, sums): (Range<usize>, &mut [T], Option<&mut [T]>), left, parts| {
+            &|(cols, packed, sums): PartOfB<'_, P>, left, parts| {
                 let at = cut(cols.len(), nr, left, parts);
                 let middle = cols.start + at;
-                let (p1, p2) = packed.split_at_mut(at.div_ceil(nr) * panel);
+                let (p1, p2) = packed.split_at_mut(at.div_ceil(nr) * stride);
                 let (s1, s2) = sums.map(|sums| sums.split_at_mut(at)).unzip();
                 ((cols.start..middle, p1, s1), (middle..cols.end, p2, s2))
             },
             &|(cols, packed, sums)| {
-                self.panels(&self.b, nr, cols, depth.clone(), packed, sums);
+                self.panels(&self.b, packer, cols, depth.clone(), packed, sums);
             },
         );
     }
 
     /// The panels of part of an operand, see [`Lines::panels`], by the clock if there is one.
-    fn panels<'p>(
+    fn panels<'p, E: PanelElement>(
         &'p self,
-        operand: &'p Lines<'_, T>,
-        width: usize,
+        operand: &'p Lines<'_, E>,
+        packer: Packer<E>,
         lines: Range<usize>,
         depth: Range<usize>,
-        scratch: &'p mut [T],
-        sums: Option<&mut [T]>,
-    ) -> Panels<'p, T> {
+        scratch: &'p mut [E],
+        sums: Option<&mut [E::Value]>,
+    ) -> Panels<'p, E> {
         let begin = self.pack_clock.map(|clock| (clock, Instant::now()));
-        let panels = operand.panels(self.kernels, width, lines, depth, scratch, sums);
+        let panels = operand.panels(packer, lines, depth, scratch, sums);
         if let Some((clock, begin)) = begin {
             clock.fetch_add(begin.elapsed().as_nanos() as u64, Ordering::Relaxed);
         }
@@ -172,9 +180,9 @@ impl<T: Element> Product<'_, T> {
     /// block of A.
     fn multiply(
         &self,
-        whole: Band<'_, T>,
+        whole: Band<'_, P>,
         depth: Range<usize>,
-        packed_b: Panels<'_, T>,
+        packed_b: Panels<'_, P::Right>,
         scratch: &mut [u8],
     ) {
         let (mr, nr) = (self.kernels.tile_rows(), self.kernels.tile_cols());
@@ -183,7 +191,7 @@ impl<T: Element> Product<'_, T> {
         divide(
             (whole, scratch),
             self.tasks,
-            &|(band, scratch): (Band<'_, T>, &mut [u8]), left, parts| {
+            &|(band, scratch): (Band<'_, P>, &mut [u8]), left, parts| {
                 let (s1, s2) = scratch.split_at_mut(self.plan.a_bytes * left);
                 let (b1, b2) = if by_cols {
                     let at = cut(band.cols.len(), nr, left, parts);
@@ -204,13 +212,13 @@ impl<T: Element> Product<'_, T> {
     /// One task's work on the packed rows `depth` of B.
     fn multiply_band(
         &self,
-        mut band: Band<'_, T>,
+        mut band: Band<'_, P>,
         depth: Range<usize>,
-        packed_b: Panels<'_, T>,
+        packed_b: Panels<'_, P::Right>,
         scratch: &mut [u8],
     ) {
         let (mc, kc) = (self.plan.blocking.mc, self.plan.blocking.kc.max(1));
-        let mr = self.kernels.tile_rows();
+        let packer = self.kernels.left();
         for first in (depth.start..depth.end.max(depth.start + 1)).step_by(kc) {
             let part = first..depth.end.min(first + kc);
             let b = packed_b.part(0, first - depth.start);
@@ -218,8 +226,9 @@ impl<T: Element> Product<'_, T> {
             while !rest.rows.is_empty() {
                 let (mut block, below) = rest.split_rows(mc);
                 let rows = block.rows.clone();
-                let len = rows.len().next_multiple_of(mr) * part.len();
-                let a = self.panels(&self.a, mr, rows, part.clone(), elements(scratch, len), None);
+                let (panels, stride) = panels(packer, rows.len(), part.len());
+                let for_a = elements(scratch, panels * stride);
+                let a = self.panels(&self.a, packer, rows, part.clone(), for_a, None);
                 let Band { c, epilogue, .. } = &mut block;
                 let epilogue = epilogue.of_block(part.start == 0, part.end == self.depth);
                 self.kernels.block(part.len(), a, b, c, epilogue);
@@ -232,14 +241,15 @@ impl<T: Element> Product<'_, T> {
     /// columns. Packing does not pay where a packed element would be used a few times only.
     pub(super) fn operands_in_place<'s>(
         &'s self,
-        c: &MatMut<'_, T>,
-    ) -> Option<(MatRef<'s, T>, MatRef<'s, T>)> {
+        c: &MatMut<'_, P::Output>,
+    ) -> Option<InPlace<'s, P>> {
         let (m, n) = (c.rows(), c.cols());
         let work = m.saturating_mul(n).saturating_mul(self.depth);
         let Blocking { in_place_lines, in_place_work, .. } = self.plan.blocking;
         match (self.a.in_place(), self.b.in_place()) {
             (Some(a), Some(b))
-                if b.row_stride() == 1
+                if self.kernels.depth_step() == 1
+                    && b.row_stride() == 1
                     && c.col_stride() == 1
                     && (m.min(n) <= in_place_lines || work <= in_place_work) =>
             {
@@ -253,16 +263,16 @@ impl<T: Element> Product<'_, T> {
     /// task has its band of rows, or of columns where those are more.
     pub(super) fn run_in_place(
         &self,
-        (a, b): (MatRef<'_, T>, MatRef<'_, T>),
-        c: MatMut<'_, T>,
-        epilogue: Epilogue<'_, T>,
+        (a, b): InPlace<'_, P>,
+        c: MatMut<'_, P::Output>,
+        epilogue: Epilogue<'_, P::Sum>,
     ) {
         let whole = Band::new(c, epilogue);
         let by_cols = whole.cols.len() > whole.rows.len();
         divide(
             whole,
             self.tasks,
-            &|band: Band<'_, T>, left, parts| {
+            &|band: Band<'_, P>, left, parts| {
                 if by_cols {
                     let at = cut(band.cols.len(), self.kernels.tile_cols(), left, parts);
                     band.split_cols(at)
@@ -271,7 +281,7 @@ impl<T: Element> Product<'_, T> {
                     band.split_rows(at)
                 }
             },
-            &|mut band: Band<'_, T>| {
+            &|mut band: Band<'_, P>| {
                 let Band { c, epilogue, rows, cols } = &mut band;
                 let step = self.depth_in_place(rows.len(), cols.len());
                 for first in (0..self.depth.max(1)).step_by(step) {
@@ -287,10 +297,10 @@ impl<T: Element> Product<'_, T> {
 
     /// Depth of the blocks of a band in place. Where few rows use each element of B only a few
     /// times, speed is that of reading B: shallow blocks read whole rows of it.
-    /// The sums of an update have nowhere to wait, so it takes the whole depth.
+    /// Sums that have nowhere to wait take the whole depth.
     fn depth_in_place(&self, rows: usize, cols: usize) -> usize {
         let few = rows <= 2 * self.kernels.tile_rows() && cols > self.kernels.tile_cols();
-        if self.is_update || !few {
+        if self.whole_depth || !few {
             self.depth.max(1)
         } else if rows <= self.kernels.wide_rows() {
             16
@@ -298,4 +308,9 @@ impl<T: Element> Product<'_, T> {
             64
         }
     }
+}
+
+/// How many panels that takes, and their stride, for a part that scratch memory has room for.
+fn panels<E: PanelElement>(packer: Packer<E>, lines: usize, depth: usize) -> (usize, usize) {
+    (lines.div_ceil(packer.width()), packer.stride(depth).unwrap_or(usize::MAX))
 }

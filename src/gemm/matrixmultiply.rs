@@ -2,22 +2,23 @@
 
 use crate::{
     error::{Error, Result},
+    float::Float,
     gemm::{Backend, Epilogue, Finish, Start, shapes::check_shapes},
-    kernels::Element,
+    kernels::Product,
     matrix::{MatMut, MatRef},
 };
 
 /// A product by `matrixmultiply`.
-pub(super) fn product<T: Element>(
-    alpha: T,
-    a: MatRef<'_, T>,
-    b: MatRef<'_, T>,
-    mut c: MatMut<'_, T>,
-    mut epilogue: Epilogue<'_, T>,
+pub(super) fn product<P: Product>(
+    alpha: P::Sum,
+    a: MatRef<'_, P::Sum>,
+    b: MatRef<'_, P::Sum>,
+    mut c: MatMut<'_, P::Sum>,
+    mut epilogue: Epilogue<'_, P::Sum>,
 ) -> Result<()> {
     let (m, n, k) = check_shapes(a.shape(), b.shape(), c.shape())?;
     epilogue.check((m, n), c.col_stride())?;
-    let depth = if alpha == T::ZERO { 0 } else { k };
+    let depth = if alpha == P::Sum::ZERO { 0 } else { k };
     if epilogue.is_update() {
         let backend = format!("{:?}", Backend::MatrixMultiply);
         return Err(Error::setting("backend", backend, "one that updates weights: Tilewise"));
@@ -30,16 +31,16 @@ pub(super) fn product<T: Element>(
                     c.set(i, j, value);
                 }
             }
-            T::ONE
+            P::Sum::ONE
         }
     };
     if depth > 0 {
-        T::matrixmultiply(alpha, a, b, beta, c.reborrow());
+        P::matrixmultiply(alpha, a, b, beta, c.reborrow());
     } else {
         // That crate reads A and B also with a factor of 0.
         for i in 0..m {
             for j in 0..n {
-                c.set(i, j, if beta == T::ZERO { T::ZERO } else { beta * c.get(i, j) });
+                c.set(i, j, if beta == P::Sum::ZERO { P::Sum::ZERO } else { beta * c.get(i, j) });
             }
         }
     }
@@ -50,13 +51,13 @@ pub(super) fn product<T: Element>(
         }
     }
     let activation = epilogue.companions.get(0).map(|activation| activation.as_ref());
-    let finish = |i: usize, j: usize, sum: T| match epilogue.finish {
+    let finish = |i: usize, j: usize, sum: P::Sum| match epilogue.finish {
         Finish::Relu => sum.relu(),
-        Finish::ReluDropout { mask, .. } if !mask.keeps(i, j) => T::ZERO,
+        Finish::ReluDropout { mask, .. } if !mask.keeps(i, j) => P::Sum::ZERO,
         Finish::ReluDropout { scale, .. } => sum.relu() * scale,
         Finish::ReluGradient { scale } => match activation {
-            Some(activation) if activation.get(i, j) > T::ZERO => sum * scale,
-            _ => T::ZERO,
+            Some(activation) if activation.get(i, j) > P::Sum::ZERO => sum * scale,
+            _ => P::Sum::ZERO,
         },
         Finish::Store | Finish::Update(_) => sum,
     };

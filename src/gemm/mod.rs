@@ -15,7 +15,7 @@ mod operand;
 mod plan;
 mod shapes;
 
-pub use crate::kernels::{GatheredRows, epilogue};
+pub use crate::kernels::{GatheredRows, PanelElement, Product, epilogue};
 pub use backend::Backend;
 pub use blas::{dgemm, dgemm_with, sgemm, sgemm_with};
 pub use epilogue::{Companion, Companions, DropoutMask, Epilogue, Finish, Rule, Start, Update};
@@ -23,6 +23,7 @@ pub use operand::{Operand, Packed};
 pub use plan::Blocking;
 
 use std::{
+    any::TypeId,
     sync::atomic::AtomicU64,
     time::{Duration, Instant},
 };
@@ -30,14 +31,15 @@ use std::{
 use crate::{
     aligned::AlignedBuf,
     error::{Error, Result},
-    kernels::{Element, KernelSet},
+    float::Float,
+    kernels::{Element, KernelSet, Source},
     matrix::{MatMut, MatRef},
     simd::{Caches, Denormals, InstructionSet},
     threads::{Tasks, Threads},
 };
-use driver::Product;
+use driver::Multiplication;
 use operand::{Lines, Side};
-use plan::{Choice, Plan};
+use plan::{Choice, Plan, TileShape};
 use shapes::check_shapes;
 
 /// Multiply-adds that are worth a task of their own: below, waking a thread costs more than it
@@ -52,14 +54,15 @@ const OPERAND_ELEMENTS_PER_TASK: usize = 1 << 18;
 /// Elements of one pass through memory that are worth a task of their own; as above.
 const ELEMENTS_PER_TASK: usize = 1 << 15;
 
-/// How to multiply: instruction set, blocking, threads and backend, chosen once.
+/// How to multiply: instruction set, blocking, threads and backend, chosen once. `P` says which
+/// types: `Gemm<f32>` or `Gemm<f64>`.
 ///
 /// ```
 /// use tilewise::{gemm::{Epilogue, Gemm}, matrix::{MatMut, MatRef}};
 ///
 /// let (a, b) = ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [1.0, 0.0, 0.0, 1.0, 1.0, 1.0]);
 /// let mut c = [0.0f32; 4];
-/// let gemm = Gemm::new()?;
+/// let gemm = Gemm::<f32>::new()?;
 /// let mut scratch = gemm.scratch(2, 2, 3)?;
 /// gemm.run(
 ///     1.0,
@@ -72,8 +75,8 @@ const ELEMENTS_PER_TASK: usize = 1 << 15;
 /// assert_eq!(c, [4.0, 0.0, 10.0, 5.0]);
 /// # Ok::<(), tilewise::Error>(())
 /// ```
-pub struct Gemm<T: Element> {
-    kernels: &'static KernelSet<T>,
+pub struct Gemm<P: Product> {
+    kernels: &'static KernelSet<P>,
     blocking: Choice,
     threads: Threads,
     denormals: Option<Denormals>,
@@ -81,15 +84,15 @@ pub struct Gemm<T: Element> {
     pack_clock: Option<&'static AtomicU64>,
 }
 
-impl<T: Element> Clone for Gemm<T> {
+impl<P: Product> Clone for Gemm<P> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<T: Element> Copy for Gemm<T> {}
+impl<P: Product> Copy for Gemm<P> {}
 
-impl<T: Element> std::fmt::Debug for Gemm<T> {
+impl<P: Product> std::fmt::Debug for Gemm<P> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Gemm")
             .field("instruction_set", &self.instruction_set())
@@ -101,7 +104,7 @@ impl<T: Element> std::fmt::Debug for Gemm<T> {
     }
 }
 
-impl<T: Element> Gemm<T> {
+impl<P: Product> Gemm<P> {
     /// The best instruction set of this CPU (or the one that `TILEWISE_ISA` names), blocking for
     /// its tiles, the calling thread alone.
     ///
@@ -116,11 +119,14 @@ impl<T: Element> Gemm<T> {
     /// # Errors
     /// [`Error::IsaUnavailable`] if the CPU or the build lacks it.
     pub fn with_instruction_set(set: InstructionSet) -> Result<Self> {
-        let kernels = T::kernel_set(set)?;
-        let (rows, cols) = (kernels.tile_rows(), kernels.tile_cols());
+        let kernels = P::kernel_set(set)?;
         Ok(Self {
             kernels,
-            blocking: Choice::for_tile(Caches::detect(), (rows, cols), size_of::<T>()),
+            blocking: Choice::for_tile(
+                Caches::detect(),
+                TileShape::of(kernels),
+                size_of::<P::Right>(),
+            ),
             threads: Threads::Caller,
             denormals: None,
             backend: Backend::Tilewise,
@@ -139,7 +145,7 @@ impl<T: Element> Gemm<T> {
     /// and cut to the sizes of the product. Only an update takes the whole depth at a time, because
     /// its sums have nowhere to wait.
     pub fn with_blocking(self, blocking: Blocking) -> Self {
-        Self { blocking: Choice::given(blocking, self.tile()), ..self }
+        Self { blocking: Choice::given(blocking, self.tile_shape()), ..self }
     }
 
     /// The same with denormal numbers kept or flushed, whatever the setting of the calling thread,
@@ -184,6 +190,10 @@ impl<T: Element> Gemm<T> {
         (self.kernels.tile_rows(), self.kernels.tile_cols())
     }
 
+    fn tile_shape(&self) -> TileShape {
+        TileShape::of(self.kernels)
+    }
+
     /// The blocking in use: the given one, rounded up; else that from which the blocking of each
     /// product follows, see [`blocking_of`](Self::blocking_of).
     pub fn blocking(&self) -> Blocking {
@@ -197,7 +207,7 @@ impl<T: Element> Gemm<T> {
     /// if the threads are more than the calling one and it is in no rayon pool.
     pub fn blocking_of(&self, m: usize, n: usize, k: usize) -> Result<Blocking> {
         let tasks = self.tasks_of((m, n, k))?.get();
-        Ok(Plan::new::<T>(self.tile(), self.blocking, tasks, (m, n, k), false)?.blocking)
+        Ok(Plan::new::<P>(self.tile_shape(), self.blocking, tasks, (m, n, k), false)?.blocking)
     }
 
     /// Tasks for a product.
@@ -229,7 +239,7 @@ impl<T: Element> Gemm<T> {
     }
 
     /// The kernels in use.
-    pub(crate) fn kernels(&self) -> &'static KernelSet<T> {
+    pub(crate) fn kernels(&self) -> &'static KernelSet<P> {
         self.kernels
     }
 
@@ -263,10 +273,10 @@ impl<T: Element> Gemm<T> {
     /// [`Error::SizeOverflow`] if that exceeds the address space; [`Error::Setting`] if the threads
     /// are more than the calling one and it is in no rayon pool.
     pub fn scratch_bytes(&self, m: usize, n: usize, k: usize) -> Result<usize> {
-        let (tile, blocking, tasks) = (self.tile(), self.blocking, self.tasks()?.get());
+        let (tile, blocking, tasks) = (self.tile_shape(), self.blocking, self.tasks()?.get());
         // A C stored by columns is computed transposed.
-        let bytes = Plan::scratch_bound::<T>(tile, blocking, tasks, (m, n, k))?;
-        Ok(bytes.max(Plan::scratch_bound::<T>(tile, blocking, tasks, (n, m, k))?))
+        let bytes = Plan::scratch_bound::<P>(tile, blocking, tasks, (m, n, k))?;
+        Ok(bytes.max(Plan::scratch_bound::<P>(tile, blocking, tasks, (n, m, k))?))
     }
 
     /// Scratch memory for products of up to these sizes.
@@ -281,16 +291,16 @@ impl<T: Element> Gemm<T> {
     ///
     /// # Errors
     /// [`Error::SizeOverflow`] if the panels exceed the address space.
-    pub fn pack_a(&self, scale: T, a: MatRef<'_, T>) -> Result<Packed<T>> {
-        Packed::new(self.kernels, Side::A, scale, a)
+    pub fn pack_a(&self, scale: P::Sum, a: MatRef<'_, P::Left>) -> Result<Packed<P::Left>> {
+        Packed::new(self.kernels.left(), Side::A, scale, a)
     }
 
     /// B in panels, to be used in many products.
     ///
     /// # Errors
     /// [`Error::SizeOverflow`] if the panels exceed the address space.
-    pub fn pack_b(&self, b: MatRef<'_, T>) -> Result<Packed<T>> {
-        Packed::new(self.kernels, Side::B, T::ONE, b)
+    pub fn pack_b(&self, b: MatRef<'_, P::Right>) -> Result<Packed<P::Right>> {
+        Packed::new(self.kernels.right(), Side::B, P::Sum::ONE, b)
     }
 
     /// `C = finish(start + (alpha A) B)`, without allocating.
@@ -308,70 +318,81 @@ impl<T: Element> Gemm<T> {
     /// rayon pool. C is untouched then.
     pub fn run<'a>(
         &self,
-        alpha: T,
-        a: impl Into<Operand<'a, T>>,
-        b: impl Into<Operand<'a, T>>,
-        c: MatMut<'_, T>,
-        epilogue: Epilogue<'_, T>,
+        alpha: P::Sum,
+        a: impl Into<Operand<'a, P::Left>>,
+        b: impl Into<Operand<'a, P::Right>>,
+        c: MatMut<'_, P::Output>,
+        epilogue: Epilogue<'_, P::Sum>,
         scratch: &mut [u8],
     ) -> Result<()> {
         let (a, b) = (a.into(), b.into());
         self.tasks()?;
-        match self.backend {
-            Backend::Tilewise => {}
-            #[cfg(feature = "matrixmultiply")]
-            Backend::MatrixMultiply => {
-                return matrixmultiply::product(alpha, a.matrix()?, b.matrix()?, c, epilogue);
-            }
-            Backend::Naive => {
-                return backend::naive(alpha, a.matrix()?, b.matrix()?, c, epilogue);
-            }
+        if self.backend != Backend::Tilewise {
+            return self.backend.run::<P>(alpha, a.matrix()?, b.matrix()?, c, epilogue);
         }
         let (m, n, k) = check_shapes(a.shape(), b.shape(), c.shape())?;
         epilogue.check((m, n), c.col_stride())?;
         // A factor of 0 takes A and B out of the product, whatever they are.
-        let scale = if alpha == T::ZERO { T::ONE } else { alpha };
-        let a = a.lines(self.kernels, Side::A, scale)?;
-        let b = b.lines(self.kernels, Side::B, T::ONE)?;
-        let depth = if alpha == T::ZERO { 0 } else { k };
+        let (zero, one) = (P::Sum::ZERO, P::Sum::ONE);
+        let scale = if alpha == zero { one } else { alpha };
+        let a = a.lines(self.kernels.left(), Side::A, scale)?;
+        let b = b.lines(self.kernels.right(), Side::B, one)?;
+        let depth = if alpha == zero { 0 } else { k };
         self.execute(depth, a, b, c.canonical(), epilogue, scratch)
     }
 
-    /// A product whose operands fit: chooses the path and the tasks.
+    /// A product whose operands fit: as it is, or transposed.
     fn execute(
         &self,
         depth: usize,
-        a: Lines<'_, T>,
-        b: Lines<'_, T>,
-        c: MatMut<'_, T>,
-        mut epilogue: Epilogue<'_, T>,
+        a: Lines<'_, P::Left>,
+        b: Lines<'_, P::Right>,
+        c: MatMut<'_, P::Output>,
+        epilogue: Epilogue<'_, P::Sum>,
         scratch: &mut [u8],
     ) -> Result<()> {
-        let all_tasks = self.tasks()?;
-        let (symmetric, is_update) = (epilogue.is_symmetric(), epilogue.is_update());
         let Blocking { in_place_lines, .. } = self.blocking();
         // Tiles are written by rows; a C stored by columns is computed transposed. So is a thin C
         // of an A stored by columns, which then fills whole vectors; several tasks do better with
         // its many rows.
-        let (a, b, c) = match (a, b) {
-            (Lines::Matrix(a_view, _), Lines::Matrix(..))
-                if symmetric
-                    && (c.col_stride() != 1 && c.row_stride() == 1
-                        || all_tasks.get() == 1
-                            && c.cols() <= in_place_lines
-                            && c.rows() > 4 * in_place_lines
-                            && a_view.row_stride() == 1) =>
-            {
-                (b, a, c.t())
+        let transposed = match (a, b) {
+            (Lines::Source(Source::Matrix(a, _)), Lines::Source(Source::Matrix(..))) => {
+                let by_columns = c.col_stride() != 1 && c.row_stride() == 1;
+                let thin = c.cols() <= in_place_lines && c.rows() > 4 * in_place_lines;
+                let alone = self.tasks()?.get() == 1;
+                epilogue.is_symmetric() && (by_columns || alone && thin && a.row_stride() == 1)
             }
-            _ => (a, b, c),
+            _ => false,
         };
-        let (m, n) = (c.rows(), c.cols());
-        let tasks = self.tasks_of((m, n, depth))?;
-        let sizes = (m, n, depth);
-        let plan = Plan::new::<T>(self.tile(), self.blocking, tasks.get(), sizes, is_update)?;
+        if !transposed {
+            return self.multiply(depth, a, b, c, epilogue, scratch);
+        }
+        let kernels = P::Transposed::kernel_set(self.instruction_set())?;
+        let Self { kernels: _, blocking, threads, denormals, backend, pack_clock } = *self;
+        let gemm =
+            Gemm::<P::Transposed> { kernels, blocking, threads, denormals, backend, pack_clock };
+        gemm.multiply(depth, b, a, c.t(), epilogue, scratch)
+    }
+
+    /// Chooses the path and the tasks.
+    fn multiply(
+        &self,
+        depth: usize,
+        a: Lines<'_, P::Left>,
+        b: Lines<'_, P::Right>,
+        c: MatMut<'_, P::Output>,
+        mut epilogue: Epilogue<'_, P::Sum>,
+        scratch: &mut [u8],
+    ) -> Result<()> {
+        let sizes = (c.rows(), c.cols(), depth);
+        // Sums of another type than C have nowhere to wait between two blocks either.
+        let sums_fit = TypeId::of::<P::Output>() == TypeId::of::<P::Sum>();
+        let whole_depth = epilogue.is_update() || !sums_fit;
+        let tasks = self.tasks_of(sizes)?;
+        let plan =
+            Plan::new::<P>(self.tile_shape(), self.blocking, tasks.get(), sizes, whole_depth)?;
         if epilogue.column_sums.is_some() {
-            if !b.has_contiguous_lines() {
+            if !b.can_be_summed() {
                 let expected = "a B with contiguous rows, and not packed before";
                 return Err(Error::setting("sums of the columns of B", "asked for", expected));
             }
@@ -379,7 +400,7 @@ impl<T: Element> Gemm<T> {
             epilogue.start_sums();
         }
         let (kernels, pack_clock) = (self.kernels, self.pack_clock);
-        let product = Product { kernels, plan, tasks, depth, a, b, is_update, pack_clock };
+        let product = Multiplication { kernels, plan, tasks, depth, a, b, whole_depth, pack_clock };
         if epilogue.column_sums.is_none()
             && let Some(operands) = product.operands_in_place(&c)
         {
@@ -409,7 +430,95 @@ pub fn gemm<T: Element>(
     c: MatMut<'_, T>,
 ) -> Result<()> {
     let (m, n, k) = check_shapes(a.shape(), b.shape(), c.shape())?;
-    let gemm = Gemm::new()?;
+    let gemm = Gemm::<T>::new()?;
     let mut scratch = gemm.scratch(m, n, k)?;
     gemm.run(alpha, a, b, c, Epilogue::scaled(beta), &mut scratch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::bf16::Bf16;
+
+    /// Small whole numbers and halves, which change with every element.
+    fn numbers(count: usize, seed: usize) -> Vec<Bf16> {
+        let number = |i: usize| ((i * 7 + seed * 13) % 31) as f32 / 2.0 - 7.0;
+        (0..count).map(|i| Bf16::nearest(number(i))).collect()
+    }
+
+    /// A type of operands in pairs of k, with other sums, and C in neither: packed, packed before,
+    /// gathered, transposed and divided, against the chain of every element.
+    #[test]
+    fn products_of_another_type_take_a_file() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        for (case, (m, n, k)) in
+            [(1, 1, 1), (4, 8, 2), (5, 9, 3), (13, 17, 40), (30, 33, 301), (3, 70, 5), (9, 2, 0)]
+                .into_iter()
+                .enumerate()
+        {
+            let (a, b, old) = (numbers(m * k, case), numbers(k * n, 50), numbers(m * n, 3));
+            let bias: Vec<f32> = (0..n).map(|j| j as f32 - 4.0).collect();
+            let (left, right) = (MatRef::new(&a, m, k).unwrap(), MatRef::new(&b, k, n).unwrap());
+            let chain = |i: usize, j: usize, start: f32| {
+                let steps = (0..k).map(|p| (left.get(i, p).value(), right.get(p, j).value()));
+                steps.fold(start, |sum, (a, b)| a.mul_add(b, sum))
+            };
+            for (blocking, tasks) in [(None, 1), (Some((7, 3, 16, 6)), 1), (None, 2)] {
+                let mut gemm = Gemm::<Bf16>::new().unwrap().threads(Threads::Count(tasks));
+                if let Some((mc, kc, nc, kb)) = blocking {
+                    let in_place = gemm.blocking();
+                    gemm = gemm.with_blocking(Blocking { mc, kc, nc, kb, ..in_place });
+                }
+                pool.install(|| {
+                    let mut scratch = gemm.scratch(m, n, k).unwrap();
+                    let packed = (gemm.pack_a(1.0, left).unwrap(), gemm.pack_b(right).unwrap());
+                    let operands: [(Operand<'_, Bf16>, Operand<'_, Bf16>); 3] = [
+                        (left.into(), right.into()),
+                        ((&packed.0).into(), right.into()),
+                        (left.into(), (&packed.1).into()),
+                    ];
+                    for (a, b) in operands {
+                        let mut c = old.clone();
+                        let view = MatMut::new(&mut c, m, n).unwrap();
+                        gemm.run(1.0, a, b, view, Epilogue::bias_relu(&bias), &mut scratch)
+                            .unwrap();
+                        for (at, &found) in c.iter().enumerate() {
+                            let sum = chain(at / n, at % n, bias[at % n]);
+                            assert_eq!(found, Bf16::nearest(sum.max(0.0)), "{m} {n} {k} {at}");
+                        }
+                    }
+                    // C stored by columns, which is computed transposed.
+                    let mut c = old.clone();
+                    let view = MatMut::new(&mut c, n, m).unwrap().t();
+                    let epilogue = Epilogue::scaled(0.5);
+                    gemm.run(1.0, left, right, view, epilogue, &mut scratch).unwrap();
+                    for (at, (&found, old)) in c.iter().zip(&old).enumerate() {
+                        let sum = chain(at % m, at / m, 0.5 * old.value());
+                        assert_eq!(found, Bf16::nearest(sum), "{m} {n} {k} {at}");
+                    }
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn gathered_bytes_become_operands_of_another_type() {
+        let (rows, cols, n) = (6, 11, 5);
+        let store: Vec<u8> = (0..rows * cols).map(|i| (i * 37 % 251) as u8).collect();
+        let (indices, scale, shift) = ([5, 0, 3], vec![0.25; cols], vec![-8.0; cols]);
+        let gathered = GatheredRows::new(&store, &indices, &scale, &shift).unwrap();
+        let b = numbers(cols * n, 1);
+        let b = MatRef::new(&b, cols, n).unwrap();
+        let gemm = Gemm::<Bf16>::new().unwrap();
+        let mut scratch = gemm.scratch(3, n, cols).unwrap();
+        let mut c = numbers(3 * n, 9);
+        let view = MatMut::new(&mut c, 3, n).unwrap();
+        gemm.run(1.0, gathered, b, view, Epilogue::default(), &mut scratch).unwrap();
+        for (at, found) in c.into_iter().enumerate() {
+            let (i, j) = (at / n, at % n);
+            let a = |p: usize| Bf16::nearest(gathered.get(i, p)).value();
+            let sum = (0..cols).fold(0.0f32, |sum, p| a(p).mul_add(b.get(p, j).value(), sum));
+            assert_eq!(found, Bf16::nearest(sum), "{at}");
+        }
+    }
 }

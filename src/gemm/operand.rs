@@ -6,39 +6,40 @@ use std::{fmt, ops::Range};
 use crate::{
     aligned::AlignedBuf,
     error::{Error, Result},
-    kernels::{Along, Element, GatheredRows, KernelSet, Panels},
+    float::Float,
+    kernels::{Along, GatheredRows, Packer, PanelElement, Panels, Source},
     matrix::MatRef,
     simd::InstructionSet,
 };
 
-/// An operand of a product.
+/// An operand of a product whose panels hold elements of type `E`.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
-pub enum Operand<'a, T: Element> {
+pub enum Operand<'a, E: PanelElement> {
     /// A matrix of any strides.
-    Matrix(MatRef<'a, T>),
+    Matrix(MatRef<'a, E>),
     /// Panels made by `Gemm::pack_a` or `Gemm::pack_b`, for that side of the product.
-    Packed(&'a Packed<T>),
+    Packed(&'a Packed<E>),
     /// Rows gathered from a store of bytes.
-    Gathered(GatheredRows<'a, T>),
+    Gathered(GatheredRows<'a, E::Value>),
     /// The same matrix transposed.
-    GatheredTransposed(GatheredRows<'a, T>),
+    GatheredTransposed(GatheredRows<'a, E::Value>),
 }
 
-impl<'a, T: Element> From<MatRef<'a, T>> for Operand<'a, T> {
-    fn from(matrix: MatRef<'a, T>) -> Self {
+impl<'a, E: PanelElement> From<MatRef<'a, E>> for Operand<'a, E> {
+    fn from(matrix: MatRef<'a, E>) -> Self {
         Self::Matrix(matrix)
     }
 }
 
-impl<'a, T: Element> From<&'a Packed<T>> for Operand<'a, T> {
-    fn from(packed: &'a Packed<T>) -> Self {
+impl<'a, E: PanelElement> From<&'a Packed<E>> for Operand<'a, E> {
+    fn from(packed: &'a Packed<E>) -> Self {
         Self::Packed(packed)
     }
 }
 
-impl<'a, T: Element> From<GatheredRows<'a, T>> for Operand<'a, T> {
-    fn from(rows: GatheredRows<'a, T>) -> Self {
+impl<'a, E: PanelElement> From<GatheredRows<'a, E::Value>> for Operand<'a, E> {
+    fn from(rows: GatheredRows<'a, E::Value>) -> Self {
         Self::Gathered(rows)
     }
 }
@@ -53,34 +54,37 @@ pub(super) enum Side {
 /// An operand in the panels of one instruction set's kernels, packed once and used often. It can
 /// serve any blocking and any number of threads, and several products at once.
 #[derive(Clone)]
-pub struct Packed<T: Element> {
-    panels: AlignedBuf<T>,
+pub struct Packed<E: PanelElement> {
+    panels: AlignedBuf<E>,
     side: Side,
     set: InstructionSet,
     /// Lines in a panel.
     width: usize,
+    /// Elements from one panel to the next.
+    stride: usize,
     rows: usize,
     cols: usize,
 }
 
-impl<T: Element> Packed<T> {
+impl<E: PanelElement> Packed<E> {
     pub(super) fn new(
-        kernels: &KernelSet<T>,
+        packer: Packer<E>,
         side: Side,
-        scale: T,
-        matrix: MatRef<'_, T>,
+        scale: E::Value,
+        matrix: MatRef<'_, E>,
     ) -> Result<Self> {
         let (rows, cols) = matrix.shape();
-        let (lines, width) = match side {
-            Side::A => (matrix.canonical(), kernels.tile_rows()),
-            Side::B => (matrix.canonical().t(), kernels.tile_cols()),
+        let lines = match side {
+            Side::A => matrix.canonical(),
+            Side::B => matrix.canonical().t(),
         };
         let overflow = || Error::SizeOverflow { what: "packed operand", rows, cols };
-        let padded = lines.rows().checked_next_multiple_of(width).ok_or_else(overflow)?;
-        let len = padded.checked_mul(lines.cols()).ok_or_else(overflow)?;
+        let width = packer.width();
+        let stride = packer.stride(lines.cols()).ok_or_else(overflow)?;
+        let len = lines.rows().div_ceil(width).checked_mul(stride).ok_or_else(overflow)?;
         let mut panels = AlignedBuf::zeroed(len)?;
-        kernels.pack_rows(lines, width, scale, &mut panels, None);
-        Ok(Self { panels, side, set: kernels.instruction_set(), width, rows, cols })
+        packer.pack(Source::Matrix(lines, scale), &mut panels, None);
+        Ok(Self { panels, side, set: packer.instruction_set(), width, stride, rows, cols })
     }
 
     /// Rows and columns of the operand.
@@ -92,9 +96,14 @@ impl<T: Element> Packed<T> {
     pub fn bytes(&self) -> usize {
         size_of_val(&self.panels[..])
     }
+
+    /// The panels from line `line` and depth `p` on; `line` begins a panel.
+    pub(super) fn part(&self, line: usize, p: usize) -> Panels<'_, E> {
+        Panels::new(&self.panels, self.width, self.stride).part(line / self.width, p)
+    }
 }
 
-impl<T: Element> fmt::Debug for Packed<T> {
+impl<E: PanelElement> fmt::Debug for Packed<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Packed({:?}, {} x {}, {})", self.side, self.rows, self.cols, self.set)
     }
@@ -102,14 +111,13 @@ impl<T: Element> fmt::Debug for Packed<T> {
 
 /// An operand as lines (rows of A, columns of B) by depth.
 #[derive(Clone, Copy)]
-pub(super) enum Lines<'a, T: Element> {
-    /// With the factor of its elements.
-    Matrix(MatRef<'a, T>, T),
-    Packed(&'a Packed<T>),
-    Gathered(GatheredRows<'a, T>, Along),
+pub(super) enum Lines<'a, E: PanelElement> {
+    /// To be packed, or read in place.
+    Source(Source<'a, E>),
+    Packed(&'a Packed<E>),
 }
 
-impl<'a, T: Element> Operand<'a, T> {
+impl<'a, E: PanelElement> Operand<'a, E> {
     /// Rows and columns.
     pub fn shape(&self) -> (usize, usize) {
         match self {
@@ -137,7 +145,7 @@ impl<'a, T: Element> Operand<'a, T> {
     }
 
     /// The matrix, for backends that take no other operand.
-    pub(super) fn matrix(self) -> Result<MatRef<'a, T>> {
+    pub(super) fn matrix(self) -> Result<MatRef<'a, E>> {
         match self {
             Self::Matrix(matrix) => Ok(matrix),
             other => {
@@ -147,101 +155,83 @@ impl<'a, T: Element> Operand<'a, T> {
         }
     }
 
-    /// The operand as lines for one side of a product with these kernels; `scale` is the factor
-    /// of its elements.
+    /// The operand as lines for one side of a product with the kernels of `packer`; `scale` is the
+    /// factor of its elements.
     pub(super) fn lines(
         self,
-        kernels: &KernelSet<T>,
+        packer: Packer<E>,
         side: Side,
-        scale: T,
-    ) -> Result<Lines<'a, T>> {
-        Ok(match (self, side) {
-            (Self::Matrix(matrix), Side::A) => Lines::Matrix(matrix.canonical(), scale),
-            (Self::Matrix(matrix), Side::B) => Lines::Matrix(matrix.t().canonical(), scale),
-            (_, Side::A) if scale != T::ONE => {
+        scale: E::Value,
+    ) -> Result<Lines<'a, E>> {
+        Ok(Lines::Source(match (self, side) {
+            (Self::Matrix(matrix), Side::A) => Source::Matrix(matrix.canonical(), scale),
+            (Self::Matrix(matrix), Side::B) => Source::Matrix(matrix.t().canonical(), scale),
+            (_, Side::A) if scale != E::Value::ONE => {
                 let expected = "1 where A is packed before or gathered";
                 return Err(Error::setting("alpha", scale, expected));
             }
             (Self::Gathered(rows), Side::A) | (Self::GatheredTransposed(rows), Side::B) => {
-                Lines::Gathered(rows, Along::Depth)
+                Source::Gathered(rows, Along::Depth)
             }
             (Self::Gathered(rows), Side::B) | (Self::GatheredTransposed(rows), Side::A) => {
-                Lines::Gathered(rows, Along::Lines)
+                Source::Gathered(rows, Along::Lines)
             }
             (Self::Packed(packed), side) => {
-                let set = kernels.instruction_set();
+                let set = packer.instruction_set();
                 if packed.side != side || packed.set != set {
                     let expected = format!("panels for side {side:?} and {set}");
                     return Err(Error::setting("operand", format!("{packed:?}"), expected));
                 }
-                Lines::Packed(packed)
+                return Ok(Lines::Packed(packed));
             }
-        })
+        }))
     }
 }
 
-impl<'a, T: Element> Lines<'a, T> {
-    /// The panels of the given part, of `width` lines each: packed into `scratch` unless they are
-    /// there already. `sums` as for `KernelSet::pack_rows`.
+impl<'a, E: PanelElement> Lines<'a, E> {
+    /// The panels of the given part: packed into `scratch` unless they are there already. `sums` as
+    /// for [`Packer::pack`].
     pub(super) fn panels<'p>(
         &self,
-        kernels: &KernelSet<T>,
-        width: usize,
+        packer: Packer<E>,
         lines: Range<usize>,
         depth: Range<usize>,
-        scratch: &'p mut [T],
-        sums: Option<&mut [T]>,
-    ) -> Panels<'p, T>
+        scratch: &'p mut [E],
+        sums: Option<&mut [E::Value]>,
+    ) -> Panels<'p, E>
     where
         'a: 'p,
     {
-        let stride = depth.len() * width;
         match *self {
-            Self::Matrix(matrix, scale) => {
-                kernels.pack_rows(matrix.submatrix(lines, depth), width, scale, scratch, sums);
+            Self::Source(source) => {
+                let part = source.part(lines, depth);
+                packer.pack(part, scratch, sums);
+                // The scratch memory has room for it.
+                let stride = packer.stride(part.depth()).unwrap_or(usize::MAX);
+                Panels::new(scratch, packer.width(), stride)
             }
-            Self::Gathered(matrix, along) => {
-                let (rows, cols) = match along {
-                    Along::Depth => (lines, depth),
-                    Along::Lines => (depth, lines),
-                };
-                kernels.pack_gathered(matrix.submatrix(rows, cols), along, width, scratch);
-            }
-            Self::Packed(packed) => return packed.part(lines.start, depth.start),
+            Self::Packed(packed) => packed.part(lines.start, depth.start),
         }
-        Panels::new(scratch, width, stride)
     }
 
-    /// Whether neighbouring lines are contiguous in memory, so that they can be summed while they
-    /// are packed.
-    pub(super) fn has_contiguous_lines(&self) -> bool {
-        matches!(self, Self::Matrix(matrix, _) if matrix.row_stride() == 1)
+    /// Whether its lines can be summed while they are packed.
+    pub(super) fn can_be_summed(&self) -> bool {
+        matches!(self, Self::Source(source) if source.can_be_summed())
     }
 
     /// The matrix, where its elements are those of the product.
-    pub(super) fn in_place(&self) -> Option<MatRef<'a, T>> {
+    pub(super) fn in_place(&self) -> Option<MatRef<'a, E>> {
         match *self {
-            Self::Matrix(matrix, scale) if scale == T::ONE => Some(matrix),
+            Self::Source(Source::Matrix(matrix, scale)) if scale == E::Value::ONE => Some(matrix),
             _ => None,
         }
     }
 
     /// The panels if there is nothing to pack.
-    pub(super) fn packed(&self) -> Option<&'a Packed<T>> {
+    pub(super) fn packed(&self) -> Option<&'a Packed<E>> {
         match *self {
             Self::Packed(packed) => Some(packed),
-            _ => None,
+            Self::Source(_) => None,
         }
-    }
-}
-
-impl<T: Element> Packed<T> {
-    /// The panels from line `line` and depth `p` on; `line` begins a panel.
-    pub(super) fn part(&self, line: usize, p: usize) -> Panels<'_, T> {
-        let depth = match self.side {
-            Side::A => self.cols,
-            Side::B => self.rows,
-        };
-        Panels::new(&self.panels, self.width, depth * self.width).part(line / self.width, p)
     }
 }

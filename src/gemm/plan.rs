@@ -4,9 +4,25 @@
 use crate::{
     aligned::ALIGNMENT,
     error::{Error, Result},
-    kernels::Element,
+    kernels::{KernelSet, Product},
     simd::Caches,
 };
+
+/// The tile that is computed in registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TileShape {
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    /// Steps of k that are taken at a time.
+    pub(super) depth_step: usize,
+}
+
+impl TileShape {
+    pub(super) fn of<P: Product>(kernels: &KernelSet<P>) -> Self {
+        let (rows, cols) = (kernels.tile_rows(), kernels.tile_cols());
+        Self { rows, cols, depth_step: kernels.depth_step() }
+    }
+}
 
 /// Sizes, in elements, of the pieces that a product is cut into. They tune speed alone: the bits
 /// of a result do not depend on them.
@@ -33,7 +49,8 @@ impl Blocking {
     /// kc: a panel of B fills two thirds of the L1 cache, so that the panels of A can stream past
     /// it; mc: a block of A fills a tenth of the L2 cache, which it shares with B and C; kb: what
     /// is packed of B at a time is used while it is in L2. `docs/gemm.md` has the measurements.
-    fn for_tile(caches: Caches, (tile_rows, tile_cols): (usize, usize), size: usize) -> Self {
+    fn for_tile(caches: Caches, tile: TileShape, size: usize) -> Self {
+        let TileShape { rows: tile_rows, cols: tile_cols, .. } = tile;
         let kc = (caches.l1 * 2 / 3 / (tile_cols * size)).max(64) / 8 * 8;
         let mc = (caches.l2 / 10 / (kc * size)).max(tile_rows) / tile_rows * tile_rows;
         let nc = 2048usize.next_multiple_of(tile_cols);
@@ -48,10 +65,10 @@ impl Blocking {
     }
 
     /// The same with blocks twice as deep and half as long, for half as many passes over C.
-    fn deepened(self, tile: (usize, usize)) -> Self {
+    fn deepened(self, tile: TileShape) -> Self {
         let half = |size: usize, width: usize| (size / 2 / width * width).max(width);
         let (kc, kb) = (self.kc.max(1).saturating_mul(2), self.kb.max(1).saturating_mul(2));
-        Self { mc: half(self.mc, tile.0), kc, nc: half(self.nc, tile.1), kb, ..self }
+        Self { mc: half(self.mc, tile.rows), kc, nc: half(self.nc, tile.cols), kb, ..self }
     }
 
     /// Elements of a block of A of the whole depth: several times those of another, so that it has
@@ -61,29 +78,29 @@ impl Blocking {
     }
 
     /// The same in whole tiles, and kb in whole kc.
-    fn rounded(self, tile: (usize, usize)) -> Self {
-        let kc = self.kc.max(1);
+    fn rounded(self, tile: TileShape) -> Self {
         let up = |size: usize, to: usize| size.max(1).checked_next_multiple_of(to).unwrap_or(size);
-        let (mc, nc, kb) = (up(self.mc, tile.0), up(self.nc, tile.1), up(self.kb, kc));
+        let kc = up(self.kc, tile.depth_step);
+        let (mc, nc, kb) = (up(self.mc, tile.rows), up(self.nc, tile.cols), up(self.kb, kc));
         Self { mc, kc, nc, kb, ..self }
     }
 
     /// The same, cut to the sizes of one product.
-    fn cut(self, tile: (usize, usize), (m, n, k): (usize, usize, usize)) -> Self {
+    fn cut(self, tile: TileShape, (m, n, k): (usize, usize, usize)) -> Self {
         Self {
-            mc: self.mc.min(m).max(1).next_multiple_of(tile.0),
-            kc: self.kc.min(k),
-            nc: self.nc.min(n).max(1).next_multiple_of(tile.1),
-            kb: self.kb.min(k),
+            mc: self.mc.min(m).max(1).next_multiple_of(tile.rows),
+            kc: self.kc.min(k.next_multiple_of(tile.depth_step)),
+            nc: self.nc.min(n).max(1).next_multiple_of(tile.cols),
+            kb: self.kb.min(k.next_multiple_of(tile.depth_step)),
             ..self
         }
     }
 
     /// The same with one block of the whole depth `k`, of about as many elements.
-    fn of_whole_depth(self, tile: (usize, usize), k: usize) -> Self {
-        let rows = self.whole_depth_a() / k / tile.0 * tile.0;
-        let cols = (self.nc.saturating_mul(self.kb) / k.max(self.kb)) / tile.1 * tile.1;
-        Self { mc: rows.max(tile.0), kc: k, nc: cols.max(tile.1), kb: k, ..self }
+    fn of_whole_depth(self, tile: TileShape, k: usize) -> Self {
+        let rows = self.whole_depth_a() / k / tile.rows * tile.rows;
+        let cols = (self.nc.saturating_mul(self.kb) / k.max(self.kb)) / tile.cols * tile.cols;
+        Self { mc: rows.max(tile.rows), kc: k, nc: cols.max(tile.cols), kb: k, ..self }
     }
 }
 
@@ -98,12 +115,12 @@ pub(super) enum Choice {
 
 impl Choice {
     /// Derived for elements of `size` bytes.
-    pub(super) fn for_tile(caches: Caches, tile: (usize, usize), size: usize) -> Self {
+    pub(super) fn for_tile(caches: Caches, tile: TileShape, size: usize) -> Self {
         Self::Derived(Blocking::for_tile(caches, tile, size))
     }
 
     /// Given, in whole tiles.
-    pub(super) fn given(blocking: Blocking, tile: (usize, usize)) -> Self {
+    pub(super) fn given(blocking: Blocking, tile: TileShape) -> Self {
         Self::Given(blocking.rounded(tile))
     }
 
@@ -116,7 +133,7 @@ impl Choice {
     /// The blocking of a product.
     fn of_product(
         self,
-        tile: (usize, usize),
+        tile: TileShape,
         tasks: usize,
         sizes: (usize, usize, usize),
         whole_depth: bool,
@@ -163,8 +180,8 @@ pub(super) struct Plan {
 impl Plan {
     /// # Errors
     /// `Error::SizeOverflow` if the scratch memory exceeds the address space.
-    pub(super) fn new<T: Element>(
-        tile: (usize, usize),
+    pub(super) fn new<P: Product>(
+        tile: TileShape,
         choice: Choice,
         tasks: usize,
         sizes: (usize, usize, usize),
@@ -173,7 +190,7 @@ impl Plan {
         let blocking = choice.of_product(tile, tasks, sizes, whole_depth);
         let Blocking { mc, kc, nc, kb, .. } = blocking;
         let elements = |lines: usize, depth: usize| lines.checked_mul(depth);
-        let scratch = || Scratch::new::<T>(elements(mc, kc)?, elements(nc, kb)?, tasks);
+        let scratch = || Scratch::new::<P>(elements(mc, kc)?, elements(nc, kb)?, tasks);
         let what = "scratch memory of a product";
         let Scratch { a, b, all } =
             scratch().ok_or(Error::SizeOverflow { what, rows: mc, cols: nc })?;
@@ -196,8 +213,8 @@ impl Plan {
     ///
     /// # Errors
     /// `Error::SizeOverflow` if that exceeds the address space.
-    pub(super) fn scratch_bound<T: Element>(
-        tile: (usize, usize),
+    pub(super) fn scratch_bound<P: Product>(
+        tile: TileShape,
         choice: Choice,
         tasks: usize,
         (m, n, k): (usize, usize, usize),
@@ -206,7 +223,7 @@ impl Plan {
         let overflow = || Error::SizeOverflow { what, rows: m, cols: n };
         let bytes = |blocking: Blocking| {
             let Blocking { mc, kc, nc, kb, .. } = blocking.cut(tile, (m, n, k));
-            let all = Scratch::new::<T>(mc.checked_mul(kc)?, nc.checked_mul(kb)?, tasks)?.all;
+            let all = Scratch::new::<P>(mc.checked_mul(kc)?, nc.checked_mul(kb)?, tasks)?.all;
             Some(all)
         };
         let blocking = match choice {
@@ -225,9 +242,9 @@ impl Plan {
                 let whole = lines.div_ceil(width).max(1).saturating_mul(width).saturating_mul(k);
                 whole.min(elements.max(width.saturating_mul(k)))
             };
-            let a = block(blocking.whole_depth_a(), m, tile.0);
-            let b = block(blocking.nc.saturating_mul(blocking.kb), n, tile.1);
-            most = most.max(Scratch::new::<T>(a, b, tasks).ok_or_else(overflow)?.all);
+            let a = block(blocking.whole_depth_a(), m, tile.rows);
+            let b = block(blocking.nc.saturating_mul(blocking.kb), n, tile.cols);
+            most = most.max(Scratch::new::<P>(a, b, tasks).ok_or_else(overflow)?.all);
         }
         Ok(most)
     }
@@ -243,11 +260,11 @@ struct Scratch {
 impl Scratch {
     /// Whole cache lines for so many elements of the blocks; `None` where that exceeds the address
     /// space.
-    fn new<T: Element>(a: usize, b: usize, tasks: usize) -> Option<Self> {
+    fn new<P: Product>(a: usize, b: usize, tasks: usize) -> Option<Self> {
         let lines = |elements: usize, size: usize| {
             elements.checked_mul(size)?.checked_next_multiple_of(ALIGNMENT)
         };
-        let (a, b) = (lines(a, size_of::<T::Left>())?, lines(b, size_of::<T::Right>())?);
+        let (a, b) = (lines(a, size_of::<P::Left>())?, lines(b, size_of::<P::Right>())?);
         let all = a.checked_mul(tasks)?.checked_add(b)?;
         let slack = if all == 0 { 0 } else { ALIGNMENT - 1 };
         Some(Self { a, b, all: all.checked_add(slack)? })

@@ -1,15 +1,20 @@
-//! The methods of a [`KernelSet`]: they check every length once and are safe to call.
+//! The methods of a [`KernelSet`] and of a [`Packer`]: they check every length once and are safe to call.
 
-use std::{any::TypeId, hint::black_box};
+use std::{
+    any::TypeId,
+    array,
+    hint::black_box,
+    ptr::{null, null_mut},
+};
 
 use crate::{
     kernels::{
         block::{Block, block},
         dropout::DropoutMask,
-        epilogue::{Companion, Epilogue, MAX_COMPANIONS},
-        pack::{Along, GatheredRows, Packing, Strided, pack_elements},
-        product::Types,
-        set::{Element, KernelSet, Panels},
+        epilogue::{Companion, Epilogue},
+        pack::{Packing, Source},
+        product::{PanelElement, Product},
+        set::{Element, KernelSet, Packer, Panels},
         tile::Tile,
         update::{Average, MAX_SLOTS, Parameters, RawRows, Update},
     },
@@ -17,7 +22,7 @@ use crate::{
     simd::InstructionSet,
 };
 
-impl<P: Types> KernelSet<P> {
+impl<P: Product> KernelSet<P> {
     pub(crate) fn instruction_set(&self) -> InstructionSet {
         self.set
     }
@@ -30,6 +35,21 @@ impl<P: Types> KernelSet<P> {
     /// NR: columns of a tile, width of the panels of B.
     pub(crate) fn tile_cols(&self) -> usize {
         self.packed.cols()
+    }
+
+    /// Makes panels of A.
+    pub(crate) fn left(&self) -> Packer<P::Left> {
+        self.left
+    }
+
+    /// Makes panels of B.
+    pub(crate) fn right(&self) -> Packer<P::Right> {
+        self.right
+    }
+
+    /// Steps of k that are taken at a time, whose elements are contiguous in a panel.
+    pub(crate) fn depth_step(&self) -> usize {
+        self.left.depth_step
     }
 
     /// Rows up to which operands in place are computed by short and wide tiles.
@@ -51,28 +71,20 @@ impl<P: Types> KernelSet<P> {
             return;
         }
         let (mr, nr) = (self.tile_rows(), self.tile_cols());
+        let step = self.depth_step();
         // A panel is filled up to whole steps.
-        let padded = depth.next_multiple_of(self.depth_step);
+        let padded = depth.next_multiple_of(step);
         assert!(a.hold(mr, c.rows(), padded), "panels of A");
         assert!(b.hold(nr, c.cols(), padded), "panels of B");
-        let companions = check_epilogue::<P>(c, &mut epilogue);
         let first = Tile {
             depth,
             a: a.as_ptr(),
-            a_row_stride: self.depth_step as isize,
-            a_depth_stride: (mr * self.depth_step) as isize,
+            a_row_stride: step as isize,
+            a_depth_stride: (mr * step) as isize,
             b: b.as_ptr(),
-            b_depth_stride: (nr * self.depth_step) as isize,
+            b_depth_stride: (nr * step) as isize,
             b_panel_stride: b.stride() as isize,
-            c: c.as_mut_ptr(),
-            row_stride: c.row_stride(),
-            last_cols: 0,
-            start: epilogue.start,
-            finish: &epilogue.finish,
-            row: 0,
-            col: 0,
-            companions,
-            finish_in_memory: self.finish,
+            ..self.first_tile(c, &mut epilogue)
         };
         let arguments = Block {
             rows: c.rows(),
@@ -99,7 +111,7 @@ impl<P: Types> KernelSet<P> {
         let (rows, cols, depth) = (c.rows(), c.cols(), a.cols());
         assert!((a.rows(), b.rows(), b.cols()) == (rows, depth, cols), "operands of a block");
         assert!(b.col_stride() == 1 && c.col_stride() == 1, "contiguous rows");
-        assert_eq!(self.depth_step, 1, "steps of k one by one");
+        assert_eq!(self.depth_step(), 1, "steps of k one by one");
         if rows == 0 || cols == 0 {
             return;
         }
@@ -108,7 +120,6 @@ impl<P: Types> KernelSet<P> {
         } else {
             self.strided
         };
-        let companions = check_epilogue::<P>(c, &mut epilogue);
         let first = Tile {
             depth,
             a: a.as_ptr(),
@@ -117,15 +128,7 @@ impl<P: Types> KernelSet<P> {
             b: b.as_ptr(),
             b_depth_stride: b.row_stride(),
             b_panel_stride: self.tile_cols() as isize,
-            c: c.as_mut_ptr(),
-            row_stride: c.row_stride(),
-            last_cols: 0,
-            start: epilogue.start,
-            finish: &epilogue.finish,
-            row: 0,
-            col: 0,
-            companions,
-            finish_in_memory: self.finish,
+            ..self.first_tile(c, &mut epilogue)
         };
         // Tiles of equal height: a low one would have too few chains to keep the units busy.
         let tile_rows = rows.div_ceil(rows.div_ceil(tiles.rows()));
@@ -143,6 +146,45 @@ impl<P: Types> KernelSet<P> {
         unsafe { block(tiles, None, &arguments) }
     }
 
+    /// The first tile of `c`, without its operands, if everything that the epilogue takes fits `c`.
+    fn first_tile<'e>(
+        &self,
+        c: &mut MatMut<'_, P::Output>,
+        epilogue: &'e mut Epilogue<'_, P::Sum>,
+    ) -> Tile<'e, P> {
+        let same = TypeId::of::<P::Output>() == TypeId::of::<P::Sum>();
+        assert!(same || !epilogue.is_update(), "updates of a C of the type of the sums");
+        epilogue.check(c.shape(), c.col_stride()).expect("an epilogue that fits C");
+        let companions = array::from_fn(|index| match epilogue.companions.get_mut(index) {
+            // One that is shared is only read: `check` lets none through where the finish writes.
+            Some(Companion::Shared(matrix)) => {
+                RawRows { ptr: matrix.as_ptr().cast_mut(), row_stride: matrix.row_stride() }
+            }
+            Some(Companion::Exclusive(matrix)) => {
+                RawRows { ptr: matrix.as_mut_ptr(), row_stride: matrix.row_stride() }
+            }
+            None => RawRows { ptr: null_mut(), row_stride: 0 },
+        });
+        Tile {
+            depth: 0,
+            a: null(),
+            a_row_stride: 0,
+            a_depth_stride: 0,
+            b: null(),
+            b_depth_stride: 0,
+            b_panel_stride: 0,
+            c: c.as_mut_ptr(),
+            row_stride: c.row_stride(),
+            last_cols: 0,
+            start: epilogue.start,
+            finish: &epilogue.finish,
+            row: 0,
+            col: 0,
+            companions,
+            finish_in_memory: self.finish,
+        }
+    }
+
     /// Runs multiply-adds on registers alone for `steps` steps, and returns how many it were.
     pub(crate) fn multiply_adds(&self, steps: usize) -> usize {
         // SAFETY: the CPU has the set.
@@ -151,69 +193,48 @@ impl<P: Types> KernelSet<P> {
     }
 }
 
-impl<T: Element> KernelSet<T> {
-    /// Packs `scale * x` into panels of `width` rows each; see `kernels::pack`. Packing the
-    /// transposed matrix makes panels of columns. The elements of each row are added to `sums`,
-    /// one for each row, if they are given; then the rows' elements of one column must be contiguous.
-    pub(crate) fn pack_rows(
+impl<E: PanelElement> Packer<E> {
+    pub(crate) fn instruction_set(&self) -> InstructionSet {
+        self.set
+    }
+
+    /// Lines in a panel.
+    pub(crate) fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Elements from one panel to the next, for lines of this depth; `None` where that exceeds the
+    /// address space.
+    pub(crate) fn stride(&self, depth: usize) -> Option<usize> {
+        depth.checked_next_multiple_of(self.depth_step)?.checked_mul(self.width)
+    }
+
+    /// Packs a source into panels; see `kernels::pack`. The values of each line are added to `sums`,
+    /// one for each line, if they are given; then the source can be summed.
+    pub(crate) fn pack(
         &self,
-        x: MatRef<'_, T>,
-        width: usize,
-        scale: T,
-        panels: &mut [T],
-        sums: Option<&mut [T]>,
+        source: Source<'_, E>,
+        panels: &mut [E],
+        sums: Option<&mut [E::Value]>,
     ) {
-        let (lines, depth) = (x.rows(), x.cols());
-        assert!(panels.len() >= lines.next_multiple_of(width) * depth, "room for the panels");
+        let (lines, stride) = (source.lines(), self.stride(source.depth()));
+        let room = stride.and_then(|stride| lines.div_ceil(self.width).checked_mul(stride));
+        assert!(room.is_some_and(|room| panels.len() >= room), "room for the panels");
+        let summed = sums.as_ref().map(|sums| sums.len());
         assert!(
-            sums.as_ref().is_none_or(|sums| sums.len() == lines && x.row_stride() == 1),
+            summed.is_none_or(|len| len == lines && source.can_be_summed()),
             "sums of contiguous lines"
         );
-        let (along, stride) = if x.row_stride() == 1 {
-            (Along::Lines, x.col_stride())
-        } else {
-            (Along::Depth, x.row_stride())
-        };
-        let packing = Packing {
-            source: Strided { ptr: x.as_ptr(), stride, scale },
-            along,
-            lines,
-            depth,
-            width,
-            dst: panels.as_mut_ptr(),
-            sums: sums.map_or(std::ptr::null_mut(), <[T]>::as_mut_ptr),
-        };
-        // SAFETY: the view's elements are readable, the panels have room and are exclusive; the
-        // CPU has the set, because `kernel_set` gave it out.
-        unsafe {
-            if x.row_stride() == 1 || x.col_stride() == 1 {
-                (self.pack)(&packing);
-            } else {
-                pack_elements(&packing, x.col_stride());
-            }
-        }
+        let (dst, sums) = (panels.as_mut_ptr(), sums.map_or(null_mut(), <[_]>::as_mut_ptr));
+        let packing = Packing { source, width: self.width, dst, sums };
+        // SAFETY: the elements of a source are readable, the panels have room and are exclusive, and
+        // sums are as many as lines; the CPU has the instruction set, because `kernel_set` gave this
+        // out.
+        unsafe { (self.pack)(&packing) }
     }
+}
 
-    /// Packs gathered rows into panels of `width`: lines are rows if `along` is `Along::Depth`,
-    /// columns if it is `Along::Lines`.
-    pub(crate) fn pack_gathered(
-        &self,
-        x: GatheredRows<'_, T>,
-        along: Along,
-        width: usize,
-        panels: &mut [T],
-    ) {
-        let (lines, depth) = match along {
-            Along::Depth => (x.rows(), x.cols()),
-            Along::Lines => (x.cols(), x.rows()),
-        };
-        assert!(panels.len() >= lines.next_multiple_of(width) * depth, "room for the panels");
-        let (dst, sums) = (panels.as_mut_ptr(), std::ptr::null_mut());
-        let packing = Packing { source: x, along, lines, depth, width, dst, sums };
-        // SAFETY: all gathered rows are in their store, the panels have room; the CPU has the set.
-        unsafe { (self.pack_gathered)(&packing) }
-    }
-
+impl<T: Element> KernelSet<T> {
     /// `out = max(x, 0)`.
     pub(crate) fn relu(&self, x: &[T], out: &mut [T]) {
         assert_eq!(x.len(), out.len());
@@ -282,24 +303,4 @@ impl<T: Element> KernelSet<T> {
         // SAFETY: contiguous rows; the CPU has the set.
         unsafe { (self.dropout)(mask, first_row, scale, x) }
     }
-}
-
-/// The companions of the first tile of `c`, if everything that the epilogue takes fits `c`.
-fn check_epilogue<P: Types>(
-    c: &MatMut<'_, P::Output>,
-    epilogue: &mut Epilogue<'_, P::Sum>,
-) -> [RawRows<*mut P::Sum>; MAX_COMPANIONS] {
-    let same = TypeId::of::<P::Output>() == TypeId::of::<P::Sum>();
-    assert!(same || !epilogue.is_update(), "updates of a C of the type of the sums");
-    epilogue.check(c.shape(), c.col_stride()).expect("an epilogue that fits C");
-    std::array::from_fn(|index| match epilogue.companions.get_mut(index) {
-        // One that is shared is only read: `check` lets none through where the finish writes.
-        Some(Companion::Shared(matrix)) => {
-            RawRows { ptr: matrix.as_ptr().cast_mut(), row_stride: matrix.row_stride() }
-        }
-        Some(Companion::Exclusive(matrix)) => {
-            RawRows { ptr: matrix.as_mut_ptr(), row_stride: matrix.row_stride() }
-        }
-        None => RawRows { ptr: std::ptr::null_mut(), row_stride: 0 },
-    })
 }

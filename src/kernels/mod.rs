@@ -4,6 +4,8 @@
 //! `checked`, check every length once and are safe to call; `stamp` fills it in. Nothing above this
 //! module names an architecture. `product` says what another type of operands takes.
 
+#[cfg(test)]
+pub(crate) mod bf16;
 mod block;
 mod checked;
 mod dropout;
@@ -21,8 +23,9 @@ mod tile;
 mod update;
 
 pub(crate) use epilogue::{Average, DropoutMask, Epilogue};
-pub(crate) use pack::Along;
 pub use pack::GatheredRows;
+pub(crate) use pack::{Along, Source};
+pub use product::{PanelElement, Product};
 pub use set::Element;
-pub(crate) use set::{KernelSet, Panels};
+pub(crate) use set::{KernelSet, Packer, Panels};
 pub(crate) use update::MAX_SLOTS;

@@ -1,41 +1,86 @@
 //! The element types of a product, and the arithmetic of its chains in one instruction set.
 //!
-//! What another type of operands brings, in a file of its own: its [`Types`], and its
-//! [`MultiplyAdd`] for each instruction set. bf16, for one, has panels of `Bf16`, sums in f32, C in
-//! either, and chains that take two steps of k at a time: [`MultiplyAdd::STEP`] is 2, a panel holds
-//! pairs of neighbouring k, the even one in the upper half, and an odd depth is filled up with a
-//! pair whose other half is 0. Packing pairs is a second file, in `kernels/pack/`: its sources
-//! deliver f32 (matrices of f32, bytes), which are rounded as pairs are stored. The tiles, the
-//! blocks and the epilogues are those of here.
+//! What another type of operands brings, in a file of its own: its [`PanelElement`], its
+//! [`Product`], its [`MultiplyAdd`] for each instruction set, and the functions that pack its
+//! panels. bf16, for one, has panels of `Bf16`, sums in f32, C in either, and chains that take two
+//! steps of k at a time: [`MultiplyAdd::STEP`] is 2, and a panel holds pairs of consecutive k. The
+//! tiles, the blocks, the epilogues and everything in `gemm` are those of here: `gemm::tests` has
+//! such a product.
+
+use std::fmt;
 
 use bytemuck::Pod;
 
-use crate::{float::Float, simd::Isa};
+#[cfg(feature = "matrixmultiply")]
+use crate::matrix::{MatMut, MatRef};
+use crate::{
+    error::Result,
+    float::Float,
+    kernels::set::KernelSet,
+    simd::{InstructionSet, Isa},
+};
 
-/// The element types of a product `C = A B`.
-pub trait Types: Copy + Send + Sync + 'static {
-    /// Of panels of A, and of an A in place.
-    type Left: Pod;
-    /// Of panels of B, and of a B in place.
-    type Right: Pod;
-    /// Of the sums, of what they start from, and of the companions.
+/// What panels of an operand hold: elements to which values are rounded while they are packed.
+pub trait PanelElement: Pod + Send + Sync + PartialEq + fmt::Debug {
+    /// The type of the sums of its products, which holds every element exactly.
+    type Value: Float;
+
+    /// The value of an element.
+    fn value(self) -> Self::Value;
+
+    /// The element nearest to a value.
+    fn nearest(value: Self::Value) -> Self;
+}
+
+/// The element types of a product `C = A B` for which kernels exist: `f32` and `f64`.
+pub trait Product: Copy + Send + Sync + 'static {
+    /// Of A: in panels, and in place.
+    type Left: PanelElement<Value = Self::Sum>;
+    /// Of B: in panels, and in place.
+    type Right: PanelElement<Value = Self::Sum>;
+    /// Of the sums, of what they start from, and of the companions of the epilogue.
     type Sum: Float;
     /// Of C. Updates need that of the sums.
-    type Output: Pod;
+    type Output: Pod + Send + Sync;
+    /// The product `Cᵀ = Bᵀ Aᵀ`.
+    type Transposed: Product<
+            Left = Self::Right,
+            Right = Self::Left,
+            Sum = Self::Sum,
+            Output = Self::Output,
+            Transposed = Self,
+        >;
+
+    /// The kernels of an instruction set.
+    ///
+    /// # Errors
+    /// `Error::IsaUnavailable` if the CPU or the build lacks it.
+    #[doc(hidden)]
+    fn kernel_set(set: InstructionSet) -> Result<&'static KernelSet<Self>>;
+
+    /// `C = alpha A B + beta C` by the crate `matrixmultiply`; the shapes must fit.
+    #[cfg(feature = "matrixmultiply")]
+    #[doc(hidden)]
+    fn matrixmultiply(
+        alpha: Self::Sum,
+        a: MatRef<'_, Self::Sum>,
+        b: MatRef<'_, Self::Sum>,
+        beta: Self::Sum,
+        c: MatMut<'_, Self::Sum>,
+    );
 }
 
-impl Types for f32 {
-    type Left = f32;
-    type Right = f32;
-    type Sum = f32;
-    type Output = f32;
-}
+impl<T: Float> PanelElement for T {
+    type Value = T;
 
-impl Types for f64 {
-    type Left = f64;
-    type Right = f64;
-    type Sum = f64;
-    type Output = f64;
+    #[inline(always)]
+    fn value(self) -> T {
+        self
+    }
+    #[inline(always)]
+    fn nearest(value: T) -> T {
+        value
+    }
 }
 
 /// The arithmetic of the chains of a product, with vectors of its sums.
@@ -43,7 +88,7 @@ impl Types for f64 {
 /// # Safety
 /// `accumulate` is, for every lane, one chain of `STEP` multiply-adds in the order of k, each
 /// rounded as `mul_add` of the sums; the loads and stores touch no memory but what they say.
-pub(crate) unsafe trait MultiplyAdd<P: Types>: Isa<P::Sum> {
+pub(crate) unsafe trait MultiplyAdd<P: Product>: Isa<P::Sum> {
     /// `STEP` elements of one row of A, for all lanes.
     type Left: Copy;
     /// `STEP` elements of each of `LANES` columns of B.
@@ -92,7 +137,7 @@ pub(crate) unsafe trait MultiplyAdd<P: Types>: Isa<P::Sum> {
 unsafe impl<S, T> MultiplyAdd<T> for S
 where
     S: Isa<T>,
-    T: Float + Types<Left = T, Right = T, Sum = T, Output = T>,
+    T: Float + Product<Left = T, Right = T, Sum = T, Output = T>,
 {
     type Left = S::Vector;
     type Right = S::Vector;

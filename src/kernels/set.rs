@@ -1,19 +1,16 @@
 //! The set of kernels: one [`KernelSet`] for each instruction set and element type. `stamp` fills
 //! them in, `checked` has their methods.
 //!
-//! A set can only be had through [`Kernels::kernel_set`], which checks that the CPU has its
+//! A set can only be had through [`Product::kernel_set`], which checks that the CPU has its
 //! instructions.
 
-#[cfg(feature = "matrixmultiply")]
-use crate::matrix::MatRef;
 use crate::{
-    error::Result,
     float::Float,
     kernels::{
         block::Tiles,
         dropout::DropoutMask,
-        pack::{GatheredRows, Packing, Strided},
-        product::Types,
+        pack::Packing,
+        product::{PanelElement, Product},
         tile::FinishFn,
         update::{Average, Parameters, Update},
     },
@@ -21,35 +18,17 @@ use crate::{
     simd::InstructionSet,
 };
 
-/// `f32` or `f64`: the element types that kernels exist for.
+/// `f32` or `f64`: the types that everything can be computed in, a network's parameters, values and
+/// gradients included.
 pub trait Element:
-    Float + Kernels + Types<Left = Self, Right = Self, Sum = Self, Output = Self>
+    Float
+    + PanelElement<Value = Self>
+    + Product<Left = Self, Right = Self, Sum = Self, Output = Self, Transposed = Self>
 {
 }
 
-/// Where the kernels of an element type are found.
-pub trait Kernels: Types {
-    /// The kernels of an instruction set.
-    ///
-    /// # Errors
-    /// `Error::IsaUnavailable` if the CPU or the build lacks it.
-    #[doc(hidden)]
-    fn kernel_set(set: InstructionSet) -> Result<&'static KernelSet<Self>>;
-
-    /// `C = alpha A B + beta C` by the crate `matrixmultiply`; the shapes must fit.
-    #[cfg(feature = "matrixmultiply")]
-    #[doc(hidden)]
-    fn matrixmultiply(
-        alpha: Self,
-        a: MatRef<'_, Self>,
-        b: MatRef<'_, Self>,
-        beta: Self,
-        c: MatMut<'_, Self>,
-    );
-}
-
 /// The kernels of one instruction set for products of some element types.
-pub struct KernelSet<P: Types> {
+pub struct KernelSet<P: Product> {
     pub(super) set: InstructionSet,
     /// For packed operands.
     pub(super) packed: Tiles<P>,
@@ -59,13 +38,13 @@ pub struct KernelSet<P: Types> {
     pub(super) wide: Tiles<P>,
     /// For the tiles of all three.
     pub(super) finish: FinishFn<P>,
-    /// Steps of k whose elements are neighbours in a panel.
-    pub(super) depth_step: usize,
+    /// Makes panels of A.
+    pub(super) left: Packer<P::Left>,
+    /// Makes panels of B.
+    pub(super) right: Packer<P::Right>,
     /// Multiply-adds of one step of `multiply_adds`.
     pub(super) multiply_adds_per_step: usize,
     pub(super) multiply_adds: unsafe fn(usize) -> P::Sum,
-    pub(super) pack: PackFn<P::Sum, Strided<P::Sum>>,
-    pub(super) pack_gathered: PackGatheredFn<P::Sum>,
     pub(super) relu: unsafe fn(&[P::Sum], &mut [P::Sum]),
     pub(super) gate: unsafe fn(&[P::Sum], &mut [P::Sum]),
     pub(super) add_scaled: AddScaledFn<P::Sum>,
@@ -75,14 +54,21 @@ pub struct KernelSet<P: Types> {
     pub(super) dropout: unsafe fn(DropoutMask, usize, P::Sum, &mut MatMut<'_, P::Sum>),
 }
 
-/// Packs from a source of elements.
-type PackFn<T, S> = unsafe fn(&Packing<T, S>);
-/// Packs gathered rows.
-type PackGatheredFn<T> = unsafe fn(&Packing<T, GatheredRows<'_, T>>);
 /// Factor, x, and what is added to.
 type AddScaledFn<T> = unsafe fn(T, &[T], &mut [T]);
 /// Factors, x, and its average.
 type MoveAverageFn<T> = unsafe fn(Average<T>, &[T], &mut [T]);
+
+/// Makes the panels of one side of a product.
+#[derive(Clone, Copy)]
+pub(crate) struct Packer<E: PanelElement> {
+    pub(super) set: InstructionSet,
+    /// Lines in a panel.
+    pub(super) width: usize,
+    /// Steps of k whose elements are contiguous in a panel, which is filled up to whole ones.
+    pub(super) depth_step: usize,
+    pub(super) pack: unsafe fn(&Packing<'_, E>),
+}
 
 /// A packed operand, or a block of it: panels of lines, as `kernels::pack` lays them out. The type
 /// of the elements and the width are their format; the kernels refuse any other.

@@ -9,8 +9,9 @@ use crate::{
         block::Tiles,
         dropout::{DropoutMask, dropout},
         elementwise,
-        pack::{GatheredRows, Packing, Strided},
-        set::{Element, KernelSet, Kernels},
+        pack::Packing,
+        product::Product,
+        set::{Element, KernelSet, Packer},
         tile::Tile,
         update::{self, Average, Parameters, Update},
     },
@@ -41,8 +42,7 @@ macro_rules! stamp {
             use crate::{
                 kernels::{
                     block::MAX_TILE,
-                    product::MultiplyAdd,
-                    finish as finishing, pack, peak,
+                                        finish as finishing, pack, peak,
                     tile::{self as microkernel, PACKED, STRIDED},
                 },
                 simd::Isa,
@@ -77,11 +77,15 @@ macro_rules! stamp {
                     lanes: LANES,
                 },
                 finish,
-                depth_step: <Token as MultiplyAdd<$t>>::STEP,
+                left: Packer { set: InstructionSet::$set, width: MR, depth_step: 1, pack },
+                right: Packer {
+                    set: InstructionSet::$set,
+                    width: NV * LANES,
+                    depth_step: 1,
+                    pack,
+                },
                 multiply_adds_per_step: $chains * LANES,
                 multiply_adds,
-                pack,
-                pack_gathered,
                 relu,
                 gate,
                 add_scaled,
@@ -114,12 +118,7 @@ macro_rules! stamp {
                 unsafe { peak::multiply_adds::<Token, $t, $chains>(Token::new(), steps) }
             }
             $(#[$feature])?
-            unsafe fn pack(packing: &Packing<$t, Strided<$t>>) {
-                // SAFETY: see above.
-                unsafe { pack::pack(Token::new(), packing) }
-            }
-            $(#[$feature])?
-            unsafe fn pack_gathered(packing: &Packing<$t, GatheredRows<'_, $t>>) {
+            unsafe fn pack(packing: &Packing<'_, $t>) {
                 // SAFETY: see above.
                 unsafe { pack::pack(Token::new(), packing) }
             }
@@ -204,9 +203,15 @@ stamp!(
     wide_rows: [1, 2], wide_vectors: [1, 2, 3], peak_chains: 6
 );
 
-macro_rules! impl_kernels {
+macro_rules! impl_product {
     ($t:ident, $matrixmultiply:ident, $avx512:ident, $avx2:ident, $portable:ident) => {
-        impl Kernels for $t {
+        impl Product for $t {
+            type Left = $t;
+            type Right = $t;
+            type Sum = $t;
+            type Output = $t;
+            type Transposed = $t;
+
             fn kernel_set(set: InstructionSet) -> Result<&'static KernelSet<$t>> {
                 Ok(match set.require()? {
                     #[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
@@ -231,5 +236,5 @@ macro_rules! impl_kernels {
     };
 }
 
-impl_kernels!(f32, sgemm, avx512_f32, avx2_f32, portable_f32);
-impl_kernels!(f64, dgemm, avx512_f64, avx2_f64, portable_f64);
+impl_product!(f32, sgemm, avx512_f32, avx2_f32, portable_f32);
+impl_product!(f64, dgemm, avx512_f64, avx2_f64, portable_f64);

@@ -14,12 +14,11 @@ impl Avx2 {
         (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(Self(()))
     }
 
-    /// For functions that are compiled for the set.
-    ///
-    /// # Safety
-    /// The CPU has `avx2` and `fma`.
-    #[inline(always)]
-    pub(crate) unsafe fn new() -> Self {
+    /// For functions that are compiled for the instruction set: the compiler lets no others call it
+    /// outside of `unsafe`.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    pub(crate) fn new() -> Self {
         Self(())
     }
 }

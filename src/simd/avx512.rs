@@ -14,12 +14,11 @@ impl Avx512 {
         (is_x86_feature_detected!("avx512f")).then_some(Self(()))
     }
 
-    /// For functions that are compiled for the set.
-    ///
-    /// # Safety
-    /// The CPU has `avx512f`.
-    #[inline(always)]
-    pub(crate) unsafe fn new() -> Self {
+    /// For functions that are compiled for the instruction set: the compiler lets no others call it
+    /// outside of `unsafe`.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(crate) fn new() -> Self {
         Self(())
     }
 }

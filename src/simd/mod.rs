@@ -2,10 +2,11 @@
 //! each instruction set.
 //!
 //! A value of a token type (`Avx512`, `Avx2`, `Portable`) proves that the CPU has the instruction
-//! set, so the arithmetic below is safe to call; only memory access is `unsafe`. `detect` makes a
-//! token where the CPU has the set, and nothing else does but the functions that `kernels::stamp`
-//! compiles for it, which may only be called there. All methods are `#[inline(always)]`: they
-//! compile to the set's instructions once they are inlined into such a function.
+//! set, so the arithmetic below is safe to call; only memory access is `unsafe`. Tokens come from
+//! `detect`, which looks at the CPU, and from `new`, which is compiled for the instruction set, so
+//! that safe code can call it only in functions that are compiled for it too: those that
+//! `kernels::stamp` makes. All methods are `#[inline(always)]`: they compile to the set's
+//! instructions once they are inlined into such a function.
 //!
 //! With `RUSTFLAGS="--cfg tilewise_portable"` the portable set is the only one, and nothing of the
 //! crate is of one architecture. That leaves the dependencies: `wide` takes the instructions that

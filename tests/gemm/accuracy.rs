@@ -24,7 +24,7 @@ fn figure(rng: &mut ChaCha8Rng, set: InstructionSet, (m, n, k): (usize, usize, u
         |len: usize| (0..len).map(|_| rng.random_range(-0.5..0.5)).collect::<Vec<f32>>();
     let (a, b, old) = (numbers(m * k), numbers(k * n), numbers(m * n));
     let mut c = old.clone();
-    let gemm = Gemm::with_instruction_set(set).unwrap();
+    let gemm = Gemm::<f32>::with_instruction_set(set).unwrap();
     let mut scratch = gemm.scratch(m, n, k).unwrap();
     let (left, right) = (MatRef::new(&a, m, k).unwrap(), MatRef::new(&b, k, n).unwrap());
     let view = MatMut::new(&mut c, m, n).unwrap();

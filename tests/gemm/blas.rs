@@ -105,7 +105,7 @@ fn no_backend_reads_what_a_factor_of_0_takes_out() {
                 (a, b)
             };
             let about = format!("{backend:?} k {k} alpha {alpha}");
-            let gemm = Gemm::new().unwrap().with_backend(backend);
+            let gemm = Gemm::<f32>::new().unwrap().with_backend(backend);
             let mut scratch = gemm.scratch(m, n, k).unwrap();
             let mut run = |old: &[f32], epilogue: Epilogue<'_, f32>| {
                 let mut c = old.to_vec();

@@ -176,7 +176,7 @@ fn packed_for_another_set() {
     let set = plan().instruction_set();
     for other in InstructionSet::available().filter(|&other| other != set) {
         let packed: Packed<f32> =
-            Gemm::with_instruction_set(other).unwrap().pack_b(zeros(4, 4)).unwrap();
+            Gemm::<f32>::with_instruction_set(other).unwrap().pack_b(zeros(4, 4)).unwrap();
         let error = refusal(plan(), 1.0, zeros(4, 4), &packed, (4, 4), Epilogue::default());
         let text = error.to_string();
         assert!(text.contains(&other.to_string()) && text.contains(&set.to_string()), "{text}");

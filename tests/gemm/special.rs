@@ -13,7 +13,7 @@ use crate::{cases::rounding, operands::values};
 
 /// Blockings that pack everything, and nothing.
 fn packed_and_in_place<T: Element>(set: InstructionSet) -> [(Gemm<T>, &'static str); 2] {
-    let gemm = Gemm::with_instruction_set(set).unwrap();
+    let gemm = Gemm::<T>::with_instruction_set(set).unwrap();
     let small = Blocking { kc: 5, in_place_lines: 0, in_place_work: 0, ..gemm.blocking() };
     let in_place = Blocking { in_place_work: 1 << 30, ..small };
     [(gemm.with_blocking(small), "packed"), (gemm.with_blocking(in_place), "in place")]
@@ -60,7 +60,7 @@ fn equals_the_definition<T: Element>(seed: u64, list: &[f64]) {
             let mut expected = c.clone();
             let view = MatMut::new(&mut expected, m, n).unwrap();
             naive::gemm(rounding(set), alpha, a, b, view, epilogue()).unwrap();
-            for (gemm, how) in packed_and_in_place(set) {
+            for (gemm, how) in packed_and_in_place::<T>(set) {
                 let mut found = c.clone();
                 let mut scratch = gemm.scratch(m, n, k).unwrap();
                 let view = MatMut::new(&mut found, m, n).unwrap();

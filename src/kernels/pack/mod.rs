@@ -8,42 +8,169 @@
 //! dst[panel][p][i] = source(panel * width + i, p)
 //! ```
 //!
-//! Where the elements come from is a [`Source`], one file each: it delivers vectors along the one
-//! direction in which its elements are contiguous in memory, be it that of the lines or that of the
-//! depth.
+//! Where the elements come from is a [`Source`], the one way into panels. Each kind of source has a
+//! file, in which it delivers vectors along the one direction in which its elements are contiguous in
+//! memory, be it that of the lines or that of the depth: see [`Runs`].
 
 mod gathered;
 mod strided;
 
+use std::ops::Range;
+
 pub use gathered::GatheredRows;
-pub(crate) use strided::{Strided, pack_elements};
+use strided::{Strided, pack_elements};
 
 use crate::{
     float::Float,
+    kernels::product::PanelElement,
+    matrix::MatRef,
     simd::{Isa, MAX_LANES},
 };
 
-/// Elements that are contiguous along one direction, in numbered runs across the other.
-pub(crate) trait Source<T: Float>: Copy {
-    /// What the elements from one place on have in common in all runs.
-    type Columns<S: Isa<T>>: Copy;
+/// An operand of which panels can be made, as lines (rows of A, columns of B) by depth.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Source<'a, E: PanelElement> {
+    /// A matrix, (lines, depth), and the factor of its elements.
+    Matrix(MatRef<'a, E>, E::Value),
+    /// Gathered rows, which are lines along the depth, or steps of the depth along the lines.
+    Gathered(GatheredRows<'a, E::Value>, Along),
+}
+
+impl<E: PanelElement> Source<'_, E> {
+    pub(crate) fn lines(&self) -> usize {
+        self.shape().0
+    }
+
+    pub(crate) fn depth(&self) -> usize {
+        self.shape().1
+    }
+
+    fn shape(&self) -> (usize, usize) {
+        match self {
+            Self::Matrix(matrix, _) => matrix.shape(),
+            Self::Gathered(rows, Along::Depth) => (rows.rows(), rows.cols()),
+            Self::Gathered(rows, Along::Lines) => (rows.cols(), rows.rows()),
+        }
+    }
+
+    /// The part in the given lines and steps of the depth, which lie inside.
+    pub(crate) fn part(self, lines: Range<usize>, depth: Range<usize>) -> Self {
+        match self {
+            Self::Matrix(matrix, scale) => Self::Matrix(matrix.submatrix(lines, depth), scale),
+            Self::Gathered(matrix, along) => {
+                let (rows, cols) = match along {
+                    Along::Depth => (lines, depth),
+                    Along::Lines => (depth, lines),
+                };
+                Self::Gathered(matrix.submatrix(rows, cols), along)
+            }
+        }
+    }
+
+    /// Whether consecutive lines are contiguous in memory and not scaled, so that they can be summed
+    /// while they are packed.
+    pub(crate) fn can_be_summed(&self) -> bool {
+        matches!(self, Self::Matrix(matrix, _) if matrix.row_stride() == 1)
+    }
+}
+
+/// Elements that the packing of single steps of k reads and writes.
+pub(crate) trait PanelAccess: PanelElement {
+    /// The first `count` values from `from` on; the other lanes are 0.
+    ///
+    /// # Safety
+    /// `count <= LANES`, and `count` elements are readable.
+    unsafe fn load<S: Isa<Self::Value>>(isa: S, from: *const Self, count: usize) -> S::Vector;
+
+    /// Stores the first `count` lanes.
+    ///
+    /// # Safety
+    /// `count <= LANES`, and `count` elements are writable.
+    unsafe fn store<S: Isa<Self::Value>>(isa: S, to: *mut Self, vector: S::Vector, count: usize);
+}
+
+impl<T: Float> PanelAccess for T {
+    #[inline(always)]
+    unsafe fn load<S: Isa<T>>(isa: S, from: *const T, count: usize) -> S::Vector {
+        // SAFETY: the caller vouches for the elements.
+        unsafe { isa.load_up_to(from, count) }
+    }
+    #[inline(always)]
+    unsafe fn store<S: Isa<T>>(isa: S, to: *mut T, vector: S::Vector, count: usize) {
+        // SAFETY: the caller vouches for the elements.
+        unsafe { isa.store_up_to(to, vector, count) }
+    }
+}
+
+/// A source, and where to put its panels.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Packing<'a, E: PanelElement> {
+    pub(crate) source: Source<'a, E>,
+    /// Lines in a panel.
+    pub(crate) width: usize,
+    /// Room for the lines rounded up to whole panels, times the depth rounded up to whole steps.
+    pub(crate) dst: *mut E,
+    /// One sum for each line, to which its values are added in the order of p; or null.
+    pub(crate) sums: *mut E::Value,
+}
+
+/// Packs a source into panels.
+///
+/// # Safety
+/// - All elements of the source are readable.
+/// - `dst` is writable for `lines.next_multiple_of(width) * depth` elements and overlaps no
+///   source element.
+/// - `sums` is null, or writable for as many values as there are lines; then the source
+///   [can be summed](Source::can_be_summed).
+#[inline(always)]
+pub(crate) unsafe fn pack<S: Isa<E::Value>, E: PanelAccess>(isa: S, packing: &Packing<'_, E>) {
+    let Packing { source, width, dst, sums } = *packing;
+    let (lines, depth) = source.shape();
+    // SAFETY: the caller's promises; runs are contiguous the way that `along` says.
+    unsafe {
+        match source {
+            Source::Matrix(matrix, scale) => {
+                let (along, stride) = if matrix.row_stride() == 1 {
+                    (Along::Lines, matrix.col_stride())
+                } else {
+                    (Along::Depth, matrix.row_stride())
+                };
+                let runs = Strided { ptr: matrix.as_ptr(), stride, scale };
+                let rectangle = Rectangle { runs, along, lines, depth, width, dst, sums };
+                if matrix.row_stride() == 1 || matrix.col_stride() == 1 {
+                    pack_runs(isa, &rectangle);
+                } else {
+                    pack_elements(&rectangle, matrix.col_stride());
+                }
+            }
+            Source::Gathered(runs, along) => {
+                pack_runs(isa, &Rectangle { runs, along, lines, depth, width, dst, sums });
+            }
+        }
+    }
+}
+
+/// Values that are contiguous along one direction, in numbered runs across the other.
+trait Runs<E: PanelElement>: Copy {
+    /// What the values from one place on have in common in all runs.
+    type Columns<S: Isa<E::Value>>: Copy;
 
     /// Whether panels are packed one after another, so that what their columns have in common is
     /// loaded once; else several together, so that a run is read in long pieces.
     const BY_PANEL: bool;
 
-    /// What `count` elements from `at` on have in common.
+    /// What `count` values from `at` on have in common.
     ///
     /// # Safety
-    /// `1 <= count <= LANES`, and a run has at least `at + count` elements.
-    unsafe fn columns<S: Isa<T>>(self, isa: S, at: usize, count: usize) -> Self::Columns<S>;
+    /// `1 <= count <= LANES`, and a run has at least `at + count` values.
+    unsafe fn columns<S: Isa<E::Value>>(self, isa: S, at: usize, count: usize) -> Self::Columns<S>;
 
-    /// `count` elements of run `run` from `at` on, the place of `columns`; the lanes behind them
-    /// are undefined.
+    /// `count` values of run `run` from `at` on, the place of `columns`; the lanes after them are
+    /// undefined.
     ///
     /// # Safety
     /// As for [`columns`](Self::columns), and there is such a run.
-    unsafe fn load<S: Isa<T>>(
+    unsafe fn load<S: Isa<E::Value>>(
         self,
         isa: S,
         columns: Self::Columns<S>,
@@ -52,34 +179,29 @@ pub(crate) trait Source<T: Float>: Copy {
         count: usize,
     ) -> S::Vector;
 
-    /// Asks for the cache line of element `at` of run `run`, which need not exist.
-    fn prefetch<S: Isa<T>>(self, isa: S, run: usize, at: usize);
+    /// Asks for the cache line of value `at` of run `run`, which need not exist.
+    fn prefetch<S: Isa<E::Value>>(self, isa: S, run: usize, at: usize);
 }
 
-/// Which way a source's elements are contiguous.
+/// Which way values are contiguous.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Along {
-    /// Neighbouring lines: a run holds one p of all lines.
+    /// Consecutive lines: a run holds one p of all lines.
     Lines,
-    /// Neighbouring p: a run is a line.
+    /// Consecutive p: a run is a line.
     Depth,
 }
 
-/// A rectangle of an operand and where to put its panels.
+/// Runs, and where to put their panels; as [`Packing`].
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Packing<T, P> {
-    pub(crate) source: P,
-    pub(crate) along: Along,
-    /// Lines to pack.
-    pub(crate) lines: usize,
-    /// Elements of a line to pack.
-    pub(crate) depth: usize,
-    /// Lines in a panel.
-    pub(crate) width: usize,
-    /// Room for `lines` rounded up to whole panels, times `depth`.
-    pub(crate) dst: *mut T,
-    /// One sum for each line, to which its elements are added in the order of p; or null.
-    pub(crate) sums: *mut T,
+struct Rectangle<E: PanelElement, R> {
+    runs: R,
+    along: Along,
+    lines: usize,
+    depth: usize,
+    width: usize,
+    dst: *mut E,
+    sums: *mut E::Value,
 }
 
 /// Panels that are filled at a time where lines are contiguous, so that a source's run is read
@@ -93,29 +215,27 @@ const RUNS_AHEAD: usize = 8;
 /// Bytes that are fetched together.
 const CACHE_LINE: usize = 64;
 
-/// Packs a rectangle.
+/// Packs runs, each step of k by itself.
 ///
 /// # Safety
-/// - All `lines * depth` elements of the source are readable, and contiguous the way that `along`
-///   says.
-/// - `dst` is writable for `lines.next_multiple_of(width) * depth` elements and overlaps no
-///   source element.
-/// - `sums` is null, or writable for `lines` elements; then `along` is [`Along::Lines`], and the
-///   source is not packed by panel.
+/// As for [`pack`]; the values are contiguous the way that `along` says.
 #[inline(always)]
-pub(crate) unsafe fn pack<S: Isa<T>, T: Float, P: Source<T>>(isa: S, packing: &Packing<T, P>) {
-    let Packing { lines, depth, width, dst, .. } = *packing;
+unsafe fn pack_runs<S: Isa<E::Value>, E: PanelAccess, R: Runs<E>>(
+    isa: S,
+    rectangle: &Rectangle<E, R>,
+) {
+    let Rectangle { lines, depth, width, dst, .. } = *rectangle;
     let used = lines % width;
     if used != 0 {
-        // SAFETY: the last panel begins behind the whole ones.
+        // SAFETY: the last panel begins after the whole ones.
         unsafe { dst.add((lines - used) * depth).write_bytes(0, width * depth) };
     }
     // SAFETY: the caller's promises, for each way.
     unsafe {
-        match packing.along {
-            Along::Lines if P::BY_PANEL => pack_by_panel(isa, packing),
-            Along::Lines => pack_contiguous(isa, packing),
-            Along::Depth => pack_transposed(isa, packing),
+        match rectangle.along {
+            Along::Lines if R::BY_PANEL => pack_by_panel(isa, rectangle),
+            Along::Lines => pack_contiguous(isa, rectangle),
+            Along::Depth => pack_transposed(isa, rectangle),
         }
     }
 }
@@ -123,10 +243,13 @@ pub(crate) unsafe fn pack<S: Isa<T>, T: Float, P: Source<T>>(isa: S, packing: &P
 /// Contiguous lines: whole vectors are copied.
 ///
 /// # Safety
-/// As for [`pack`].
+/// As for [`pack_runs`].
 #[inline(always)]
-unsafe fn pack_contiguous<S: Isa<T>, T: Float, P: Source<T>>(isa: S, packing: &Packing<T, P>) {
-    let Packing { source, lines, depth, width, dst, sums, .. } = *packing;
+unsafe fn pack_contiguous<S: Isa<E::Value>, E: PanelAccess, R: Runs<E>>(
+    isa: S,
+    rectangle: &Rectangle<E, R>,
+) {
+    let Rectangle { runs, lines, depth, width, dst, sums, .. } = *rectangle;
     let group = PANELS_AT_A_TIME * width;
     let mut first = 0;
     while first < lines {
@@ -146,16 +269,16 @@ unsafe fn pack_contiguous<S: Isa<T>, T: Float, P: Source<T>>(isa: S, packing: &P
                     while done < used {
                         let line = panel + done;
                         let count = S::LANES.min(used - done);
-                        if (done * size_of::<T>()).is_multiple_of(CACHE_LINE) {
-                            source.prefetch(isa, p + RUNS_AHEAD, line);
+                        if (done * size_of::<E>()).is_multiple_of(CACHE_LINE) {
+                            runs.prefetch(isa, p + RUNS_AHEAD, line);
                         }
                         let loaded = if whole { S::LANES } else { count };
-                        let columns = source.columns(isa, line, loaded);
-                        let vector = source.load(isa, columns, p, line, loaded);
+                        let columns = runs.columns(isa, line, loaded);
+                        let vector = runs.load(isa, columns, p, line, loaded);
                         if whole {
-                            isa.store(to.add(done), vector);
+                            E::store(isa, to.add(done), vector, S::LANES);
                         } else {
-                            isa.store_up_to(to.add(done), vector, count);
+                            E::store(isa, to.add(done), vector, count);
                         }
                         if !sums.is_null() {
                             let sum = isa.add(isa.load_up_to(sums.add(line), count), vector);
@@ -174,10 +297,13 @@ unsafe fn pack_contiguous<S: Isa<T>, T: Float, P: Source<T>>(isa: S, packing: &P
 /// Contiguous lines, one panel after another.
 ///
 /// # Safety
-/// As for [`pack`], with `sums` null.
+/// As for [`pack_runs`], with `sums` null.
 #[inline(always)]
-unsafe fn pack_by_panel<S: Isa<T>, T: Float, P: Source<T>>(isa: S, packing: &Packing<T, P>) {
-    let Packing { source, lines, depth, width, dst, .. } = *packing;
+unsafe fn pack_by_panel<S: Isa<E::Value>, E: PanelAccess, R: Runs<E>>(
+    isa: S,
+    rectangle: &Rectangle<E, R>,
+) {
+    let Rectangle { runs, lines, depth, width, dst, .. } = *rectangle;
     for panel in (0..lines).step_by(width) {
         let used = width.min(lines - panel);
         // Last lines first: see `pack_transposed`.
@@ -190,15 +316,15 @@ unsafe fn pack_by_panel<S: Isa<T>, T: Float, P: Source<T>>(isa: S, packing: &Pac
             // lines, and where what is too much falls on the next p.
             unsafe {
                 let loaded = if whole { S::LANES } else { count };
-                let columns = source.columns(isa, line, loaded);
+                let columns = runs.columns(isa, line, loaded);
                 for p in 0..depth {
-                    source.prefetch(isa, p + RUNS_AHEAD, line);
+                    runs.prefetch(isa, p + RUNS_AHEAD, line);
                     if whole && p + 1 < depth {
-                        let vector = source.load(isa, columns, p, line, S::LANES);
-                        isa.store(to.add(p * width), vector);
+                        let vector = runs.load(isa, columns, p, line, S::LANES);
+                        E::store(isa, to.add(p * width), vector, S::LANES);
                     } else {
-                        let vector = source.load(isa, columns, p, line, loaded);
-                        isa.store_up_to(to.add(p * width), vector, count);
+                        let vector = runs.load(isa, columns, p, line, loaded);
+                        E::store(isa, to.add(p * width), vector, count);
                     }
                 }
             }
@@ -209,10 +335,13 @@ unsafe fn pack_by_panel<S: Isa<T>, T: Float, P: Source<T>>(isa: S, packing: &Pac
 /// Lines along memory: squares are transposed in registers.
 ///
 /// # Safety
-/// As for [`pack`].
+/// As for [`pack_runs`].
 #[inline(always)]
-unsafe fn pack_transposed<S: Isa<T>, T: Float, P: Source<T>>(isa: S, packing: &Packing<T, P>) {
-    let Packing { source, lines, depth, width, dst, .. } = *packing;
+unsafe fn pack_transposed<S: Isa<E::Value>, E: PanelAccess, R: Runs<E>>(
+    isa: S,
+    rectangle: &Rectangle<E, R>,
+) {
+    let Rectangle { runs, lines, depth, width, dst, .. } = *rectangle;
     let mut panel = 0;
     while panel < lines {
         let used = width.min(lines - panel);
@@ -227,14 +356,14 @@ unsafe fn pack_transposed<S: Isa<T>, T: Float, P: Source<T>>(isa: S, packing: &P
             let mut p = 0;
             while p < depth {
                 let steps = S::LANES.min(depth - p);
-                let mut square = [isa.splat(T::ZERO); MAX_LANES];
+                let mut square = [isa.splat(E::Value::ZERO); MAX_LANES];
                 // SAFETY: `steps` elements of every line from p on.
-                let columns = unsafe { source.columns(isa, p, steps) };
+                let columns = unsafe { runs.columns(isa, p, steps) };
                 for (i, row) in square.iter_mut().enumerate().take(S::LANES) {
                     if i < count {
                         // SAFETY: `steps` elements of a line from p on.
-                        *row = unsafe { source.load(isa, columns, panel + first + i, p, steps) };
-                        source.prefetch(isa, panel + width + first + i, p);
+                        *row = unsafe { runs.load(isa, columns, panel + first + i, p, steps) };
+                        runs.prefetch(isa, panel + width + first + i, p);
                     }
                 }
                 isa.transpose(&mut square[..S::LANES]);
@@ -245,9 +374,9 @@ unsafe fn pack_transposed<S: Isa<T>, T: Float, P: Source<T>>(isa: S, packing: &P
                         unsafe {
                             let to = to.add((p + i) * width + first);
                             if p + i + 1 < depth {
-                                isa.store(to, column);
+                                E::store(isa, to, column, S::LANES);
                             } else {
-                                isa.store_first(to, column, room);
+                                E::store(isa, to, column, room);
                             }
                         }
                     }

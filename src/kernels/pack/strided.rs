@@ -2,30 +2,33 @@
 
 use crate::{
     float::Float,
-    kernels::pack::{Packing, Source},
+    kernels::{
+        pack::{PanelAccess, Rectangle, Runs},
+        product::PanelElement,
+    },
     simd::Isa,
 };
 
 /// A matrix of which one stride is 1.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Strided<T> {
-    pub(crate) ptr: *const T,
+pub(super) struct Strided<E: PanelElement> {
+    pub(super) ptr: *const E,
     /// Elements from one run to the next.
-    pub(crate) stride: isize,
+    pub(super) stride: isize,
     /// Factor of every element.
-    pub(crate) scale: T,
+    pub(super) scale: E::Value,
 }
 
-impl<T: Float> Source<T> for Strided<T> {
-    type Columns<S: Isa<T>> = ();
+impl<E: PanelAccess> Runs<E> for Strided<E> {
+    type Columns<S: Isa<E::Value>> = ();
 
     const BY_PANEL: bool = false;
 
     #[inline(always)]
-    unsafe fn columns<S: Isa<T>>(self, _isa: S, _at: usize, _count: usize) {}
+    unsafe fn columns<S: Isa<E::Value>>(self, _isa: S, _at: usize, _count: usize) {}
 
     #[inline(always)]
-    unsafe fn load<S: Isa<T>>(
+    unsafe fn load<S: Isa<E::Value>>(
         self,
         isa: S,
         (): (),
@@ -35,32 +38,36 @@ impl<T: Float> Source<T> for Strided<T> {
     ) -> S::Vector {
         // SAFETY: the caller vouches for the elements.
         let vector =
-            unsafe { isa.load_up_to(self.ptr.offset(run as isize * self.stride).add(at), count) };
+            unsafe { E::load(isa, self.ptr.offset(run as isize * self.stride).add(at), count) };
         isa.mul(vector, isa.splat(self.scale))
     }
 
     #[inline(always)]
-    fn prefetch<S: Isa<T>>(self, isa: S, run: usize, at: usize) {
+    fn prefetch<S: Isa<E::Value>>(self, isa: S, run: usize, at: usize) {
         let step = (run as isize).wrapping_mul(self.stride);
-        isa.prefetch(self.ptr.wrapping_offset(step).wrapping_add(at));
+        isa.prefetch(self.ptr.wrapping_offset(step).wrapping_add(at).cast());
     }
 }
 
 /// Packs a matrix of which no stride is 1, element by element; its runs are lines.
 ///
 /// # Safety
-/// As for [`pack`], with `sums` null.
-pub(crate) unsafe fn pack_elements<T: Float>(packing: &Packing<T, Strided<T>>, step: isize) {
-    let Packing { source, lines, depth, width, dst, .. } = *packing;
+/// As for [`pack`](super::pack), with `sums` null.
+pub(super) unsafe fn pack_elements<E: PanelElement>(
+    rectangle: &Rectangle<E, Strided<E>>,
+    step: isize,
+) {
+    let Rectangle { runs, lines, depth, width, dst, .. } = *rectangle;
     for line in 0..lines.next_multiple_of(width) {
         let to = dst.wrapping_add(line / width * width * depth + line % width);
-        let run = source.ptr.wrapping_offset(line as isize * source.stride);
+        let run = runs.ptr.wrapping_offset(line as isize * runs.stride);
         for p in 0..depth {
-            // SAFETY: an element of a line, or nothing behind the last one, and its place.
+            // SAFETY: an element of a line, or nothing after the last one, and its place.
             unsafe {
                 let inside = line < lines;
-                let value = if inside { *run.offset(p as isize * step) } else { T::ZERO };
-                *to.add(p * width) = value * source.scale;
+                let value =
+                    if inside { (*run.offset(p as isize * step)).value() } else { E::Value::ZERO };
+                *to.add(p * width) = E::nearest(value * runs.scale);
             }
         }
     }
