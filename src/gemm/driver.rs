@@ -24,7 +24,7 @@ use crate::{
         operand::Lines,
         plan::{Blocking, Plan},
     },
-    kernels::{Epilogue, KernelSet, Packer, PanelElement, Panels, Product},
+    kernels::{Epilogue, KernelSet, Packer, PanelElement, Panels, Product, Types},
     matrix::{MatMut, MatRef},
     threads::{Tasks, cut, divide},
 };
@@ -44,11 +44,11 @@ pub(super) struct Multiplication<'a, P: Product> {
 }
 
 /// A and B, to be read in place: (m, k) and (k, n).
-type InPlace<'a, P> = (MatRef<'a, <P as Product>::Left>, MatRef<'a, <P as Product>::Right>);
+type InPlace<'a, P> = (MatRef<'a, <P as Types>::Left>, MatRef<'a, <P as Types>::Right>);
 
 /// Columns of B that are to be packed, their panels, and their sums.
 type PartOfB<'a, P> =
-    (Range<usize>, &'a mut [<P as Product>::Right], Option<&'a mut [<P as Product>::Sum]>);
+    (Range<usize>, &'a mut [<P as Types>::Right], Option<&'a mut [<P as Types>::Sum]>);
 
 /// A part of C, its epilogue, and the rows and columns it stands for.
 struct Band<'a, P: Product> {

@@ -3,7 +3,7 @@
 use crate::{
     error::{Error, Result},
     float::Float,
-    gemm::{Backend, Epilogue, Finish, Start, shapes::check_shapes},
+    gemm::{Epilogue, Finish, Start, shapes::check_shapes},
     kernels::Product,
     matrix::{MatMut, MatRef},
 };
@@ -20,8 +20,8 @@ pub(super) fn product<P: Product>(
     epilogue.check((m, n), c.col_stride())?;
     let depth = if alpha == P::Sum::ZERO { 0 } else { k };
     if epilogue.is_update() {
-        let backend = format!("{:?}", Backend::MatrixMultiply);
-        return Err(Error::setting("backend", backend, "one that updates weights: Tilewise"));
+        let expected = "one that updates weights: tilewise";
+        return Err(Error::setting("backend", "matrixmultiply", expected));
     }
     let beta = match epilogue.start {
         Start::Scaled(beta) => beta,

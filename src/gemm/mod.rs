@@ -15,7 +15,7 @@ mod operand;
 mod plan;
 mod shapes;
 
-pub use crate::kernels::{GatheredRows, PanelElement, Product, epilogue};
+pub use crate::kernels::{GatheredRows, PanelElement, Product, Types, epilogue};
 pub use backend::Backend;
 pub use blas::{dgemm, dgemm_with, sgemm, sgemm_with};
 pub use epilogue::{Companion, Companions, DropoutMask, Epilogue, Finish, Rule, Start, Update};

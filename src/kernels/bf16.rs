@@ -12,8 +12,8 @@ use crate::{
         block::Tiles,
         finish as finishing,
         pack::{Along, Packing, Source},
-        product::{MultiplyAdd, PanelElement, Product},
-        set::{KernelSet, Packer},
+        product::{MultiplyAdd, PanelElement, Types},
+        set::{KernelSet, Packer, Product},
         tile::{PACKED, STRIDED, Tile, tile},
     },
     simd::{InstructionSet, Isa, portable::Portable},
@@ -104,11 +104,14 @@ unsafe impl MultiplyAdd<Bf16> for Portable {
     }
 }
 
-impl Product for Bf16 {
+impl Types for Bf16 {
     type Left = Bf16;
     type Right = Bf16;
     type Sum = f32;
     type Output = Bf16;
+}
+
+impl Product for Bf16 {
     type Transposed = Bf16;
 
     fn kernel_set(_: InstructionSet) -> Result<&'static KernelSet<Self>> {

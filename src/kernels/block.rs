@@ -9,7 +9,7 @@ use crate::{
     float::Float,
     kernels::{
         epilogue::{Finish, Start},
-        product::Product,
+        product::Types,
         tile::Tile,
         update::RawRows,
     },
@@ -27,12 +27,12 @@ pub(crate) type TileFn<P> = unsafe fn(&Tile<'_, P>);
 /// The tile functions of an instruction set for one kind of operands,
 /// `functions[rows - 1][vectors - 1]`, and its vector width.
 #[derive(Clone, Copy)]
-pub(crate) struct Tiles<P: Product> {
+pub(crate) struct Tiles<P: Types> {
     pub(crate) functions: &'static [&'static [TileFn<P>]],
     pub(crate) lanes: usize,
 }
 
-impl<P: Product> Tiles<P> {
+impl<P: Types> Tiles<P> {
     /// MR: rows of a full tile, and width of a panel of A.
     pub(crate) fn rows(&self) -> usize {
         self.functions.len()
@@ -47,7 +47,7 @@ impl<P: Product> Tiles<P> {
 /// A block of A, `rows x depth`, a block of B, `depth x cols`, and their place in C. Packed or in
 /// place, that is up to the tile functions.
 #[derive(Clone, Copy)]
-pub(crate) struct Block<'a, P: Product> {
+pub(crate) struct Block<'a, P: Types> {
     pub(crate) rows: usize,
     pub(crate) cols: usize,
     /// Rows of a tile, up to those of a full one; of a packed A, those of a full one.
@@ -75,11 +75,7 @@ pub(crate) struct Block<'a, P: Product> {
 ///   touched by nobody else meanwhile; likewise the companions that the finish takes. A bias has
 ///   `cols` elements.
 /// - A bias, and every finish but `Store` and `Relu`, comes only with `col_stride == 1`.
-pub(crate) unsafe fn block<P: Product>(
-    tiles: Tiles<P>,
-    few: Option<Tiles<P>>,
-    block: &Block<'_, P>,
-) {
+pub(crate) unsafe fn block<P: Types>(tiles: Tiles<P>, few: Option<Tiles<P>>, block: &Block<'_, P>) {
     let (mr, nr) = (block.tile_rows, tiles.cols());
     if block.first.depth <= SHALLOW {
         for i in (0..block.rows).step_by(mr) {
@@ -113,13 +109,7 @@ pub(crate) unsafe fn block<P: Product>(
 /// # Safety
 /// As for [`block`]; `i` and `j` are multiples of the tile's sizes inside of the block.
 #[inline(always)]
-unsafe fn tile_at<P: Product>(
-    tiles: Tiles<P>,
-    nr: usize,
-    block: &Block<'_, P>,
-    i: usize,
-    j: usize,
-) {
+unsafe fn tile_at<P: Types>(tiles: Tiles<P>, nr: usize, block: &Block<'_, P>, i: usize, j: usize) {
     let mr = block.tile_rows;
     let Block { first, a_panel_stride, b_panel_stride, col_stride, .. } = *block;
     let (rows, cols) = (mr.min(block.rows - i), tiles.cols().min(block.cols - j));
@@ -157,7 +147,7 @@ unsafe fn tile_at<P: Product>(
 ///
 /// # Safety
 /// As for [`block`], for the tile's `shape`, of at most MAX_TILE.
-unsafe fn through_buffer<P: Product>(
+unsafe fn through_buffer<P: Types>(
     function: TileFn<P>,
     mut tile: Tile<'_, P>,
     shape: (usize, usize),

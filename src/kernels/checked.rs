@@ -13,7 +13,7 @@ use crate::{
         dropout::DropoutMask,
         epilogue::{Companion, Epilogue},
         pack::{Packing, Source},
-        product::{PanelElement, Product},
+        product::{PanelElement, Types},
         set::{Element, KernelSet, Packer, Panels},
         tile::Tile,
         update::{Average, MAX_SLOTS, Parameters, RawRows, Update},
@@ -22,7 +22,7 @@ use crate::{
     simd::InstructionSet,
 };
 
-impl<P: Product> KernelSet<P> {
+impl<P: Types> KernelSet<P> {
     pub(crate) fn instruction_set(&self) -> InstructionSet {
         self.set
     }

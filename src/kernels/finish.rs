@@ -6,7 +6,7 @@ use crate::{
     float::Float,
     kernels::{
         epilogue::Finish,
-        product::{MultiplyAdd, Product},
+        product::{MultiplyAdd, Types},
         tile::Tile,
         update::{Parameters, RawRows, Update},
     },
@@ -18,7 +18,7 @@ use crate::{
 /// # Safety
 /// As for `kernels::tile::tile`; all sums are readable. `update` is that of the instruction set.
 #[inline(always)]
-pub(crate) unsafe fn finish<S: MultiplyAdd<P>, P: Product>(
+pub(crate) unsafe fn finish<S: MultiplyAdd<P>, P: Types>(
     isa: S,
     update: unsafe fn(&Update<P::Sum>, &Parameters<P::Sum>),
     tile: &Tile<'_, P>,

@@ -1,7 +1,7 @@
 //! The element types of a product, and the arithmetic of its chains in one instruction set.
 //!
 //! What another type of operands brings, in a file of its own: its [`PanelElement`], its
-//! [`Product`], its [`MultiplyAdd`] for each instruction set, and the functions that pack its
+//! [`Types`], its [`MultiplyAdd`] for each instruction set, and the functions that pack its
 //! panels. bf16, for one, has panels of `Bf16`, sums in f32, C in either, and chains that take two
 //! steps of k at a time: [`MultiplyAdd::STEP`] is 2, and a panel holds pairs of consecutive k. The
 //! tiles, the blocks, the epilogues and everything in `gemm` are those of here: `gemm::tests` has
@@ -11,14 +11,7 @@ use std::fmt;
 
 use bytemuck::Pod;
 
-#[cfg(feature = "matrixmultiply")]
-use crate::matrix::{MatMut, MatRef};
-use crate::{
-    error::Result,
-    float::Float,
-    kernels::set::KernelSet,
-    simd::{InstructionSet, Isa},
-};
+use crate::{float::Float, simd::Isa};
 
 /// What panels of an operand hold: elements to which values are rounded while they are packed.
 pub trait PanelElement: Pod + Send + Sync + PartialEq + fmt::Debug {
@@ -32,8 +25,8 @@ pub trait PanelElement: Pod + Send + Sync + PartialEq + fmt::Debug {
     fn nearest(value: Self::Value) -> Self;
 }
 
-/// The element types of a product `C = A B` for which kernels exist: `f32` and `f64`.
-pub trait Product: Copy + Send + Sync + 'static {
+/// The element types of a product `C = A B`.
+pub trait Types: Copy + Send + Sync + 'static {
     /// Of A: in panels, and in place.
     type Left: PanelElement<Value = Self::Sum>;
     /// Of B: in panels, and in place.
@@ -42,32 +35,13 @@ pub trait Product: Copy + Send + Sync + 'static {
     type Sum: Float;
     /// Of C. Updates need that of the sums.
     type Output: Pod + Send + Sync;
-    /// The product `Cᵀ = Bᵀ Aᵀ`.
-    type Transposed: Product<
-            Left = Self::Right,
-            Right = Self::Left,
-            Sum = Self::Sum,
-            Output = Self::Output,
-            Transposed = Self,
-        >;
+}
 
-    /// The kernels of an instruction set.
-    ///
-    /// # Errors
-    /// `Error::IsaUnavailable` if the CPU or the build lacks it.
-    #[doc(hidden)]
-    fn kernel_set(set: InstructionSet) -> Result<&'static KernelSet<Self>>;
-
-    /// `C = alpha A B + beta C` by the crate `matrixmultiply`; the shapes must fit.
-    #[cfg(feature = "matrixmultiply")]
-    #[doc(hidden)]
-    fn matrixmultiply(
-        alpha: Self::Sum,
-        a: MatRef<'_, Self::Sum>,
-        b: MatRef<'_, Self::Sum>,
-        beta: Self::Sum,
-        c: MatMut<'_, Self::Sum>,
-    );
+impl<T: Float> Types for T {
+    type Left = T;
+    type Right = T;
+    type Sum = T;
+    type Output = T;
 }
 
 impl<T: Float> PanelElement for T {
@@ -88,7 +62,7 @@ impl<T: Float> PanelElement for T {
 /// # Safety
 /// `accumulate` is, for every lane, one chain of `STEP` multiply-adds in the order of k, each
 /// rounded as `mul_add` of the sums; the loads and stores touch no memory but what they say.
-pub(crate) unsafe trait MultiplyAdd<P: Product>: Isa<P::Sum> {
+pub(crate) unsafe trait MultiplyAdd<P: Types>: Isa<P::Sum> {
     /// `STEP` elements of one row of A, for all lanes.
     type Left: Copy;
     /// `STEP` elements of each of `LANES` columns of B.
@@ -137,7 +111,7 @@ pub(crate) unsafe trait MultiplyAdd<P: Product>: Isa<P::Sum> {
 unsafe impl<S, T> MultiplyAdd<T> for S
 where
     S: Isa<T>,
-    T: Float + Product<Left = T, Right = T, Sum = T, Output = T>,
+    T: Float + Types<Left = T, Right = T, Sum = T, Output = T>,
 {
     type Left = S::Vector;
     type Right = S::Vector;

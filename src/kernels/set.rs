@@ -4,13 +4,16 @@
 //! A set can only be had through [`Product::kernel_set`], which checks that the CPU has its
 //! instructions.
 
+#[cfg(feature = "matrixmultiply")]
+use crate::matrix::MatRef;
 use crate::{
+    error::Result,
     float::Float,
     kernels::{
         block::Tiles,
         dropout::DropoutMask,
         pack::Packing,
-        product::{PanelElement, Product},
+        product::{PanelElement, Types},
         tile::FinishFn,
         update::{Average, Parameters, Update},
     },
@@ -23,12 +26,38 @@ use crate::{
 pub trait Element:
     Float
     + PanelElement<Value = Self>
-    + Product<Left = Self, Right = Self, Sum = Self, Output = Self, Transposed = Self>
+    + Types<Left = Self, Right = Self, Sum = Self, Output = Self>
+    + Product<Transposed = Self>
 {
 }
 
+/// A product for whose element types kernels exist: `f32` and `f64`.
+pub trait Product: Types {
+    /// The product `Cᵀ = Bᵀ Aᵀ`.
+    type Transposed: Product<Transposed = Self>
+        + Types<Left = Self::Right, Right = Self::Left, Sum = Self::Sum, Output = Self::Output>;
+
+    /// The kernels of an instruction set.
+    ///
+    /// # Errors
+    /// `Error::IsaUnavailable` if the CPU or the build lacks it.
+    #[doc(hidden)]
+    fn kernel_set(set: InstructionSet) -> Result<&'static KernelSet<Self>>;
+
+    /// `C = alpha A B + beta C` by the crate `matrixmultiply`; the shapes must fit.
+    #[cfg(feature = "matrixmultiply")]
+    #[doc(hidden)]
+    fn matrixmultiply(
+        alpha: Self::Sum,
+        a: MatRef<'_, Self::Sum>,
+        b: MatRef<'_, Self::Sum>,
+        beta: Self::Sum,
+        c: MatMut<'_, Self::Sum>,
+    );
+}
+
 /// The kernels of one instruction set for products of some element types.
-pub struct KernelSet<P: Product> {
+pub struct KernelSet<P: Types> {
     pub(super) set: InstructionSet,
     /// For packed operands.
     pub(super) packed: Tiles<P>,

@@ -10,8 +10,7 @@ use crate::{
         dropout::{DropoutMask, dropout},
         elementwise,
         pack::Packing,
-        product::Product,
-        set::{Element, KernelSet, Packer},
+        set::{Element, KernelSet, Packer, Product},
         tile::Tile,
         update::{self, Average, Parameters, Update},
     },
@@ -206,10 +205,6 @@ stamp!(
 macro_rules! impl_product {
     ($t:ident, $matrixmultiply:ident, $avx512:ident, $avx2:ident, $portable:ident) => {
         impl Product for $t {
-            type Left = $t;
-            type Right = $t;
-            type Sum = $t;
-            type Output = $t;
             type Transposed = $t;
 
             fn kernel_set(set: InstructionSet) -> Result<&'static KernelSet<$t>> {

@@ -15,18 +15,18 @@ use crate::{
     float::Float,
     kernels::{
         epilogue::{Finish, MAX_COMPANIONS, Start},
-        product::{MultiplyAdd, Product},
+        product::{MultiplyAdd, Types},
         update::RawRows,
     },
 };
 
 /// Finishes and stores a tile from the sums of its rows, so many vectors each: see
 /// `kernels::finish`.
-pub(crate) type FinishFn<P> = unsafe fn(&Tile<'_, P>, (usize, usize), *const <P as Product>::Sum);
+pub(crate) type FinishFn<P> = unsafe fn(&Tile<'_, P>, (usize, usize), *const <P as Types>::Sum);
 
 /// One tile: where its operands are read, its place in C, and its epilogue.
 #[derive(Clone, Copy)]
-pub(crate) struct Tile<'a, P: Product> {
+pub(crate) struct Tile<'a, P: Types> {
     /// Length of the chains.
     pub(crate) depth: usize,
     /// Element (0, 0) of A. Packed: for each step of k the MR elements of a column.
@@ -89,7 +89,7 @@ pub(crate) unsafe fn tile<
     tile: &Tile<'_, P>,
 ) where
     S: MultiplyAdd<P>,
-    P: Product,
+    P: Types,
 {
     let zero = isa.splat(P::Sum::ZERO);
     let mut acc = [[zero; VECS]; ROWS];

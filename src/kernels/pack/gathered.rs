@@ -5,7 +5,7 @@ use std::{fmt, ops::Range};
 use crate::{
     error::{Error, Result},
     float::Float,
-    kernels::{pack::Runs, product::PanelElement},
+    kernels::{pack::runs::Runs, product::PanelElement},
     simd::{Isa, MAX_LANES},
 };
 

@@ -3,7 +3,7 @@
 use crate::{
     float::Float,
     kernels::{
-        pack::{PanelAccess, Rectangle, Runs},
+        pack::runs::{PanelAccess, Rectangle, Runs},
         product::PanelElement,
     },
     simd::Isa,
