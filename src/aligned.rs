@@ -67,7 +67,7 @@ impl<T: Copy + Zeroable> Deref for AlignedBuf<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // SAFETY: `ptr` holds `len` elements, zeroed at the start and initialised ever since;
+        // SAFETY: `ptr` holds `len` elements, zeroed at the start and initialized ever since;
         // when `len` is 0 or `T` has no size it is dangling and aligned, as slices allow.
         unsafe { slice::from_raw_parts(self.ptr.as_ptr(), self.len) }
     }

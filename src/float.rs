@@ -5,7 +5,7 @@ use std::{
     ops::{Add, AddAssign, Div, Mul, Neg, Sub},
 };
 
-/// `f32` or `f64`: what views, normalisation and reference code need to know of an element.
+/// `f32` or `f64`: what views, normalization and reference code need to know of an element.
 ///
 /// Sealed, because kernels exist for these two types only.
 pub trait Float:

@@ -24,10 +24,10 @@ pub fn class_names() -> [&'static str; 10] {
     CLASS_NAMES
 }
 
-/// The labelled pictures of CIFAR-10, 3 x 32 x 32.
+/// The labeled images of CIFAR-10, 3 x 32 x 32.
 #[derive(Clone, Debug)]
 pub struct Cifar10 {
-    /// The training batches, one after another: 50,000 pictures in the original.
+    /// The training batches, one after another: 50,000 images in the original.
     pub train: ImageSet,
     /// The test batch, where there is one: 10,000 images in the original.
     pub test: Option<ImageSet>,
@@ -39,9 +39,9 @@ pub struct Cifar10 {
 /// The form that CIFAR-10 was found in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// `data_batch_1.bin` and its neighbours.
+    /// `data_batch_1.bin` and its neighbors.
     BinaryFiles,
-    /// `data_batch_1` and its neighbours, pickled by Python; needs the feature `archives`.
+    /// `data_batch_1` and its neighbors, pickled by Python; needs the feature `archives`.
     PickledFiles,
     /// `cifar-10-binary.tar.gz`; needs the feature `archives`.
     BinaryArchive,

@@ -1,6 +1,6 @@
-//! Labelled pictures: loading, downloading, generating, normalising and batching them.
+//! Labeled images: loading, downloading, generating, normalizing and batching them.
 //!
-//! [`load`] reads CIFAR-10 in the forms it is spread in and [`synthetic`] draws pictures from a
+//! [`load`] reads CIFAR-10 in the forms it is spread in and [`synthetic`] draws images from a
 //! seed; both give an [`ImageSet`], bytes in one store. [`Split`] says which of them train,
 //! [`Normalization`] turns bytes into numbers, and [`EpochOrder`] with [`gather`] makes batches
 //! of them without allocating.

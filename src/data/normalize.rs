@@ -71,7 +71,7 @@ impl Normalization {
         }
     }
 
-    /// The map that gives pictures with these statistics a mean of 0, and with
+    /// The map that gives images with these statistics a mean of 0, and with
     /// [`NormalizeMode::MeanStd`] a standard deviation of 1.
     ///
     /// # Errors
@@ -110,7 +110,7 @@ impl Normalization {
         &self.shift
     }
 
-    /// The map for each feature of pictures with `plane` pixels in a channel, channel after
+    /// The map for each feature of images with `plane` pixels in a channel, channel after
     /// channel.
     pub fn per_feature<T: Float>(&self, plane: usize) -> FeatureMap<T> {
         let spread = |values: &[f64]| {
@@ -141,7 +141,7 @@ pub struct FeatureMap<T> {
     pub shift: Vec<T>,
 }
 
-/// The normalised value of every byte in every channel.
+/// The normalized value of every byte in every channel.
 ///
 /// Entry `p` of channel `c` is `p * scale[c] + shift[c]`, scale and shift first rounded to `T` and
 /// the result rounded once; kernels that compute it instead of looking it up give the same bits.

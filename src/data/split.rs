@@ -1,21 +1,21 @@
-//! `Split`: which pictures of a set train the network and which validate it.
-//! Training pictures are the first of the set, validation pictures the last.
+//! `Split`: which images of a set train the network and which validate it.
+//! Training images are the first of the set, validation images the last.
 
 use std::ops::Range;
 
 use crate::error::{Error, Result};
 
-/// The pictures for training and those for validation, never the same ones.
+/// The images for training and those for validation, never the same ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Split {
-    /// The first pictures of the set.
+    /// The first images of the set.
     pub train: Range<usize>,
-    /// The last pictures of the set.
+    /// The last images of the set.
     pub validation: Range<usize>,
 }
 
 impl Split {
-    /// Splits `total` pictures. Without sizes, a fifth validates (10,000 of 50,000) and all the
+    /// Splits `total` images. Without sizes, a fifth validates (10,000 of 50,000) and all the
     /// rest trains.
     ///
     /// # Errors

@@ -212,7 +212,7 @@ impl<'a, T: Element> Lines<'a, T> {
         Panels::new(scratch, width, stride)
     }
 
-    /// Whether neighbouring lines are contiguous in memory, so that they can be summed while they
+    /// Whether neighboring lines are contiguous in memory, so that they can be summed while they
     /// are packed.
     pub(super) fn has_contiguous_lines(&self) -> bool {
         matches!(self, Self::Matrix(matrix, _) if matrix.row_stride() == 1)

@@ -3,7 +3,7 @@
 //! What another type of operands brings, in a file of its own: its [`Types`], and its
 //! [`MultiplyAdd`] for each instruction set. bf16, for one, has panels of `Bf16`, sums in f32, C in
 //! either, and chains that take two steps of k at a time: [`MultiplyAdd::STEP`] is 2, a panel holds
-//! pairs of neighbouring k, the even one in the upper half, and an odd depth is filled up with a
+//! pairs of neighboring k, the even one in the upper half, and an odd depth is filled up with a
 //! pair whose other half is 0. Packing pairs is a second file, in `kernels/pack/`: its sources
 //! deliver f32 (matrices of f32, bytes), which are rounded as pairs are stored. The tiles, the
 //! blocks and the epilogues are those of here.
@@ -48,7 +48,7 @@ pub(crate) unsafe trait MultiplyAdd<P: Types>: Isa<P::Sum> {
     type Left: Copy;
     /// `STEP` elements of each of `LANES` columns of B.
     type Right: Copy;
-    /// Steps of k that are taken at a time; in panels their elements are neighbours.
+    /// Steps of k that are taken at a time; in panels their elements are neighbors.
     const STEP: usize;
 
     /// Zeros.

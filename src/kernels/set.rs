@@ -59,7 +59,7 @@ pub struct KernelSet<P: Types> {
     pub(super) wide: Tiles<P>,
     /// For the tiles of all three.
     pub(super) finish: FinishFn<P>,
-    /// Steps of k whose elements are neighbours in a panel.
+    /// Steps of k whose elements are neighbors in a panel.
     pub(super) depth_step: usize,
     /// Multiply-adds of one step of `multiply_adds`.
     pub(super) multiply_adds_per_step: usize,

@@ -16,7 +16,7 @@ use crate::{
 pub struct Evaluation {
     /// Images seen.
     pub images: usize,
-    /// Mean cross-entropy, without regularisation.
+    /// Mean cross-entropy, without regularization.
     pub loss: f64,
     /// Images whose largest logit is their label's.
     pub correct: usize,

@@ -7,9 +7,9 @@ use crate::error::{Error, Result};
 pub struct History {
     /// The loss of every iteration, L2 term included.
     pub loss_history: Vec<f64>,
-    /// After every epoch, the accuracy on some of the training pictures.
+    /// After every epoch, the accuracy on some of the training images.
     pub train_acc_history: Vec<f64>,
-    /// After every epoch, the accuracy on the validation pictures.
+    /// After every epoch, the accuracy on the validation images.
     pub val_acc_history: Vec<f64>,
 }
 
@@ -60,14 +60,14 @@ pub struct EpochRecord {
     pub iteration: usize,
     /// Mean of the losses of the epoch's iterations.
     pub loss: f64,
-    /// Accuracy on some of the training pictures after the epoch.
+    /// Accuracy on some of the training images after the epoch.
     pub train_accuracy: f64,
-    /// Accuracy on the validation pictures after the epoch.
+    /// Accuracy on the validation images after the epoch.
     pub val_accuracy: f64,
     /// Learning rate of the epoch's last step.
     pub learning_rate: f64,
     /// Wall time of the epoch's training, without the accuracy checks.
     pub seconds: f64,
-    /// Training pictures a second, over that time.
+    /// Training images a second, over that time.
     pub images_per_second: f64,
 }

@@ -20,10 +20,10 @@ use crate::{
     },
 };
 
-/// Pictures, their division, and how pixels become inputs.
+/// Images, their division, and how pixels become inputs.
 #[derive(Clone, Debug)]
 pub struct TrainingData<'a> {
-    /// Training and validation pictures.
+    /// Training and validation images.
     pub images: &'a ImageSet,
     /// Which of them train and which validate.
     pub split: Split,
@@ -31,10 +31,10 @@ pub struct TrainingData<'a> {
     pub normalization: Normalization,
 }
 
-/// What becomes of the pictures that are left over when an epoch is cut into batches.
+/// What becomes of the images that are left over when an epoch is cut into batches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LastBatch {
-    /// They wait for another epoch's order: an update from a few pictures is a noisy one. A
+    /// They wait for another epoch's order: an update from a few images is a noisy one. A
     /// training set smaller than a batch is one batch all the same.
     #[default]
     Drop,
@@ -50,21 +50,21 @@ pub struct SolverConfig {
     /// rate is the one that the schedule starts from. With an average of the parameters, accuracies
     /// and best parameters are those of the average.
     pub trainer: TrainerConfig,
-    /// Passes over the training pictures.
+    /// Passes over the training images.
     pub epochs: usize,
     /// What becomes of an epoch's last batch if it is smaller.
     pub last_batch: LastBatch,
     /// How the learning rate changes from step to step.
     pub schedule: Schedule,
-    /// Random changes of the training pictures.
+    /// Random changes of the training images.
     pub augmentation: Augmentation,
     /// Epochs without a better validation accuracy after which training stops early.
     pub patience: Option<usize>,
-    /// Training pictures whose accuracy is checked after each epoch, chosen at random.
+    /// Training images whose accuracy is checked after each epoch, chosen at random.
     pub train_accuracy_samples: usize,
-    /// Validation pictures whose accuracy is checked after each epoch: the first so many, or all.
+    /// Validation images whose accuracy is checked after each epoch: the first so many, or all.
     pub validation_samples: Option<usize>,
-    /// Seed of the order of the pictures.
+    /// Seed of the order of the images.
     pub seed: u64,
 }
 
@@ -116,7 +116,7 @@ impl SolverConfig {
         self.schedule.check(learning_rate)
     }
 
-    /// Batches and pictures of an epoch over `images` training pictures.
+    /// Batches and images of an epoch over `images` training images.
     pub(super) fn epoch(&self, images: usize) -> (usize, usize) {
         let batch = self.trainer.batch_size.min(images);
         match self.last_batch {
@@ -146,7 +146,7 @@ pub enum Progress<'a> {
         iterations: usize,
         /// Loss of the batch.
         loss: f64,
-        /// Pictures of the batch.
+        /// Images of the batch.
         images: usize,
     },
     /// An epoch is done.
@@ -201,7 +201,7 @@ impl<'a, T: Element> Solver<'a, T> {
     ///
     /// # Errors
     /// [`Error::Setting`] if a setting makes no sense, [`Error::Shape`] if the network does not
-    /// fit the pictures, [`Error::IsaUnavailable`] if `TILEWISE_ISA` names a set that is not
+    /// fit the images, [`Error::IsaUnavailable`] if `TILEWISE_ISA` names a set that is not
     /// available.
     pub fn new(network: Network<T>, data: TrainingData<'a>, config: SolverConfig) -> Result<Self> {
         config.check()?;
@@ -209,12 +209,12 @@ impl<'a, T: Element> Solver<'a, T> {
         let expected = (images.features(), images.classes());
         let found = (network.in_features(), network.classes());
         if expected != found {
-            let what = "inputs x classes of a network for these pictures";
+            let what = "inputs x classes of a network for these images";
             return Err(Error::Shape { what, expected, found });
         }
         for part in [&split.train, &split.validation] {
             if part.is_empty() || part.end > images.len() {
-                let expected = format!("some of the {} pictures", images.len());
+                let expected = format!("some of the {} images", images.len());
                 return Err(Error::setting("split", format!("{part:?}"), expected));
             }
         }

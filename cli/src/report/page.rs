@@ -10,7 +10,7 @@ use toml::Value;
 
 use crate::{
     console::{self, thousands},
-    plots::{self, COLOURS},
+    plots::{self, COLORS},
     report::{Run, findings::Findings},
     run_dir::Metrics,
 };
@@ -75,9 +75,9 @@ fn lead(runs: &[Run]) -> String {
     }
 }
 
-/// A run's name behind its colour.
+/// A run's name behind its color.
 fn name(runs: &[Run], number: usize) -> Markup {
-    let RGBColor(red, green, blue) = COLOURS[number % COLOURS.len()];
+    let RGBColor(red, green, blue) = COLORS[number % COLORS.len()];
     html! {
         span.run {
             span.swatch style=(format!("background: rgb({red} {green} {blue})")) {}
@@ -242,9 +242,9 @@ fn classes(runs: &[Run]) -> Markup {
     }
 }
 
-/// A share as a bar in a run's colour, with its figure.
+/// A share as a bar in a run's color, with its figure.
 fn bar(number: usize, share: Option<f64>) -> Markup {
-    let RGBColor(red, green, blue) = COLOURS[number % COLOURS.len()];
+    let RGBColor(red, green, blue) = COLORS[number % COLORS.len()];
     let width = 100.0 * share.unwrap_or(0.0);
     let style = format!("width: {width:.1}%; background: rgb({red} {green} {blue})");
     html! {

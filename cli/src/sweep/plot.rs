@@ -71,8 +71,8 @@ fn draw(
     Ok(svg)
 }
 
-/// A colour for a place from 0 to 1.
-fn colour(place: f64) -> RGBColor {
+/// A color for a place from 0 to 1.
+fn color(place: f64) -> RGBColor {
     let mix = |a: u8, b: u8| (f64::from(a) + (f64::from(b) - f64::from(a)) * place).round() as u8;
     RGBColor(mix(PALE.0, DEEP.0), mix(PALE.1, DEEP.1), mix(PALE.2, DEEP.2))
 }
@@ -93,9 +93,9 @@ fn text(
     at: (i32, i32),
     size: i32,
     side: HPos,
-    colour: RGBColor,
+    color: RGBColor,
 ) -> Drawn {
-    let style = ("sans-serif", size).into_font().color(&colour).pos(Pos::new(side, VPos::Center));
+    let style = ("sans-serif", size).into_font().color(&color).pos(Pos::new(side, VPos::Center));
     area.draw(&Text::new(text.to_owned(), at, style))?;
     Ok(())
 }
@@ -118,7 +118,7 @@ fn heat_map(
             let shade = place(ranking, record.val_accuracy());
             let corner = (left + CELL.0 * column, top + CELL.1 * row);
             let opposite = (corner.0 + CELL.0 - 2, corner.1 + CELL.1 - 2);
-            area.draw(&Rectangle::new([corner, opposite], colour(shade).filled()))?;
+            area.draw(&Rectangle::new([corner, opposite], color(shade).filled()))?;
             let mark = if record.diverged { "*" } else { "" };
             let label = format!("{:.4}{mark}", record.val_accuracy());
             let ink = if shade > 0.5 { WHITE } else { INK };
@@ -238,7 +238,7 @@ fn parallel(area: &Area<'_>, axes: &[Axis], ranking: &[&Record]) -> Drawn {
             .enumerate()
             .map(|(number, (_, values))| Some(at(number, values.get(trial)?)))
             .collect();
-        let style = colour(shade).stroke_width(if trial == 0 { 4 } else { 2 });
+        let style = color(shade).stroke_width(if trial == 0 { 4 } else { 2 });
         area.draw(&PathElement::new(points.unwrap_or_default(), style))?;
     }
     for (number, (name, values)) in coordinates.iter().enumerate() {

@@ -59,9 +59,9 @@ pub(crate) trait Source<T: Float>: Copy {
 /// Which way a source's elements are contiguous.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Along {
-    /// Neighbouring lines: a run holds one p of all lines.
+    /// Neighboring lines: a run holds one p of all lines.
     Lines,
-    /// Neighbouring p: a run is a line.
+    /// Neighboring p: a run is a line.
     Depth,
 }
 
