@@ -51,17 +51,17 @@ impl<T: Element> Context<T> {
     ///
     /// # Errors
     /// [`Error::Setting`](crate::Error::Setting) if the threads are more than the calling one and
-    /// it is in no rayon pool.
+    /// it is not in a rayon pool.
     pub fn of(gemm: Gemm<T>) -> Result<Self> {
         let threads = gemm.tasks()?.get();
         Ok(Self { gemm: gemm.resolved()?, threads })
     }
 
-    /// As [`new`](Self::new), with work divided among `threads`. Call it inside of the rayon pool
+    /// Same as [`new`](Self::new), with work divided among `threads`. Call it inside of the rayon pool
     /// that will run the work: the size of the pool is read here.
     ///
     /// # Errors
-    /// As [`new`](Self::new) and [`of`](Self::of).
+    /// Same as [`new`](Self::new) and [`of`](Self::of).
     pub fn on(threads: Threads) -> Result<Self> {
         Self::new()?.with_threads(threads)
     }
@@ -69,7 +69,7 @@ impl<T: Element> Context<T> {
     /// The same with work divided among other threads; see [`on`](Self::on).
     ///
     /// # Errors
-    /// As [`of`](Self::of).
+    /// Same as [`of`](Self::of).
     pub fn with_threads(self, threads: Threads) -> Result<Self> {
         Self::of(self.gemm.threads(threads))
     }
@@ -112,7 +112,7 @@ impl<T: Element> Context<T> {
     /// Tasks of the calling thread.
     ///
     /// # Errors
-    /// As [`Threads::tasks`].
+    /// Same as [`Threads::tasks`].
     pub(crate) fn tasks(&self) -> Result<Tasks> {
         self.gemm.tasks()
     }
@@ -120,7 +120,7 @@ impl<T: Element> Context<T> {
     /// Tasks for a pass over so many elements.
     ///
     /// # Errors
-    /// As [`Threads::tasks`].
+    /// Same as [`Threads::tasks`].
     pub(crate) fn tasks_for(&self, elements: usize) -> Result<Tasks> {
         self.gemm.tasks_for(elements)
     }

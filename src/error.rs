@@ -24,7 +24,7 @@ pub enum Error {
         /// Rows and columns that came.
         found: (usize, usize),
     },
-    /// A slice has another length than the operation needs.
+    /// A slice has a different length than the operation needs.
     Length {
         /// Which slice.
         what: &'static str,

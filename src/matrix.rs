@@ -316,7 +316,7 @@ impl<'a, T: Copy> MatMut<'a, T> {
         Self { origin, layout, exclusive: PhantomData }
     }
 
-    /// As [`from_raw`](Self::from_raw), with a check that the elements are distinct.
+    /// Same as [`from_raw`](Self::from_raw), with a check that the elements are distinct.
     ///
     /// # Errors
     /// [`Error::Overlap`] if two positions share an element.

@@ -193,7 +193,7 @@ impl<T: Element> TilewiseDot<T> for ArrayRef2<T> {
 /// [`Gemm::scratch`] for products of at least this size.
 ///
 /// # Errors
-/// As [`Gemm::run`].
+/// Same as [`Gemm::run`].
 pub fn general_mat_mul<T: Element>(
     gemm: &Gemm<T>,
     alpha: T,

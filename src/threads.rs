@@ -57,7 +57,7 @@ impl Threads {
     /// The same with the size of the pool counted, for a plan whose memory depends on it.
     ///
     /// # Errors
-    /// As [`tasks`](Self::tasks).
+    /// Same as [`tasks`](Self::tasks).
     pub(crate) fn resolved(self) -> Result<Self> {
         let tasks = self.tasks()?.count;
         Ok(if self == Self::Pool { Self::Count(tasks) } else { self })

@@ -1,5 +1,5 @@
 //! Networks of any structure: residual blocks against a scalar evaluation and central differences,
-//! layers of the user's own, plans, names, and the settings of single parameters.
+//! custom layers, plans, names, and the settings of single parameters.
 
 use std::sync::Arc;
 

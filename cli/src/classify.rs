@@ -18,7 +18,7 @@ const BATCH: usize = 256;
 /// row by row. Runs on the caller's pool.
 ///
 /// # Errors
-/// As [`Evaluator::new`] and [`Evaluator::run`].
+/// Same as [`Evaluator::new`] and [`Evaluator::run`].
 pub(super) fn probabilities<T: Element>(
     network: &Network<T>,
     images: &ImageSet,

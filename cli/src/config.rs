@@ -403,7 +403,7 @@ impl<A: clap::Args> Flags<A> {
     /// Reads a file of settings.
     ///
     /// # Errors
-    /// As [`Given::settings`].
+    /// Same as [`Given::settings`].
     pub(super) fn read(&self, path: &Path) -> Result<Settings> {
         let text = input_file::read_text(path, MAX_FILE_BYTES)?;
         self.read_text(path, &text)
@@ -412,7 +412,7 @@ impl<A: clap::Args> Flags<A> {
     /// Reads settings from the text of the file `path`.
     ///
     /// # Errors
-    /// As [`Given::settings`].
+    /// Same as [`Given::settings`].
     fn read_text(&self, path: &Path, text: &str) -> Result<Settings> {
         let wrong = |at: usize, detail: &str| {
             let line = text[..at].matches('\n').count() + 1;

@@ -12,7 +12,7 @@ pub(super) const HIDDEN: &str = "512";
 /// A perceptron for these sizes, as `train` makes it.
 ///
 /// # Errors
-/// As [`mlp`].
+/// Same as [`mlp`].
 pub(super) fn perceptron<T: Element>(
     (input, classes): (usize, usize),
     hidden: &[usize],

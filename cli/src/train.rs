@@ -309,7 +309,7 @@ pub(super) fn parse(settings: &Settings) -> Result<(TrainArgs, Settings)> {
 /// Trains, in a pool of the job's own.
 ///
 /// # Errors
-/// As [`run`].
+/// Same as [`run`].
 pub(super) fn train(job: Job<'_>, console: &mut Console) -> Result<Outcome> {
     in_pool(Some(job.threads), || match job.args.dtype {
         Dtype::F32 => train_with::<f32>(job, console),

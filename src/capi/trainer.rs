@@ -314,10 +314,10 @@ pub unsafe extern "C" fn tilewise_trainer_steps(
     })
 }
 
-/// Saves the network with its present parameters as a model file: safetensors that a PyTorch
+/// Saves the network with its current parameters as a model file: safetensors that a PyTorch
 /// `nn.Sequential` loads, with the layers, and with how its images were normalized unless that is
 /// null. It is for predictions, and for further training with a new optimizer; a checkpoint
-/// is for resuming. `path` is UTF-8. The file is replaced at once or not at all.
+/// is for resuming. `path` is UTF-8. The file is replaced atomically.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_trainer_save(
     trainer: *const Trainer,
@@ -336,7 +336,7 @@ pub unsafe extern "C" fn tilewise_trainer_save(
 }
 
 /// Saves where training stands: parameters, the optimizer's state, the number of steps and the
-/// present learning rate. `path` is UTF-8. The file is replaced at once or not at all.
+/// current learning rate. `path` is UTF-8. The file is replaced atomically.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_trainer_save_checkpoint(
     trainer: *const Trainer,
@@ -365,7 +365,7 @@ pub unsafe extern "C" fn tilewise_trainer_load_checkpoint(
     })
 }
 
-/// Makes a predictor of the network with its present parameters, into `predictor`; further steps do
+/// Makes a predictor of the network with its current parameters, into `predictor`; further steps do
 /// not change it. `normalization` says how bytes become numbers; null: it takes no images.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_trainer_predictor(

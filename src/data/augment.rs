@@ -81,7 +81,7 @@ impl Augmentation {
     /// byte for each channel. The settings fit the shape, see [`check`](Self::check).
     ///
     /// # Panics
-    /// If the image or `out` has another length than the shape asks for.
+    /// If the image or `out` has a different length than the shape asks for.
     pub fn apply(
         &self,
         shape: ImageShape,

@@ -54,7 +54,7 @@ impl EpochOrder {
         start..start + self.indices.len()
     }
 
-    /// The images in their present order.
+    /// The images in their current order.
     pub fn indices(&self) -> &[u32] {
         &self.indices
     }
@@ -72,9 +72,9 @@ impl EpochOrder {
 /// row must have its elements side by side. Does not allocate.
 ///
 /// # Errors
-/// [`Error::Shape`] if `out` has another shape, [`Error::Length`] if the table has another number
-/// of channels than the images, [`Error::Setting`] if the elements of a row of `out` stand apart
-/// or an index names no image; rows before it are then written.
+/// [`Error::Shape`] if `out` has a different shape, [`Error::Length`] if the table has another number
+/// of channels than the images, [`Error::Setting`] if the elements of a row of `out` are not contiguous
+/// or an index is out of range; rows before it are then written.
 pub fn gather<T: Float>(
     set: &ImageSet,
     indices: &[u32],
@@ -109,7 +109,7 @@ pub fn gather<T: Float>(
 /// allocate.
 ///
 /// # Errors
-/// [`Error::Length`] if `out` has another length, [`Error::Setting`] if an index names no image;
+/// [`Error::Length`] if `out` has a different length, [`Error::Setting`] if an index is out of range;
 /// labels before it are then written.
 pub fn gather_labels(set: &ImageSet, indices: &[u32], out: &mut [u32]) -> Result<()> {
     if out.len() != indices.len() {

@@ -152,7 +152,7 @@ impl ImageSet {
         &self.labels
     }
 
-    /// The bytes of image `index`, channel by channel; `None` behind the last image.
+    /// The bytes of image `index`, channel by channel; `None` after the last image.
     pub fn picture(&self, index: usize) -> Option<&[u8]> {
         let start = index.checked_mul(self.features())?;
         self.pixels.get(start..)?.get(..self.features())
@@ -177,7 +177,7 @@ impl ImageSet {
     /// The sums are whole numbers, so the result depends neither on order nor on rounding.
     ///
     /// # Errors
-    /// [`Error::Setting`] if the range is empty or reaches behind the last image.
+    /// [`Error::Setting`] if the range is empty or reaches after the last image.
     pub fn channel_statistics(&self, images: Range<usize>) -> Result<ChannelStatistics> {
         if images.is_empty() || images.end > self.len() {
             let expected = format!("a range that is not empty within 0..{}", self.len());

@@ -141,7 +141,7 @@ struct Slot<'a> {
 struct Memo<'a> {
     item: Item<'a>,
     /// Whether something refers to it. It must not grow from then on: what refers to it was
-    /// measured with its present size.
+    /// measured with its current size.
     is_shared: bool,
 }
 

@@ -77,7 +77,7 @@ impl<T: Element> Predictor<T> {
     /// Packs the weights of `network` for the best instruction set of this CPU.
     ///
     /// # Errors
-    /// As [`with_context`](Self::with_context) and [`Context::new`].
+    /// Same as [`with_context`](Self::with_context) and [`Context::new`].
     pub fn new(network: &Network<T>) -> Result<Self> {
         Self::with_context(network, Context::new()?)
     }
@@ -163,7 +163,7 @@ impl<T: Element> Predictor<T> {
     /// predictor was made with: the calling one, unless it says otherwise.
     ///
     /// # Errors
-    /// As [`scratch_on`](Self::scratch_on).
+    /// Same as [`scratch_on`](Self::scratch_on).
     pub fn scratch(&self, capacity: usize) -> Result<Scratch<T>> {
         Scratch::new(self, self.context, capacity)
     }
@@ -180,7 +180,7 @@ impl<T: Element> Predictor<T> {
     }
 
     /// The logits of `x`, (batch, classes), into `out`, whose columns are contiguous. Nothing is
-    /// allocated or locked. A batch larger than the scratch's capacity is worked in pieces of that
+    /// allocated or locked. A batch larger than the scratch's capacity is computed in parts of that
     /// size, to the same bits.
     ///
     /// # Errors
@@ -283,7 +283,7 @@ impl<T: Element> Scratch<T> {
     /// Memory of the same size, for another thread.
     ///
     /// # Errors
-    /// [`Error::SizeOverflow`] if the memory exceeds what there is.
+    /// [`Error::SizeOverflow`] if there is not enough memory.
     pub fn try_clone(&self) -> Result<Self> {
         Ok(Self { plan: self.plan.try_clone()?, indices: indices(self.plan.capacity())? })
     }

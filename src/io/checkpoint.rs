@@ -131,7 +131,7 @@ pub(crate) fn most_bytes(tensors: &[Expected], settings: &Map<String, Value>) ->
     most as u64
 }
 
-/// Writes a checkpoint. The file is replaced at once or not at all.
+/// Writes a checkpoint. The file is replaced atomically.
 ///
 /// # Errors
 /// [`Error::Io`] if it cannot be written; [`Error::File`] if a tensor has values that could not be
@@ -204,7 +204,7 @@ impl Checkpoint {
     /// Takes a whole number up to `most` out of the state; `why` says what sets the limit.
     ///
     /// # Errors
-    /// As [`take`](Self::take).
+    /// Same as [`take`](Self::take).
     pub(crate) fn take_count(&mut self, name: &str, most: u64, why: &str) -> Checked<u64> {
         let value = self.take(name, "a whole number", |value| value.as_u64())?;
         if value <= most {

@@ -93,7 +93,7 @@ struct Affine {
 }
 
 /// Saves a network and what belongs to it as `path`, in the network's own precision. The file is
-/// replaced at once or not at all; equal networks make equal files.
+/// replaced atomically; equal networks make equal files.
 ///
 /// # Errors
 /// [`Error::File`] if a parameter is NaN or infinite or a class name has more than 256 characters,
@@ -140,11 +140,11 @@ pub fn load<T: Element>(path: &Path) -> Result<(Network<T>, ModelInfo)> {
     load_with(path, &layers::from_config)
 }
 
-/// As [`load`], with layers of the user's own: `make` makes a layer from its configuration.
+/// Same as [`load`], with custom layers: `make` makes a layer from its configuration.
 /// [`layers::from_config`] knows those of this crate.
 ///
 /// # Errors
-/// As [`load`], and what `make` returns, with the path.
+/// Same as [`load`], and what `make` returns, with the path.
 pub fn load_with<T: Element>(
     path: &Path,
     make: &MakeLayer<'_, T>,
@@ -170,7 +170,7 @@ pub fn load_with<T: Element>(
 /// The network is unchanged if there is an error.
 ///
 /// # Errors
-/// As [`load`].
+/// Same as [`load`].
 pub fn load_into<T: Element>(path: &Path, network: &mut Network<T>) -> Result<ModelInfo> {
     let bytes = read(path)?;
     let (tensors, metadata) = open(path, &bytes)?;

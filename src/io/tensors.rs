@@ -113,7 +113,7 @@ pub(crate) fn elements<T: Float>(bytes: &[u8]) -> impl Iterator<Item = T> {
 /// Copies the elements of a tensor that [`raw`] made.
 ///
 /// # Panics
-/// If `to` has another length.
+/// If `to` has a different length.
 pub(crate) fn copy<T: Float>(bytes: &[u8], to: &mut [T]) {
     bytemuck::cast_slice_mut(to).copy_from_slice(&little_endian(bytes, size_of::<T>()));
 }

@@ -1,4 +1,4 @@
-//! `Feed`: batches of images, as rows that are gathered and normalized where they are used, and
+//! `Feed`: batches of images, as rows that are gathered and normalized when they are used, and
 //! their labels.
 
 use crate::{
@@ -17,7 +17,7 @@ pub(super) struct Feed<'a, T: Element> {
     augmented: Option<Augmented>,
 }
 
-/// Room for the changed images of a batch, and what is needed to change them.
+/// Memory for the augmented images of a batch, and the settings of augmentation.
 struct Augmented {
     augmentation: Augmentation,
     seed: u64,
@@ -32,7 +32,7 @@ impl<'a, T: Element> Feed<'a, T> {
     /// For batches of up to `capacity` images.
     ///
     /// # Errors
-    /// [`Error::Length`] if the images have another number of channels than the normalization.
+    /// [`Error::Length`] if the images have a different number of channels than the normalization.
     pub(super) fn new(
         images: &'a ImageSet,
         normalization: &Normalization,
@@ -46,7 +46,7 @@ impl<'a, T: Element> Feed<'a, T> {
         Ok(Self { images, map, labels: vec![0; capacity], augmented: None })
     }
 
-    /// The same with images changed at random in [`training_batch`](Self::training_batch).
+    /// Augments the images in [`training_batch`](Self::training_batch).
     ///
     /// # Errors
     /// [`Error::Setting`] if the images are too small for the settings.
@@ -69,10 +69,10 @@ impl<'a, T: Element> Feed<'a, T> {
         Ok(Self { augmented: Some(augmented), ..self })
     }
 
-    /// As [`batch`](Self::batch), the images changed as the epoch says, by up to `tasks` tasks.
+    /// Same as [`batch`](Self::batch), with the augmentation of the epoch, on up to `tasks` tasks.
     ///
     /// # Errors
-    /// As [`batch`](Self::batch).
+    /// Same as [`batch`](Self::batch).
     pub(super) fn training_batch<'b>(
         &'b mut self,
         indices: &'b [u32],

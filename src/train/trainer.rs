@@ -1,13 +1,13 @@
-//! `Trainer`: one training step after another on batches of the caller's, planned once.
+//! `Trainer`: training steps on the caller's batches, planned once.
 //!
 //! ```text
 //! forward    each layer, fused with its neighbors, from the first to the last
 //! loss       softmax, loss and gradient in one pass over the logits
 //! backward   each layer from the last to the first: the gradient of its input, then those of its
 //!            parameters
-//! update     in the product that computes the gradient of weights where the rule allows, else one
-//!            pass over the parameter
-//! average    of the parameters over the steps, where it is asked for
+//! update     of weights in the product that computes their gradient if possible, else in one pass
+//!            over the parameter
+//! average    of the parameters over the steps, if `ema_decay` is set
 //! ```
 
 use std::time::{Duration, Instant};
@@ -51,17 +51,17 @@ pub struct TrainerConfig {
     /// L2 regularization: the loss has this factor times the sum of all squared weights; see
     /// [`L2`].
     pub l2: f64,
-    /// Gradients whose norm over all parameters is larger are scaled down to it.
+    /// Gradient clipping: the largest L2 norm of all gradients together.
     pub clip_norm: Option<f64>,
     /// Decay of an exponential moving average (EMA) of the parameters, from 0 to below 1:
     /// `average = decay average + (1 - decay) w`, starting with the parameters after the first
     /// step, as PyTorch's `AveragedModel` with `get_ema_multi_avg_fn`. Without it there is no
     /// average. See [`Trainer::average`].
     pub ema_decay: Option<f64>,
-    /// Whether gradients have a place of their own although no setting asks for it, for
-    /// [`Trainer::accumulate`] and [`Trainer::gradients`]. It changes no bits.
+    /// Whether to store all gradients, for [`Trainer::accumulate`] and [`Trainer::gradients`], even if
+    /// no other setting requires it. It does not change the bits.
     pub store_gradients: bool,
-    /// What becomes of denormal numbers in the kernels of a step.
+    /// How denormal numbers are handled in the kernels of a step.
     pub denormals: Denormals,
     /// Threads that a step is divided among; see [`Threads`]. The result's bits do not depend on
     /// them.
@@ -100,7 +100,7 @@ with_fields! {
     }
 }
 
-/// What a step did.
+/// The results of a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StepStats {
     /// Mean loss of the batch before the update, L2 term included.
@@ -109,7 +109,7 @@ pub struct StepStats {
     pub rows: usize,
     /// Norm of all gradients before clipping, if they are clipped.
     pub gradient_norm: Option<f64>,
-    /// Where the time went.
+    /// The time of each phase.
     pub times: StepTimes,
 }
 
@@ -122,9 +122,9 @@ pub struct StepTimes {
     pub loss: Duration,
     /// Gradients of the inputs of the layers.
     pub input_gradients: Duration,
-    /// Gradients of the parameters, and their updates where those are part of the same product.
+    /// Gradients of the parameters, and their updates if those are fused.
     pub parameter_gradients: Duration,
-    /// Updates in passes of their own, clipping, and the average of the parameters.
+    /// Updates in separate passes, clipping, and the average of the parameters.
     pub updates: Duration,
 }
 
@@ -136,9 +136,8 @@ impl StepTimes {
     }
 }
 
-/// Trains a network step by step. After construction nothing is allocated. With other threads than
-/// the caller's, construct and use it inside of the rayon pool that it is to use:
-/// `pool.install(|| ...)`.
+/// Trains a network step by step. After construction nothing is allocated. With several threads,
+/// construct and use it inside of the rayon pool that it is to use: `pool.install(|| ...)`.
 ///
 /// ```
 /// use tilewise::{matrix::MatRef, nn::{Network, Shape}};
@@ -163,7 +162,7 @@ pub struct Trainer<T: Element> {
     pub(super) optimizer: OptimizerState<T>,
     pub(super) config: TrainerConfig,
     l2: L2,
-    /// How each parameter is trained in the step that is under way.
+    /// How each parameter is trained in the current step.
     settings: Vec<ParameterSettings>,
     pub(super) steps: u64,
     /// The batch that is being accumulated.
@@ -178,7 +177,7 @@ pub(super) struct Pending {
     stats: StepStats,
 }
 
-/// Gives each gradient to the optimizer as soon as it is there.
+/// Gives each gradient to the optimizer as soon as it is computed.
 struct Updates<'a, T: Element> {
     optimizer: &'a mut OptimizerState<T>,
     network_settings: &'a [ParameterSettings],
@@ -221,17 +220,17 @@ impl<T: Element> Trainer<T> {
     /// Plans training steps with the best instruction set.
     ///
     /// # Errors
-    /// [`Error::Setting`] if a setting makes no sense, [`Error::SizeOverflow`] if the memory
+    /// [`Error::Setting`] if a setting is invalid, [`Error::SizeOverflow`] if the memory
     /// exceeds what there is, [`Error::IsaUnavailable`] if `TILEWISE_ISA` names an instruction set
     /// that is not available.
     pub fn new(network: Network<T>, config: TrainerConfig) -> Result<Self> {
         Self::with_context(network, config, Context::new()?)
     }
 
-    /// As [`new`](Self::new), with the kernels of `context`; the threads are those of `config`.
+    /// Same as [`new`](Self::new), with the kernels of `context`; the threads are those of `config`.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// Same as [`new`](Self::new).
     pub fn with_context(
         network: Network<T>,
         config: TrainerConfig,
@@ -303,11 +302,11 @@ impl<T: Element> Trainer<T> {
     }
 
     /// Adds the gradients of part of a batch of `of` rows to those of the parts before it; with
-    /// [`apply`](Self::apply) behind the last part, the step has the same bits as one
+    /// [`apply`](Self::apply) after the last part, the step has the same bits as one
     /// [`step`](Self::step) on the whole batch. Its stats are those of the part.
     ///
     /// # Errors
-    /// As [`step`](Self::step); [`Error::Setting`] if the trainer does not store gradients, or the
+    /// Same as [`step`](Self::step); [`Error::Setting`] if the trainer does not store gradients, or the
     /// parts exceed the batch or disagree about its size.
     pub fn accumulate<'x>(
         &mut self,
@@ -476,7 +475,7 @@ impl<T: Element> Trainer<T> {
         self.plan.gradients()
     }
 
-    /// The network with its present parameters.
+    /// The network with its current parameters.
     pub fn network(&self) -> &Network<T> {
         &self.network
     }

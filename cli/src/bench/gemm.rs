@@ -146,7 +146,7 @@ impl GemmArgs {
 /// Runs `tilewise bench gemm`.
 ///
 /// # Errors
-/// As [`super::run`].
+/// Same as [`super::run`].
 ///
 /// # Panics
 /// If two backends disagree on a product, which would be a bug of one of them.

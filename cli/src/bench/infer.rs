@@ -43,7 +43,7 @@ pub struct InferArgs {
 /// Runs `tilewise bench infer`.
 ///
 /// # Errors
-/// As [`super::run`].
+/// Same as [`super::run`].
 pub(super) fn run(args: &InferArgs) -> Result<()> {
     args.common.run(|| bench::<f32>(args), || bench::<f64>(args))
 }

@@ -57,7 +57,7 @@ pub struct TrainArgs {
 /// Runs `tilewise bench train`.
 ///
 /// # Errors
-/// As [`super::run`].
+/// Same as [`super::run`].
 pub(super) fn run(args: &TrainArgs) -> Result<()> {
     args.common.run(|| bench::<f32>(args), || bench::<f64>(args))
 }
