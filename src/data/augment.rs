@@ -1,4 +1,4 @@
-//! `Augmentation`: images flipped, shifted and cut at random, as bytes, on their way into a batch.
+//! `Augmentation`: random flips, shifts and cutouts of images, as bytes, when a batch is made.
 
 use std::{fmt, str::FromStr};
 
@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use super::images::ImageShape;
 use crate::error::{Error, Result};
 
-/// What stands where a shifted image has no pixels.
+/// The padding of shifted images.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Border {
     /// The image mirrored at its edge, which is not repeated.
@@ -18,7 +18,7 @@ pub enum Border {
 }
 
 impl Border {
-    /// The name that [`FromStr`] reads: "reflect" or "zeros".
+    /// The name that [`FromStr`] parses: "reflect" or "zeros".
     pub fn name(self) -> &'static str {
         match self {
             Self::Reflect => "reflect",
@@ -42,23 +42,23 @@ impl FromStr for Border {
     }
 }
 
-/// Random changes of training images. Which ones an image undergoes depends on the seed, the
-/// epoch and the image alone, so that neither threads nor batches matter.
+/// Random augmentation of training images. It depends only on the seed, the epoch and the image, not
+/// on threads or batches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Augmentation {
-    /// Every other image, on average, is mirrored left to right.
+    /// Flip images horizontally with probability 0.5.
     pub flip: bool,
-    /// Images are moved by up to so many pixels along either axis.
+    /// Random shift along both axes: at most this many pixels.
     pub shift: usize,
-    /// What stands where a moved image has no pixels.
+    /// The padding of shifted images.
     pub border: Border,
     /// Side of a square around a random pixel that is set to zeros (DeVries & Taylor 2017,
-    /// "cutout"); what of it lies outside is lost. 0 is none.
+    /// "cutout"); the part outside of the image is ignored. 0 is none.
     pub cutout: usize,
 }
 
 impl Augmentation {
-    /// Whether images stay as they are.
+    /// Whether images are left unchanged.
     pub fn is_none(&self) -> bool {
         !self.flip && self.shift == 0 && self.cutout == 0
     }
@@ -77,11 +77,11 @@ impl Augmentation {
         Ok(())
     }
 
-    /// Writes image number `image`, changed as `seed` and `epoch` say, to `out`. `zeros` has a
-    /// byte for each channel. The settings fit the shape, see [`check`](Self::check).
+    /// Writes image number `image` to `out`, augmented for `seed` and `epoch`. `zeros` has a byte for
+    /// each channel. The settings must fit the shape, see [`check`](Self::check).
     ///
     /// # Panics
-    /// If the image or `out` has a different length than the shape asks for.
+    /// If the length of the image or of `out` does not match the shape.
     pub fn apply(
         &self,
         shape: ImageShape,
@@ -94,7 +94,7 @@ impl Augmentation {
         let ImageShape { height, width, .. } = shape;
         let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0xa067_1357_9bdf_2468);
         rng.set_stream(epoch << 32 | u64::from(image));
-        // Always drawn, so that one setting does not change what another does.
+        // Always drawn, so that one setting does not change the effect of another.
         let mirrored = rng.random::<bool>() && self.flip;
         let mut step = || rng.random_range(0..=2 * self.shift) as isize - self.shift as isize;
         let (down, right) = (step(), step());
@@ -135,7 +135,7 @@ impl Augmentation {
         }
     }
 
-    /// Where the pixel at `at` of a line of `len` comes from; nowhere, if it is a zero.
+    /// The source of the pixel at `at` of a line of `len`; none if it is a zero.
     fn source(&self, at: isize, len: usize) -> Option<usize> {
         let last = len as isize - 1;
         match self.border {

@@ -1,5 +1,5 @@
-//! The batch files of CIFAR-10: their names and encodings, and a `Collection` that takes them in
-//! any order and holds every image once.
+//! The batch files of CIFAR-10: their names and encodings, and a `Collection` that reads them in
+//! any order and stores every image once.
 
 use std::{io::Read, iter, path::Path};
 
@@ -17,14 +17,14 @@ const CLASSES: usize = 10;
 const TRAINING_BATCHES: usize = 5;
 /// Records read at a time.
 const CHUNK_RECORDS: usize = 32;
-/// Ten times the largest file of the original; a size beyond it is nonsense.
+/// Ten times the largest file of the original; larger files are refused.
 pub(super) const MAX_FILE_BYTES: u64 = 10 * 10_000 * RECORD_BYTES as u64;
-/// The list of class names has less than a hundred bytes.
+/// Largest list of class names; the original has less than a hundred bytes.
 pub(super) const MAX_NAMES_BYTES: u64 = 1 << 16;
 /// Images in each batch of the original.
 const ORIGINAL_BATCH: usize = 10_000;
 
-/// How a batch file is written.
+/// The encoding of a batch file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Encoding {
     /// Records of a label and 3,072 pixels.
@@ -34,7 +34,7 @@ pub(super) enum Encoding {
 }
 
 impl Encoding {
-    /// The folder that the archives unpack to.
+    /// The folder in the archives.
     pub(super) fn folder(self) -> &'static str {
         match self {
             Self::Binary => "cifar-10-batches-bin",
@@ -43,7 +43,7 @@ impl Encoding {
     }
 }
 
-/// What a file holds.
+/// The content of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Part {
     /// The training batch with this number, from 1.
@@ -78,7 +78,7 @@ impl Part {
     }
 }
 
-/// Images and their labels as they come in.
+/// The images and labels read so far.
 #[derive(Debug, Default)]
 struct Images {
     pixels: Vec<u8>,  // (images, 3072)
@@ -129,7 +129,7 @@ impl Images {
         Ok(())
     }
 
-    /// Appends a label that stands at byte `offset` of the file, where that is known.
+    /// Appends a label; `offset` is its byte in the file, if known.
     fn push_label(
         &mut self,
         label: u8,
@@ -191,12 +191,12 @@ impl Collection {
         Self { encoding, train, batches: Vec::new(), test: None, class_names: None }
     }
 
-    /// Makes room for so many training images.
+    /// Reserves memory for this many training images.
     pub(super) fn reserve(&mut self, images: u64, path: &Path) -> Result<()> {
         self.train.reserve(images, path)
     }
 
-    /// An error unless the training batches among `parts` are numbered from 1 without a gap.
+    /// An error unless the training batches among `parts` are numbered from 1 without gaps.
     pub(super) fn check_batches(parts: &[Part], source: &Source) -> Result<()> {
         let encoding = source.form.encoding();
         let last = parts.iter().filter_map(|&part| match part {
@@ -214,7 +214,7 @@ impl Collection {
         }
     }
 
-    /// Takes the file at `path`, which has `size` bytes.
+    /// Reads the file at `path`, which has `size` bytes.
     pub(super) fn read(
         &mut self,
         part: Part,
@@ -237,7 +237,7 @@ impl Collection {
                 }
                 Self::read_images(self.encoding, &mut self.train, path, reader, size)?;
                 let images = self.train.labels.len() - before;
-                // The new images stand at the end; those of later batches trade places with them.
+                // The new images are at the end; swap them with those of later batches.
                 let start: usize = self.batches[..place].iter().map(|&(_, images)| images).sum();
                 self.train.labels[start..].rotate_right(images);
                 self.train.pixels[start * IMAGE_BYTES..].rotate_right(images * IMAGE_BYTES);
@@ -294,7 +294,7 @@ impl Collection {
         Ok(names)
     }
 
-    /// A sentence for each batch that has not as many images as the original's.
+    /// A sentence for each batch whose number of images differs from the original.
     fn warnings(&self) -> Vec<String> {
         let training = self.batches.iter().map(|&(number, images)| (Part::Train(number), images));
         let test = self.test.iter().map(|test| (Part::Test, test.labels.len()));
@@ -306,7 +306,7 @@ impl Collection {
         others.map(warning).collect()
     }
 
-    /// The sets of images, with `default_names` where no file named the classes.
+    /// The sets of images, with `default_names` if no file has the names of the classes.
     pub(super) fn finish(self, source: &Source, default_names: &[&str]) -> Result<Cifar10> {
         let parts: Vec<Part> =
             self.batches.iter().map(|&(number, _)| Part::Train(number)).collect();

@@ -1,5 +1,4 @@
-//! The images of an epoch in random order, and batches of them gathered into matrices without
-//! allocating.
+//! The images of an epoch in random order, and batches gathered into matrices without allocating.
 
 use std::ops::Range;
 
@@ -21,7 +20,7 @@ pub struct EpochOrder {
 }
 
 impl EpochOrder {
-    /// The images in their own order, until the first [`EpochOrder::shuffle`].
+    /// The images in their original order, until the first [`EpochOrder::shuffle`].
     ///
     /// # Errors
     /// [`Error::Setting`] if the range is empty or reaches beyond `u32::MAX`.
@@ -37,8 +36,8 @@ impl EpochOrder {
         }
     }
 
-    /// Puts the images in the order of an epoch, which depends on the seed and the epoch alone:
-    /// a resumed run sees the same batches. Does not allocate.
+    /// Shuffles the images for an epoch. The order depends only on the seed and the epoch, so a
+    /// resumed run sees the same batches. Does not allocate.
     pub fn shuffle(&mut self, epoch: u64) {
         for (index, image) in self.indices.iter_mut().zip(self.start..) {
             *index = image;
@@ -48,13 +47,13 @@ impl EpochOrder {
         self.indices.shuffle(&mut rng);
     }
 
-    /// The images in their own order.
+    /// Restores the original order.
     pub fn range(&self) -> Range<usize> {
         let start = self.start as usize;
         start..start + self.indices.len()
     }
 
-    /// The images in their current order.
+    /// The images in the current order.
     pub fn indices(&self) -> &[u32] {
         &self.indices
     }
@@ -68,13 +67,13 @@ impl EpochOrder {
     }
 }
 
-/// Writes the normalized images `indices` into the rows of `out`, shape (batch, features); each
-/// row must have its elements side by side. Does not allocate.
+/// Writes the normalized images `indices` into the rows of `out`, shape (batch, features), which must
+/// be contiguous. Does not allocate.
 ///
 /// # Errors
-/// [`Error::Shape`] if `out` has a different shape, [`Error::Length`] if the table has another number
-/// of channels than the images, [`Error::Setting`] if the elements of a row of `out` are not contiguous
-/// or an index is out of range; rows before it are then written.
+/// [`Error::Shape`] if `out` has a different shape, [`Error::Length`] if the table and the images have
+/// different numbers of channels, [`Error::Setting`] if the rows of `out` are not contiguous or an
+/// index is out of range; rows before it are then written.
 pub fn gather<T: Float>(
     set: &ImageSet,
     indices: &[u32],
@@ -105,7 +104,7 @@ pub fn gather<T: Float>(
     Ok(())
 }
 
-/// Writes the labels of the images `indices` into `out`, which has as many elements. Does not
+/// Writes the labels of the images `indices` into `out`, which has the same length. Does not
 /// allocate.
 ///
 /// # Errors

@@ -1,18 +1,18 @@
-//! `ImageSet`: labeled images of one shape in a single store of bytes, and exact statistics of
-//! their channels.
+//! `ImageSet`: labeled images of one shape in one block of bytes, and exact statistics of their
+//! channels.
 
 use std::ops::Range;
 
 use crate::error::{Error, Result};
 
-/// The most classes that a label of one byte can tell apart.
+/// The largest number of classes for labels of one byte.
 /// Longest name of a class, in characters; ImageNet's longest has 131.
 const MAX_NAME_CHARS: usize = 256;
 
-/// Checks that names of classes are short enough for tables and pages.
+/// Checks that class names are short enough for tables and pages.
 ///
 /// # Errors
-/// Which one is not.
+/// The name that is too long.
 pub(crate) fn check_class_names(names: &[String]) -> Result<(), String> {
     for (label, name) in names.iter().enumerate() {
         let length = name.chars().count();
@@ -26,7 +26,7 @@ pub(crate) fn check_class_names(names: &[String]) -> Result<(), String> {
     Ok(())
 }
 
-/// Extent of an image whose bytes are stored channel by channel, each row by row.
+/// Shape of an image whose bytes are stored channel by channel, each row by row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImageShape {
     /// Color planes.
@@ -62,7 +62,7 @@ pub struct ChannelStatistics {
     pub std: Vec<f64>,
 }
 
-/// Labeled images of one shape, one after another in a single store of bytes.
+/// Labeled images of one shape in one block of bytes.
 #[derive(Clone, Debug)]
 pub struct ImageSet {
     shape: ImageShape,
@@ -72,12 +72,12 @@ pub struct ImageSet {
 }
 
 impl ImageSet {
-    /// Takes `labels.len()` images of the given shape.
+    /// A set of `labels.len()` images of the given shape.
     ///
     /// # Errors
     /// [`Error::Setting`] for no images, an empty shape, no classes, or a name of more than 256
-    /// characters; [`Error::Length`] unless there are exactly as many pixels as the labels ask for;
-    /// [`Error::Label`] for a label that names no class.
+    /// characters; [`Error::Length`] if the number of pixels does not match the labels;
+    /// [`Error::Label`] for a label out of range.
     pub fn new(
         shape: ImageShape,
         class_names: Vec<String>,
@@ -122,12 +122,12 @@ impl ImageSet {
         self.labels.len()
     }
 
-    /// Whether there are no images; never true of a set that [`ImageSet::new`] accepted.
+    /// Whether there are no images; never true for a set from [`ImageSet::new`].
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
 
-    /// Extent of every image.
+    /// Shape of every image.
     pub fn shape(&self) -> ImageShape {
         self.shape
     }
@@ -137,7 +137,7 @@ impl ImageSet {
         self.shape.features()
     }
 
-    /// Names of the classes; label `c` means `class_names()[c]`.
+    /// Names of the classes; the class of label `c` is `class_names()[c]`.
     pub fn class_names(&self) -> &[String] {
         &self.class_names
     }
@@ -158,7 +158,7 @@ impl ImageSet {
         self.pixels.get(start..)?.get(..self.features())
     }
 
-    /// The bytes of all images, one after another.
+    /// The bytes of all images.
     pub fn pixels(&self) -> &[u8] {
         &self.pixels
     }
@@ -174,10 +174,10 @@ impl ImageSet {
 
     /// Mean and standard deviation of each channel over the given images.
     ///
-    /// The sums are whole numbers, so the result depends neither on order nor on rounding.
+    /// The sums are integers, so the result does not depend on their order or on rounding.
     ///
     /// # Errors
-    /// [`Error::Setting`] if the range is empty or reaches after the last image.
+    /// [`Error::Setting`] if the range is empty or ends after the last image.
     pub fn channel_statistics(&self, images: Range<usize>) -> Result<ChannelStatistics> {
         if images.is_empty() || images.end > self.len() {
             let expected = format!("a range that is not empty within 0..{}", self.len());

@@ -9,7 +9,7 @@ use crate::{
     float::Float,
 };
 
-/// How pixels are brought to a common scale.
+/// How pixels are normalized.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NormalizeMode {
     /// `pixel / 255 - mean`.
@@ -20,7 +20,7 @@ pub enum NormalizeMode {
 }
 
 impl NormalizeMode {
-    /// The name that [`FromStr`] reads: "mean" or "mean-std".
+    /// The name that [`FromStr`] parses: "mean" or "mean-std".
     pub fn name(self) -> &'static str {
         match self {
             Self::Mean => "mean",
@@ -55,8 +55,8 @@ impl Normalization {
     /// One scale and one shift per channel.
     ///
     /// # Errors
-    /// [`Error::Length`] unless there are as many shifts as scales, [`Error::Setting`] for none
-    /// at all or for a number that is not finite.
+    /// [`Error::Length`] if the numbers of scales and shifts differ, [`Error::Setting`] if there are
+    /// none or a number is not finite.
     pub fn new(scale: Vec<f64>, shift: Vec<f64>) -> Result<Self> {
         if scale.len() != shift.len() {
             let (expected, found) = (scale.len(), shift.len());
@@ -75,8 +75,8 @@ impl Normalization {
     /// [`NormalizeMode::MeanStd`] a standard deviation of 1.
     ///
     /// # Errors
-    /// [`Error::Setting`] if a channel to be divided by its standard deviation is constant; what
-    /// [`Normalization::new`] refuses.
+    /// [`Error::Setting`] if a channel to be divided by its standard deviation is constant; the
+    /// errors of [`Normalization::new`].
     pub fn from_statistics(stats: &ChannelStatistics, mode: NormalizeMode) -> Result<Self> {
         let (expected, found) = (stats.mean.len(), stats.std.len());
         if expected != found {

@@ -1,8 +1,7 @@
-//! Takes arrays, labels and names out of the pickled batches of CIFAR-10, as Python 2 wrote the
+//! Reads arrays, labels and names from the pickled batches of CIFAR-10, as Python 2 wrote the
 //! official ones and as numpy in Python 3 writes them.
 //!
-//! `serde-pickle` runs the opcodes; objects that it does not know come back as the tuple of their
-//! state. A numpy array is then `(1, shape, dtype, fortran_order, bytes)` or, from protocol 5 on,
+//! `serde-pickle` runs the opcodes; unknown objects are returned as the tuple of their state. A numpy array is then `(1, shape, dtype, fortran_order, bytes)` or, from protocol 5 on,
 //! `(bytes, dtype, shape, order)`; a dtype is `(version, byte order, None, None, None, -1, -1, 0)`.
 //!
 //! No code of a pickle is run, and [`scan`] refuses those that nest or grow beyond any batch before
@@ -140,7 +139,7 @@ fn read_array(array: Option<Value>, dtype: Option<&str>) -> Result<Vec<u8>, Stri
     Ok(bytes)
 }
 
-/// What people call an element type that numpy writes as `dtype`: `f4` is float32.
+/// The usual name of an element type that numpy writes as `dtype`: `f4` is float32.
 fn type_name(dtype: &str) -> String {
     let (letter, bytes) = dtype.split_at_checked(1).unwrap_or((dtype, ""));
     let kind = match letter {

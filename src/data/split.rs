@@ -1,11 +1,11 @@
-//! `Split`: which images of a set train the network and which validate it.
+//! `Split`: the training and validation images of a set.
 //! Training images are the first of the set, validation images the last.
 
 use std::ops::Range;
 
 use crate::error::{Error, Result};
 
-/// The images for training and those for validation, never the same ones.
+/// The images for training and those for validation, which never overlap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Split {
     /// The first images of the set.
@@ -15,8 +15,8 @@ pub struct Split {
 }
 
 impl Split {
-    /// Splits `total` images. Without sizes, a fifth validates (10,000 of 50,000) and all the
-    /// rest trains.
+    /// Splits `total` images. By default a fifth is for validation (10,000 of 50,000) and the rest
+    /// for training.
     ///
     /// # Errors
     /// [`Error::Setting`] for a size of 0 or sizes that together exceed `total`.

@@ -2,9 +2,9 @@
 //! without a download.
 //!
 //! The class is the shape. Position, size, tilt, colors, textures, contrast, background and noise
-//! vary within a class, and in some images the shape is darker than what is behind it, so no
-//! pixel and no color gives the class away. Only whole numbers, the four basic operations and
-//! square roots are used: a seed gives the same bytes on every machine.
+//! vary within a class, and in some images the shape is darker than the background, so no
+//! single pixel or color identifies the class. Only integers, the four basic operations and square
+//! roots are used: a seed gives the same bytes on every machine.
 
 use rand::{Rng, RngExt, SeedableRng, rngs::ChaCha8Rng};
 
@@ -19,8 +19,8 @@ const SHAPE: ImageShape = ImageShape { channels: 3, height: SIDE, width: SIDE };
 const CLASSES: [&str; 10] =
     ["disc", "square", "triangle", "plus", "ring", "saltire", "diamond", "frame", "bar", "pillar"];
 
-/// How much the images of a class differ; chosen so that on 10,000 images a softmax
-/// classifier gets about half of them right and a network with 200 hidden units four fifths.
+/// How much the images of a class differ; chosen so that on 10,000 images a softmax classifier has
+/// an accuracy of about a half and a network with 200 hidden units of four fifths.
 mod variety {
     /// Largest distance of the shape's center from the image's, in pixels.
     pub const SHIFT: f32 = 4.0;
@@ -28,7 +28,7 @@ mod variety {
     pub const RADIUS: (f32, f32) = (7.0, 12.5);
     /// Largest tilt: the tangent of half the angle.
     pub const TILT: f32 = 0.12;
-    /// Share of the images whose shape is darker than its background.
+    /// Fraction of the images whose shape is darker than its background.
     pub const DARK: f32 = 0.2;
     /// Smallest and largest difference in brightness between shape and background.
     pub const CONTRAST: (f32, f32) = (28.0, 110.0);

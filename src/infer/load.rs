@@ -13,8 +13,7 @@ use crate::{
 };
 
 impl<T: Element> Predictor<T> {
-    /// The same for images of bytes that are stored channel by channel, normalized as in
-    /// training.
+    /// Adds a normalization, for images of bytes that are stored channel by channel.
     ///
     /// # Errors
     /// [`Error::Length`] if the channels do not divide the features of an example;
@@ -40,7 +39,7 @@ impl<T: Element> Predictor<T> {
         Self::load_with_info(path).map(|(predictor, _)| predictor)
     }
 
-    /// Same as [`load`](Self::load), with what else the file says.
+    /// Same as [`load`](Self::load), also returns the metadata of the file.
     ///
     /// # Errors
     /// Same as [`load`](Self::load).

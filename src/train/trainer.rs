@@ -273,7 +273,7 @@ impl<T: Element> Trainer<T> {
     }
 
     /// One step on a batch x, (rows, inputs), a matrix or rows gathered from bytes, with a label
-    /// for each row. Parts of a batch that wait for [`apply`](Self::apply) are dropped.
+    /// for each row. Parts of a batch that were accumulated and not applied are dropped.
     ///
     /// # Errors
     /// [`Error::Diverged`] if the loss is not finite; then nothing is updated.
@@ -410,7 +410,7 @@ impl<T: Element> Trainer<T> {
         }
         self.settings.copy_from_slice(self.network.parameter_settings());
         self.plan.expect_frozen(&self.settings)?;
-        // Whatever cannot be transposed for the backward pass is refused before any update.
+        // An input that cannot be transposed for the backward pass is refused before any update.
         x.t()?;
         let begin = Instant::now();
         self.plan.run_forward((&self.network).into(), x, part, None)?;
@@ -429,13 +429,13 @@ impl<T: Element> Trainer<T> {
         Ok(stats)
     }
 
-    /// The part of the present step's batch from a row on.
+    /// The part of the current step's batch from a row on.
     fn part(&self, first_row: usize) -> Part {
         Part { mode: Mode::Training { step: self.steps + 1 }, first_row }
     }
 
-    /// Scales the gradients down to the largest norm allowed, as PyTorch's `clip_grad_norm_`, and
-    /// returns what their norm was.
+    /// Clips the gradients to the largest norm, as PyTorch's `clip_grad_norm_`, and returns their
+    /// norm before.
     fn clip(&mut self) -> Result<Option<f64>> {
         let context = *self.plan.context();
         let (Some(largest), Some((gradients, partial_sums))) =
@@ -459,7 +459,7 @@ impl<T: Element> Trainer<T> {
         Ok(Some(norm))
     }
 
-    /// Changes the learning rate of the steps to come.
+    /// Sets the learning rate of the next steps.
     ///
     /// # Errors
     /// [`Error::Setting`] unless it is finite and not negative.
@@ -481,12 +481,12 @@ impl<T: Element> Trainer<T> {
     }
 
     /// The network with the average of the parameters over the steps, if there is one; before the
-    /// first step it has the initial parameters. It is the one to evaluate and to keep.
+    /// first step it has the initial parameters. Evaluate and save this network.
     pub fn average(&self) -> Option<&Network<T>> {
         self.average.as_ref()
     }
 
-    /// The network, to be changed: parameters and how they are trained.
+    /// The network, mutable: its parameters and their settings.
     pub fn network_mut(&mut self) -> &mut Network<T> {
         &mut self.network
     }
@@ -496,7 +496,7 @@ impl<T: Element> Trainer<T> {
         self.network
     }
 
-    /// The settings; the learning rate is the present one.
+    /// The settings; the learning rate is the current one.
     pub fn config(&self) -> &TrainerConfig {
         &self.config
     }
