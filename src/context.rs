@@ -1,4 +1,4 @@
-//! `Context`: what everything that computes needs to know, resolved once: kernels and threads.
+//! `Context`: the kernels and the number of threads of a computation, resolved once.
 
 use crate::{
     error::Result,
@@ -50,8 +50,8 @@ impl<T: Element> Context<T> {
     /// Products as `gemm` computes them, on its threads.
     ///
     /// # Errors
-    /// [`Error::Setting`](crate::Error::Setting) if the threads are more than the calling one and
-    /// it is not in a rayon pool.
+    /// [`Error::Setting`](crate::Error::Setting) if there are several threads and the calling one is
+    /// not in a rayon pool.
     pub fn of(gemm: Gemm<T>) -> Result<Self> {
         let threads = gemm.tasks()?.get();
         Ok(Self { gemm: gemm.resolved()?, threads })
@@ -66,7 +66,7 @@ impl<T: Element> Context<T> {
         Self::new()?.with_threads(threads)
     }
 
-    /// The same with work divided among other threads; see [`on`](Self::on).
+    /// Sets the threads that work is divided among; see [`on`](Self::on).
     ///
     /// # Errors
     /// Same as [`of`](Self::of).
@@ -74,13 +74,13 @@ impl<T: Element> Context<T> {
         Self::of(self.gemm.threads(threads))
     }
 
-    /// The same with denormal numbers kept or flushed in training; evaluation goes by the calling
-    /// thread's setting.
+    /// Sets whether training keeps or flushes denormal numbers; evaluation uses the calling thread's
+    /// setting.
     pub fn with_denormals(self, denormals: Denormals) -> Self {
         Self { gemm: self.gemm.with_denormals(denormals), ..self }
     }
 
-    /// The same for evaluation: denormal numbers by the calling thread's setting.
+    /// A context for evaluation: the calling thread's setting for denormal numbers.
     pub(crate) fn for_evaluation(self) -> Self {
         Self { gemm: self.gemm.with_denormals_of_caller(), ..self }
     }
@@ -117,7 +117,7 @@ impl<T: Element> Context<T> {
         self.gemm.tasks()
     }
 
-    /// Tasks for a pass over so many elements.
+    /// Tasks for a pass over this many elements.
     ///
     /// # Errors
     /// Same as [`Threads::tasks`].
