@@ -134,7 +134,7 @@ fn structures<T: Element>() -> Vec<(&'static str, Network<T>)> {
             }),
         ),
         (
-            "blocks side by side in a block",
+            "two blocks in a block",
             features(12)
                 .linear(9)
                 .relu()

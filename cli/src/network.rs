@@ -1,4 +1,4 @@
-//! Networks in the words of the program: a perceptron by its widths, any other by its layers.
+//! Networks in the program's output: a perceptron by its widths, any other by its layers.
 
 use tilewise::{
     Element,
@@ -6,7 +6,7 @@ use tilewise::{
     nn::{Init, MlpConfig, Network, NodeConfig, Shape, mlp},
 };
 
-/// Widths of the hidden layers of a perceptron where none are given.
+/// Default widths of the hidden layers of a perceptron.
 pub(super) const HIDDEN: &str = "512";
 
 /// A perceptron for these sizes, as `train` makes it.

@@ -26,7 +26,7 @@ const ORANGE: RGBColor = RGBColor(208, 96, 16);
 const GRID: RGBColor = RGBColor(225, 225, 225);
 const INK: RGBColor = RGBColor(40, 40, 40);
 
-/// Colors of several runs, to be told apart on white and on black; a ninth run has the first again.
+/// Colors of several runs, distinct on white and on black; a ninth run has the first again.
 pub(super) const COLORS: [RGBColor; 8] = [
     RGBColor(52, 119, 196),
     RGBColor(217, 114, 43),
@@ -45,7 +45,7 @@ type Drawn = Result<(), Box<dyn Error>>;
 /// The loss of every iteration and the accuracies after every epoch, as SVG.
 ///
 /// # Errors
-/// What the drawing library refuses.
+/// Those of the drawing library.
 pub(super) fn curves(history: &History) -> Result<String, Box<dyn Error>> {
     let mut svg = String::new();
     {
@@ -63,7 +63,7 @@ pub(super) fn curves(history: &History) -> Result<String, Box<dyn Error>> {
 /// `i` has the color `COLORS[i % 8]`. Each run is a list of (epoch, value).
 ///
 /// # Errors
-/// What the drawing library refuses.
+/// Those of the drawing library.
 pub(super) fn lines(title: &str, runs: &[Vec<(f64, f64)>]) -> Result<String, Box<dyn Error>> {
     let points = || runs.iter().flatten().filter(|(_, y)| y.is_finite());
     let top = points().map(|&(_, y)| y).fold(0.0, f64::max);

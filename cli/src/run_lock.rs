@@ -1,5 +1,5 @@
-//! `RunLock`: one process owns the directory of a run or of a sweep while it writes there. Whoever
-//! only reads (`eval`, `predict`, `report`) needs no lock: files are replaced whole.
+//! `RunLock`: one process owns the directory of a run or of a sweep while it writes there. Commands
+//! that only read (`eval`, `predict`, `report`) need no lock: files are replaced atomically.
 
 use std::{
     fs::{self, File, TryLockError},

@@ -1,4 +1,4 @@
-//! `tilewise report`: compares training runs in one HTML file that needs nothing else.
+//! `tilewise report`: compares training runs in one self-contained HTML file.
 
 mod findings;
 mod images;

@@ -40,7 +40,7 @@ type Drawn = Result<(), Box<dyn Error>>;
 /// The trials as SVG; those without a setting of their own are left out.
 ///
 /// # Errors
-/// What the drawing library refuses.
+/// Those of the drawing library.
 pub(super) fn plot(axes: &[Axis], ranking: &[&Record]) -> Result<String, Box<dyn Error>> {
     match axes {
         [
@@ -77,7 +77,7 @@ fn color(place: f64) -> RGBColor {
     RGBColor(mix(PALE.0, DEEP.0), mix(PALE.1, DEEP.1), mix(PALE.2, DEEP.2))
 }
 
-/// Where `value` lies between the worst and the best trial.
+/// The position of `value` between the worst and the best trial.
 fn place(ranking: &[&Record], value: f64) -> f64 {
     let accuracies = || ranking.iter().map(|record| record.val_accuracy());
     let (low, high) = (
@@ -139,7 +139,7 @@ fn heat_map(
     Ok(())
 }
 
-/// Where the values of one coordinate stand, from 0 at the bottom to 1.
+/// The positions of the values of one coordinate, from 0 at the bottom to 1.
 enum Scale {
     Linear(f64, f64),
     Log(f64, f64),
