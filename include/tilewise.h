@@ -2,31 +2,31 @@
  * tilewise: fast neural-network training and inference on CPUs.
  *
  * Version. A program that was compiled with the header of one ABI must not use a library of
- * another: structs, parameters or enumerators differ. Check TILEWISE_ABI_MATCHES() before anything
- * else; where it is 0, call nothing but tilewise_version and tilewise_abi_version, and compile the
+ * another: structs, parameters or enumerators may differ. Check TILEWISE_ABI_MATCHES() before anything
+ * else; if it is 0, call nothing but tilewise_version and tilewise_abi_version, and compile the
  * program again with the header of the library that it runs with. Languages that do not read this
  * header compare the result of tilewise_abi_version with the number that they were written for.
  *
  * Errors. Every function that can fail returns a status; TILEWISE_STATUS_OK is 0. After any
- * other, tilewise_last_error() has a text that says what was wrong and what is allowed, and what
- * the function writes is as it was. Null pointers, sizes, strides, enumerators, labels, files and
+ * other, tilewise_last_error() returns a text that says what was wrong and what is allowed, and the
+ * outputs are unchanged. Null pointers, sizes, strides, enumerators, labels, files and
  * overlaps of matrices are checked. What cannot be detected: a pointer that is neither null nor
- * valid, a handle that was destroyed, an array shorter than its length says. Panics do not leave
- * the library: they are a line on standard error and TILEWISE_STATUS_INTERNAL.
+ * valid, a handle that was destroyed, an array shorter than its stated length. Panics do not
+ * leave the library: they print a line on standard error and return TILEWISE_STATUS_INTERNAL.
  *
  * Arguments. Sizes and strides count elements. Enumerators are passed as integers. Memory that is
- * written is apart from memory that is read; it need not be initialized.
+ * written must not overlap memory that is read; it need not be initialized.
  *
- * Handles. What a function creates is the caller's until it is given to the function that
- * destroys its kind; handles may be destroyed in any order. Structs and arrays are read during the
- * call and not kept, but for the name in tilewise_optimizer_settings.
+ * Handles. The caller owns what a function creates and must pass it to the function that destroys
+ * its kind; handles may be destroyed in any order. Structs and arrays are read during the call and
+ * not kept, except for the name in tilewise_optimizer_settings.
  *
  * Threads. Only tilewise_pool_create starts threads. Work runs on the calling thread, or on
- * the pool that a handle was created with; it returns when it is done. Handles may go from thread
- * to thread. tilewise_predictor, tilewise_packed_* and tilewise_pool may be used by any number of
+ * the pool that a handle was created with; calls return when it is done. Handles may move between
+ * threads. tilewise_predictor, tilewise_packed_* and tilewise_pool may be used by any number of
  * threads at once; calls that use the same pool take turns. tilewise_gemm_*, tilewise_scratch and
- * tilewise_trainer serve one thread at a time; a second one gets TILEWISE_STATUS_BUSY. Nobody may
- * use a handle while it is being destroyed. Pools do not survive fork(). The bits of a result do
+ * tilewise_trainer may be used by one thread at a time; a second gets TILEWISE_STATUS_BUSY. A handle
+ * must not be used while it is being destroyed. Pools do not survive fork(). The bits of a result do
  * not depend on the number of threads.
  */
 
@@ -42,8 +42,8 @@
 /* 1 if the library that the program runs with has the ABI of this header, else 0. */
 #define TILEWISE_ABI_MATCHES() (tilewise_abi_version() == TILEWISE_ABI_VERSION)
 
-// Number of the ABI that this header declares: structs, parameters, enumerators and what they
-// mean. It changes with every change of these. Functions that are only added do not change it.
+// Number of the ABI that this header declares: structs, parameters, enumerators and their
+// meanings. It changes whenever one of these changes, but not when functions are added.
 #define TILEWISE_ABI_VERSION 1
 
 // The result of a call.
@@ -69,18 +69,18 @@ typedef enum tilewise_status {
   TILEWISE_STATUS_UNAVAILABLE = 8,
   // Another thread is using a handle that one thread at a time may use.
   TILEWISE_STATUS_BUSY = 9,
-  // A fault of tilewise. Handles that one thread at a time may use, and that took part in the
-  // call, can only be destroyed.
+  // A bug in tilewise. Handles that were used in the call, and that only one thread at a time may
+  // use, can only be destroyed.
   TILEWISE_STATUS_INTERNAL = 10,
 } tilewise_status;
 
-// What happens to each finished sum of a product.
+// The operation on each finished sum of a product.
 typedef enum tilewise_finish {
-  // It is stored.
+  // Store it.
   TILEWISE_FINISH_STORE = 0,
-  // It is stored where it is above 0, else 0; NaN stays NaN.
+  // ReLU: store it if it is above 0, else 0; NaN stays NaN.
   TILEWISE_FINISH_RELU = 1,
-  // It is stored where the activation is above 0, else 0: the gradient of a ReLU.
+  // Store it if the activation is above 0, else 0: the gradient of a ReLU.
   TILEWISE_FINISH_GATE = 2,
 } tilewise_finish;
 
@@ -94,32 +94,32 @@ typedef enum tilewise_init {
   TILEWISE_INIT_NORMAL = 2,
 } tilewise_init;
 
-// A plan of products, with the memory that they need. One thread at a time may use it.
+// A plan for products, with the memory that they need. Only one thread at a time may use it.
 typedef struct tilewise_gemm_f32 tilewise_gemm_f32;
 
-// A plan of products, with the memory that they need. One thread at a time may use it.
+// A plan for products, with the memory that they need. Only one thread at a time may use it.
 typedef struct tilewise_gemm_f64 tilewise_gemm_f64;
 
-// An operand packed for one side of products, to be used in many of them. It holds a copy of its
-// matrix. Any number of threads may use it at once.
+// An operand packed as A or B, for use in many products. It holds a copy of its matrix. Any number
+// of threads may use it at once.
 typedef struct tilewise_packed_f32 tilewise_packed_f32;
 
-// An operand packed for one side of products, to be used in many of them. It holds a copy of its
-// matrix. Any number of threads may use it at once.
+// An operand packed as A or B, for use in many products. It holds a copy of its matrix. Any number
+// of threads may use it at once.
 typedef struct tilewise_packed_f64 tilewise_packed_f64;
 
 // Threads that share the work of one call. Any number of threads may use a pool; their calls take
 // turns.
 typedef struct tilewise_pool tilewise_pool;
 
-// A network for inference, its weights packed. It never changes: any number of threads may use it
-// at once, each with a scratch of its own.
+// A network for inference, with packed weights. It never changes: any number of threads may use it
+// at once, each with its own scratch.
 typedef struct tilewise_predictor tilewise_predictor;
 
-// What one prediction at a time writes to. One thread at a time may use it.
+// Memory for one prediction at a time. Only one thread at a time may use it.
 typedef struct tilewise_scratch tilewise_scratch;
 
-// A network in training, with the memory that a step needs. One thread at a time may use it.
+// A network in training, with the memory that a step needs. Only one thread at a time may use it.
 typedef struct tilewise_trainer tilewise_trainer;
 
 // A matrix to be read: element (i, j) is `data[i * row_stride + j * col_stride]`. Strides count
@@ -141,14 +141,14 @@ typedef struct tilewise_matrix_f32 {
 typedef struct tilewise_operand_f32 {
   // The elements.
   struct tilewise_matrix_f32 matrix;
-  // The elements packed before, or null.
+  // The packed operand, or null.
   const struct tilewise_packed_f32 *packed;
 } tilewise_operand_f32;
 
-// A matrix to be written. Its elements need not be initialized, except where a function reads
-// them. No two of them are the same. What lies between its elements is neither read nor written,
-// and other threads may use it; the other arguments of the same call are outside of the memory
-// from its lowest to its highest element.
+// A matrix to be written. Its elements need not be initialized, unless a function reads them. No
+// two of them are the same. Memory between its elements is neither read nor written, and other
+// threads may use it; the other arguments of the same call must be outside of the memory from its
+// lowest to its highest element.
 typedef struct tilewise_matrix_mut_f32 {
   // Element (0, 0).
   float *data;
@@ -162,16 +162,16 @@ typedef struct tilewise_matrix_mut_f32 {
   ptrdiff_t col_stride;
 } tilewise_matrix_mut_f32;
 
-// What the sums of a product start from, and what happens to them before they are stored. All
-// zeros: the product alone.
+// The start values of a product's sums, and the operation before they are stored. All zeros: only
+// the product.
 typedef struct tilewise_epilogue_f32 {
-  // Factor of what C holds. With 0, C is not read. It is 0 where there is a bias.
+  // Factor of the old C. With 0, C is not read. It must be 0 if there is a bias.
   float beta;
   // One number for each column of C to start from, or null.
   const float *bias;
   // A `tilewise_finish`.
   int32_t finish;
-  // For `TILEWISE_FINISH_GATE`: as large as C, its columns contiguous.
+  // For `TILEWISE_FINISH_GATE`: the activation, with the shape of C and contiguous columns.
   struct tilewise_matrix_f32 activation;
 } tilewise_epilogue_f32;
 
@@ -194,14 +194,14 @@ typedef struct tilewise_matrix_f64 {
 typedef struct tilewise_operand_f64 {
   // The elements.
   struct tilewise_matrix_f64 matrix;
-  // The elements packed before, or null.
+  // The packed operand, or null.
   const struct tilewise_packed_f64 *packed;
 } tilewise_operand_f64;
 
-// A matrix to be written. Its elements need not be initialized, except where a function reads
-// them. No two of them are the same. What lies between its elements is neither read nor written,
-// and other threads may use it; the other arguments of the same call are outside of the memory
-// from its lowest to its highest element.
+// A matrix to be written. Its elements need not be initialized, unless a function reads them. No
+// two of them are the same. Memory between its elements is neither read nor written, and other
+// threads may use it; the other arguments of the same call must be outside of the memory from its
+// lowest to its highest element.
 typedef struct tilewise_matrix_mut_f64 {
   // Element (0, 0).
   double *data;
@@ -215,20 +215,20 @@ typedef struct tilewise_matrix_mut_f64 {
   ptrdiff_t col_stride;
 } tilewise_matrix_mut_f64;
 
-// What the sums of a product start from, and what happens to them before they are stored. All
-// zeros: the product alone.
+// The start values of a product's sums, and the operation before they are stored. All zeros: only
+// the product.
 typedef struct tilewise_epilogue_f64 {
-  // Factor of what C holds. With 0, C is not read. It is 0 where there is a bias.
+  // Factor of the old C. With 0, C is not read. It must be 0 if there is a bias.
   double beta;
   // One number for each column of C to start from, or null.
   const double *bias;
   // A `tilewise_finish`.
   int32_t finish;
-  // For `TILEWISE_FINISH_GATE`: as large as C, its columns contiguous.
+  // For `TILEWISE_FINISH_GATE`: the activation, with the shape of C and contiguous columns.
   struct tilewise_matrix_f64 activation;
 } tilewise_epilogue_f64;
 
-// How bytes become numbers: `byte * scale + shift`, with a scale and a shift for each channel of
+// The conversion of bytes to numbers: `byte * scale + shift`, with a scale and a shift for each channel of
 // images that are stored channel by channel.
 typedef struct tilewise_normalization {
   // One factor for each channel.
@@ -243,15 +243,15 @@ typedef struct tilewise_normalization {
 typedef struct tilewise_shape {
   // Number of values.
   size_t features;
-  // Of an image: rows of pixels. 0: it is no image but a plain vector.
+  // Height of an image; 0 for a plain vector.
   size_t height;
-  // Of an image: pixels in a row, else 0.
+  // Width of an image, else 0.
   size_t width;
-  // Of an image: values of a pixel, which are contiguous, else 0.
+  // Channels of an image, contiguous for each pixel, else 0.
   size_t channels;
 } tilewise_shape;
 
-// An optimizer and its settings. It reads those that it has and no others;
+// An optimizer and its settings. Only the settings of the optimizer are read.
 // `tilewise_optimizer_init` sets PyTorch's defaults.
 typedef struct tilewise_optimizer_settings {
   // "sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam" or "adamw".
@@ -274,7 +274,7 @@ typedef struct tilewise_optimizer_settings {
 typedef struct tilewise_network {
   // Features of an example, sizes of the hidden layers, and the number of classes.
   const size_t *dims;
-  // How many sizes, 2 or more.
+  // Number of sizes, 2 or more.
   size_t dims_len;
   // A `tilewise_init`.
   int32_t init;
@@ -294,9 +294,9 @@ typedef struct tilewise_trainer_settings {
   double learning_rate;
   // Label smoothing, from 0 to below 1.
   double label_smoothing;
-  // L2 regularization: the loss has this times the sum of all squared weights.
+  // L2 regularization: factor of the sum of all squared weights in the loss.
   double l2;
-  // Gradient clipping: gradients whose norm is larger are scaled down to it; 0: no clipping.
+  // Gradient clipping: largest L2 norm of all gradients together; 0: no clipping.
   double clip_norm;
 } tilewise_trainer_settings;
 
@@ -304,47 +304,47 @@ typedef struct tilewise_trainer_settings {
 extern "C" {
 #endif // __cplusplus
 
-// Number of the ABI that the library has. A program that was compiled with another
+// ABI number of the library. A program that was compiled with another
 // `TILEWISE_ABI_VERSION` must not use the library: see `TILEWISE_ABI_MATCHES`.
 uint32_t tilewise_abi_version(void);
 
-// The version of the library, as "0.1.0".
+// The version of the library, such as "0.1.0".
 const char *tilewise_version(void);
 
-// The name of the instruction set in use, "avx512", "avx2" or "portable", into `name`; it lives
-// as long as the library.
+// The name of the instruction set in use, "avx512", "avx2" or "portable", into `name`, which
+// stays valid as long as the library is loaded.
 enum tilewise_status tilewise_instruction_set(const char **name);
 
 // The text of the last error on the calling thread, in UTF-8; empty if there was none. It lives
-// until the next call on this thread that fails, or the thread's end. A call that succeeds leaves
-// it alone.
+// until the next call on this thread that fails, or the end of the thread. A successful call does
+// not change it.
 const char *tilewise_last_error(void);
 
 // Plans f32 products of up to these sizes into `gemm`: A is (m, k), B (k, n), C (m, n). They run
-// on the threads of `pool`, or on the calling thread alone if that is null.
+// on the threads of `pool`, or on the calling thread if that is null.
 enum tilewise_status tilewise_gemm_f32_create(const struct tilewise_pool *pool,
                                               size_t m,
                                               size_t n,
                                               size_t k,
                                               struct tilewise_gemm_f32 **gemm);
 
-// As `tilewise_gemm_f32_create`, for f64.
+// Same as `tilewise_gemm_f32_create`, for f64.
 enum tilewise_status tilewise_gemm_f64_create(const struct tilewise_pool *pool,
                                               size_t m,
                                               size_t n,
                                               size_t k,
                                               struct tilewise_gemm_f64 **gemm);
 
-// Destroys a plan; null is none.
+// Destroys a plan; null does nothing.
 void tilewise_gemm_f32_destroy(struct tilewise_gemm_f32 *gemm);
 
-// Destroys a plan; null is none.
+// Destroys a plan; null does nothing.
 void tilewise_gemm_f64_destroy(struct tilewise_gemm_f64 *gemm);
 
 // `C = finish(start + alpha A B)`, without allocating. With `alpha` 0 neither A nor B is read;
-// with a packed A it is 1. `epilogue` may be null: the product alone. The memory of C is apart
-// from that of all that is read. Unless C is read, it need not be initialized. The bits of the
-// result do not depend on the threads, on what is packed, or on strides. An epilogue with a bias
+// with a packed A it is 1. `epilogue` may be null: only the product. The memory of C must not
+// overlap memory that is read. Unless C is read, it need not be initialized. The bits of the
+// result do not depend on threads, packing or strides. An epilogue with a bias
 // or a gate needs a C whose columns are contiguous.
 enum tilewise_status tilewise_gemm_f32_run(struct tilewise_gemm_f32 *gemm,
                                            float alpha,
@@ -353,7 +353,7 @@ enum tilewise_status tilewise_gemm_f32_run(struct tilewise_gemm_f32 *gemm,
                                            const struct tilewise_matrix_mut_f32 *c,
                                            const struct tilewise_epilogue_f32 *epilogue);
 
-// As `tilewise_gemm_f32_run`, for f64.
+// Same as `tilewise_gemm_f32_run`, for f64.
 enum tilewise_status tilewise_gemm_f64_run(struct tilewise_gemm_f64 *gemm,
                                            double alpha,
                                            const struct tilewise_operand_f64 *a,
@@ -361,45 +361,45 @@ enum tilewise_status tilewise_gemm_f64_run(struct tilewise_gemm_f64 *gemm,
                                            const struct tilewise_matrix_mut_f64 *c,
                                            const struct tilewise_epilogue_f64 *epilogue);
 
-// Packs `scale * a`, to be A of products, into `packed`.
+// Packs `scale * a` as A of products, into `packed`.
 enum tilewise_status tilewise_pack_a_f32(float scale,
                                          const struct tilewise_matrix_f32 *a,
                                          struct tilewise_packed_f32 **packed);
 
-// As `tilewise_pack_a_f32`, for f64.
+// Same as `tilewise_pack_a_f32`, for f64.
 enum tilewise_status tilewise_pack_a_f64(double scale,
                                          const struct tilewise_matrix_f64 *a,
                                          struct tilewise_packed_f64 **packed);
 
-// Packs `b`, to be B of products, into `packed`.
+// Packs `b` as B of products, into `packed`.
 enum tilewise_status tilewise_pack_b_f32(const struct tilewise_matrix_f32 *b,
                                          struct tilewise_packed_f32 **packed);
 
-// As `tilewise_pack_b_f32`, for f64.
+// Same as `tilewise_pack_b_f32`, for f64.
 enum tilewise_status tilewise_pack_b_f64(const struct tilewise_matrix_f64 *b,
                                          struct tilewise_packed_f64 **packed);
 
-// Destroys a packed operand; null is none.
+// Destroys a packed operand; null does nothing.
 void tilewise_packed_f32_destroy(struct tilewise_packed_f32 *packed);
 
-// Destroys a packed operand; null is none.
+// Destroys a packed operand; null does nothing.
 void tilewise_packed_f64_destroy(struct tilewise_packed_f64 *packed);
 
 // Starts a pool of `threads` threads, 1 or more, into `pool`.
 enum tilewise_status tilewise_pool_create(size_t threads, struct tilewise_pool **pool);
 
-// Lets go of a pool; null is none. Its threads end when everything that was made with it has been
-// destroyed as well; whatever goes last waits for their end.
+// Releases a pool; null does nothing. Its threads end when all handles created with it have also
+// been destroyed; the last call waits for them.
 void tilewise_pool_destroy(struct tilewise_pool *pool);
 
 // Loads a network from a safetensors file, saved by tilewise or from the `state_dict` of a PyTorch
-// `nn.Sequential`, into `predictor`. `path` is UTF-8. `normalization` says how bytes become
-// numbers; null: as the file says, and if it says nothing, the predictor takes no images.
+// `nn.Sequential`, into `predictor`. `path` is UTF-8. `normalization` converts bytes to
+// numbers; null: that of the file, and if it has none, the predictor accepts no images.
 enum tilewise_status tilewise_predictor_load(const char *path,
                                              const struct tilewise_normalization *normalization,
                                              struct tilewise_predictor **predictor);
 
-// Destroys a predictor; null is none. Its scratches stay: they serve any predictor of the same
+// Destroys a predictor; null does nothing. Its scratches remain valid for any predictor of the same
 // layers.
 void tilewise_predictor_destroy(struct tilewise_predictor *predictor);
 
@@ -407,49 +407,49 @@ void tilewise_predictor_destroy(struct tilewise_predictor *predictor);
 enum tilewise_status tilewise_predictor_input(const struct tilewise_predictor *predictor,
                                               struct tilewise_shape *shape);
 
-// The number of classes, which is that of an example's logits, into `classes`.
+// The number of classes, and so of logits for each example, into `classes`.
 enum tilewise_status tilewise_predictor_classes(const struct tilewise_predictor *predictor,
                                                 size_t *classes);
 
-// Whether the predictor takes images of bytes, 1 or 0, into `takes`.
+// Whether the predictor accepts images of bytes, 1 or 0, into `takes`.
 enum tilewise_status tilewise_predictor_takes_images(const struct tilewise_predictor *predictor,
                                                      int32_t *takes);
 
 // Memory for predictions of `capacity` rows at a time, 1 or more, into `scratch`. They run on the
-// threads of `pool`, or on the calling thread alone if that is null.
+// threads of `pool`, or on the calling thread if that is null.
 enum tilewise_status tilewise_scratch_create(const struct tilewise_predictor *predictor,
                                              const struct tilewise_pool *pool,
                                              size_t capacity,
                                              struct tilewise_scratch **scratch);
 
-// Destroys a scratch; null is none.
+// Destroys a scratch; null does nothing.
 void tilewise_scratch_destroy(struct tilewise_scratch *scratch);
 
 // The logits of the rows of `x`, (batch, features), into `logits`, (batch, classes), whose columns
-// are contiguous. Nothing is allocated. A batch larger than the scratch's capacity is worked in
-// pieces. A row's logits have the same bits in any batch and on any number of threads.
+// are contiguous. Nothing is allocated. A batch larger than the scratch's capacity is computed in
+// parts. A row's logits have the same bits in any batch and on any number of threads.
 enum tilewise_status tilewise_predict(const struct tilewise_predictor *predictor,
                                       struct tilewise_scratch *scratch,
                                       const struct tilewise_matrix_f32 *x,
                                       const struct tilewise_matrix_mut_f32 *logits);
 
-// As `tilewise_predict`, for `batch` images of bytes, one after another, of as many bytes as an
-// example of the network has features. The predictor's normalization makes numbers of them.
+// Same as `tilewise_predict`, for `batch` contiguous images of bytes, each with as many bytes as an
+// example has features. The predictor's normalization converts them to numbers.
 enum tilewise_status tilewise_predict_images(const struct tilewise_predictor *predictor,
                                              struct tilewise_scratch *scratch,
                                              const uint8_t *images,
                                              size_t batch,
                                              const struct tilewise_matrix_mut_f32 *logits);
 
-// Turns logits, (batch, classes), into probabilities, in place: `exp(logit - largest)` over the
-// sum of these in the row. Columns are contiguous. Rows with NaN or an infinite largest logit
+// Turns logits, (batch, classes), into probabilities, in place: `exp(logit - largest)` divided by
+// the sum of these in the row. Columns are contiguous. Rows with NaN or an infinite largest logit
 // become NaN. Nothing is allocated.
 enum tilewise_status tilewise_softmax(const struct tilewise_matrix_mut_f32 *logits);
 
 // The classes with the largest of the `classes` values of a row, best first, into `best`, which
 // has room for `k`; the first of equals comes first, and NaN last. Their number, the smaller of
 // `classes` and `k`, goes into `found`, their values into `best_values`, which has room for `k`
-// or is null. These arrays are apart from each other. Nothing is allocated.
+// or is null. These arrays must not overlap. Nothing is allocated.
 enum tilewise_status tilewise_top_k(const float *row,
                                     size_t classes,
                                     size_t k,
@@ -462,7 +462,7 @@ enum tilewise_status tilewise_optimizer_init(const char *name,
                                              struct tilewise_optimizer_settings *settings);
 
 // Makes a network and plans its training, into `trainer`. Steps run on the threads of `pool`, or
-// on the calling thread alone if that is null; the same seed gives the same bits on any number
+// on the calling thread if that is null; the same seed gives the same bits on any number
 // of threads.
 enum tilewise_status tilewise_trainer_create(const struct tilewise_network *network,
                                              const struct tilewise_optimizer_settings *optimizer,
@@ -470,8 +470,8 @@ enum tilewise_status tilewise_trainer_create(const struct tilewise_network *netw
                                              const struct tilewise_pool *pool,
                                              struct tilewise_trainer **trainer);
 
-// As `tilewise_trainer_create`, for the network in a model file, with its layers and parameters:
-// one that `tilewise_trainer_save` or `tilewise train` wrote, or a PyTorch state dict as for
+// Same as `tilewise_trainer_create`, for the network in a model file, with its layers and parameters:
+// a file from `tilewise_trainer_save` or `tilewise train`, or a PyTorch state dict as for
 // `tilewise_predictor_load`. `seed` is that of dropout. `path` is UTF-8.
 enum tilewise_status tilewise_trainer_create_from_file(const char *path,
                                                        uint64_t seed,
@@ -480,7 +480,7 @@ enum tilewise_status tilewise_trainer_create_from_file(const char *path,
                                                        const struct tilewise_pool *pool,
                                                        struct tilewise_trainer **trainer);
 
-// Destroys a trainer; null is none.
+// Destroys a trainer; null does nothing.
 void tilewise_trainer_destroy(struct tilewise_trainer *trainer);
 
 // One step on a batch `x`, (batch, features), with a label for each of its rows, from 0 to below
@@ -492,37 +492,36 @@ enum tilewise_status tilewise_trainer_step(struct tilewise_trainer *trainer,
                                            size_t labels_len,
                                            double *loss);
 
-// Changes the learning rate of the steps to come.
+// Sets the learning rate of the next steps.
 enum tilewise_status tilewise_trainer_set_learning_rate(struct tilewise_trainer *trainer,
                                                         double learning_rate);
 
-// The number of steps so far, with those before a checkpoint, into `steps`: where a loop over
-// batches continues.
+// The number of steps so far, including those before a loaded checkpoint, into `steps`: a loop over
+// batches continues there.
 enum tilewise_status tilewise_trainer_steps(const struct tilewise_trainer *trainer,
                                             uint64_t *steps);
 
-// Saves the network with its present parameters as a model file: safetensors that a PyTorch
-// `nn.Sequential` loads, with the layers, and with how its images were normalized unless that is
-// null. It is for predictions, and for further training with a new optimizer; a checkpoint
-// is for resuming. `path` is UTF-8. The file is replaced at once or not at all.
+// Saves the network with its current parameters as a model file: safetensors that a PyTorch
+// `nn.Sequential` loads, with the layers, and with `normalization` unless that is null. Use it for
+// predictions, and for further training with a new optimizer; use a checkpoint to resume. `path` is UTF-8. The file is replaced atomically.
 enum tilewise_status tilewise_trainer_save(const struct tilewise_trainer *trainer,
                                            const char *path,
                                            const struct tilewise_normalization *normalization);
 
-// Saves where training stands: parameters, the optimizer's state, the number of steps and the
-// present learning rate. `path` is UTF-8. The file is replaced at once or not at all.
+// Saves a checkpoint: parameters, the optimizer's state, the number of steps and the
+// current learning rate. `path` is UTF-8. The file is replaced atomically.
 enum tilewise_status tilewise_trainer_save_checkpoint(const struct tilewise_trainer *trainer,
                                                       const char *path);
 
-// Continues where the trainer stood that saved the checkpoint: steps on the same batches have the
-// same bits as without the interruption. `trainer` was created with the same network and settings;
+// Restores the state in a checkpoint: steps on the same batches then have the same bits as without
+// the interruption. `trainer` was created with the same network and settings;
 // threads, batch size and learning rate may differ, and the learning rate becomes that of the
 // checkpoint. `path` is UTF-8.
 enum tilewise_status tilewise_trainer_load_checkpoint(struct tilewise_trainer *trainer,
                                                       const char *path);
 
-// Makes a predictor of the network with its present parameters, into `predictor`; further steps do
-// not change it. `normalization` says how bytes become numbers; null: it takes no images.
+// Makes a predictor of the network with its current parameters, into `predictor`; further steps do
+// not change it. `normalization` converts bytes to numbers; null: it accepts no images.
 enum tilewise_status tilewise_trainer_predictor(const struct tilewise_trainer *trainer,
                                                 const struct tilewise_normalization *normalization,
                                                 struct tilewise_predictor **predictor);

@@ -1,4 +1,4 @@
-//! `AlignedBuf`: zeroed memory on a cache-line boundary, the one allocator of numeric memory.
+//! `AlignedBuf`: zeroed memory on a cache-line boundary, used for all numeric memory.
 
 use std::{
     alloc::{Layout, alloc_zeroed, dealloc},
@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 /// Bytes of a cache line, and the alignment of every [`AlignedBuf`].
 pub const ALIGNMENT: usize = 64;
 
-/// A fixed number of zeroed elements that start on a 64-byte boundary; it reads as a slice.
+/// A fixed number of zeroed elements on a 64-byte boundary; it dereferences to a slice.
 pub struct AlignedBuf<T: Copy + Zeroable> {
     ptr: NonNull<T>,
     len: usize,
@@ -30,7 +30,7 @@ impl<T: Copy + Zeroable> AlignedBuf<T> {
     /// `len` elements, all zero.
     ///
     /// # Errors
-    /// [`Error::SizeOverflow`] if their bytes exceed the address space or the system refuses them.
+    /// [`Error::SizeOverflow`] if their bytes exceed the address space or there is not enough memory.
     pub fn zeroed(len: usize) -> Result<Self> {
         let layout = Self::layout(len)?;
         if layout.size() == 0 {
@@ -67,7 +67,7 @@ impl<T: Copy + Zeroable> Deref for AlignedBuf<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // SAFETY: `ptr` holds `len` elements, zeroed at the start and initialised ever since;
+        // SAFETY: `ptr` holds `len` elements, zeroed at the start and initialized ever since;
         // when `len` is 0 or `T` has no size it is dangling and aligned, as slices allow.
         unsafe { slice::from_raw_parts(self.ptr.as_ptr(), self.len) }
     }
@@ -94,14 +94,13 @@ impl<T: Copy + Zeroable> fmt::Debug for AlignedBuf<T> {
     }
 }
 
-/// The part of `bytes` from the first cache line on that begins in it.
+/// The part of `bytes` from the first cache-line boundary in it.
 pub(crate) fn from_cache_line(bytes: &mut [u8]) -> &mut [u8] {
     let skipped = bytes.as_ptr().align_offset(ALIGNMENT).min(bytes.len());
     &mut bytes[skipped..]
 }
 
-/// The first `count` elements that `bytes`, from a cache line on, have room for. Where there are
-/// none, the bytes may begin anywhere.
+/// The first `count` elements in `bytes`, which must start on a cache line unless `count` is 0.
 pub(crate) fn elements<T: Pod>(bytes: &mut [u8], count: usize) -> &mut [T] {
     match count * size_of::<T>() {
         0 => &mut [],

@@ -1,5 +1,5 @@
-//! `write`: puts a whole file in place at once, so that a reader finds the old content or the new
-//! one, never a part.
+//! `write`: replaces a file atomically, so that a reader finds either the old or the new content,
+//! never a part.
 
 use std::{
     fs,
@@ -9,18 +9,18 @@ use std::{
 
 use crate::error::{Error, Result};
 
-/// What the name of a temporary file begins with.
+/// Prefix of the name of a temporary file.
 const PREFIX: &str = ".tilewise-";
 /// Random characters after it: letters and digits.
 const RANDOM: usize = 6;
 
-/// Writes `path` with what `content` writes: under a temporary name in the same directory, which
-/// is synced and then renamed. An existing file is replaced. The file gets the permissions that
-/// the process gives new files.
+/// Writes `path` with the output of `content`: first under a temporary name in the same directory,
+/// which is synced and then renamed. An existing file is replaced. The file gets the permissions
+/// that the process gives new files.
 ///
 /// # Errors
-/// [`Error::Io`] with `path` if a step fails; the temporary file is then gone, and what was at
-/// `path` before is untouched unless only the last step, syncing the directory, failed.
+/// [`Error::Io`] with `path` if a step fails; the temporary file is then removed, and the
+/// previous file is unchanged unless only the last step, syncing the directory, failed.
 pub fn write(path: &Path, content: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     put(path, content).map_err(Error::io("write", path))
 }
@@ -29,9 +29,9 @@ fn put(path: &Path, content: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> i
     let dir = directory(path);
     let mut file = temporary(dir)?;
     if cfg!(unix) {
-        // Says to `remove_left_overs` that this file has a writer. Without locks that is not known,
-        // which matters only if the directory's owner starts at this moment; and elsewhere nobody
-        // could read a locked file.
+        // Tells `remove_left_overs` that this file has a writer. File systems without locks cannot
+        // tell, which matters only if the directory's owner starts at this moment; on other systems
+        // a locked file could not be read.
         let _ = file.as_file().try_lock();
     }
     let mut writer = BufWriter::new(file.as_file_mut());
@@ -51,9 +51,9 @@ pub fn check_writable(dir: &Path) -> Result<()> {
     temporary(dir).map(drop).map_err(Error::io("write to", dir))
 }
 
-/// Removes the temporary files that killed processes left in `dir`: regular files of their names
-/// that no living process is writing. For the owner of the directory: in any other place nobody can
-/// know that such a file is not needed, and it stays.
+/// Removes the temporary files that killed processes left in `dir`: regular files with such names
+/// that no living process is writing. Only the owner of the directory may call it: in other
+/// directories such a file may still be needed.
 ///
 /// # Errors
 /// [`Error::Io`] if the directory cannot be read or a file cannot be removed.
@@ -74,7 +74,7 @@ pub fn remove_left_overs(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether a file has a name that [`temporary`] gives.
+/// Whether a file has a name like those of [`temporary`].
 fn is_temporary(name: &std::ffi::OsStr) -> bool {
     let random = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
     random.is_some_and(|random| {
@@ -99,9 +99,9 @@ fn temporary(dir: &Path) -> io::Result<tempfile::NamedTempFile> {
     builder.tempfile_in(dir)
 }
 
-/// Makes a rename in `dir` survive a power cut.
+/// Makes a rename in `dir` survive a power failure.
 fn sync_directory(dir: &Path) -> io::Result<()> {
-    // Elsewhere a directory cannot be opened as a file.
+    // On other systems a directory cannot be opened as a file.
     if cfg!(unix) { fs::File::open(dir)?.sync_all() } else { Ok(()) }
 }
 

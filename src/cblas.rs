@@ -1,5 +1,5 @@
-//! `cblas_sgemm`, `cblas_dgemm`, `sgemm_` and `dgemm_`, exported for programs written against
-//! BLAS in C, Fortran or anything that calls them.
+//! `cblas_sgemm`, `cblas_dgemm`, `sgemm_` and `dgemm_`, exported for programs that use BLAS in C,
+//! Fortran or any other language.
 //!
 //! ```text
 //! C = alpha op(A) op(B) + beta C,    op(X) is X or X transposed
@@ -10,8 +10,8 @@
 //!
 //! ```sh
 //! cargo rustc --release --lib --no-default-features --features cblas --crate-type cdylib
-//! LD_PRELOAD=target/release/libtilewise.so program      # a program that exists already
-//! cc program.c -Ltarget/release -ltilewise              # one that is linked with it
+//! LD_PRELOAD=target/release/libtilewise.so program      # an existing program
+//! cc program.c -Ltarget/release -ltilewise              # a program linked with it
 //! ```
 //!
 //! and with `--crate-type staticlib` for `cc program.c target/release/libtilewise.a -lm`. It
@@ -24,7 +24,7 @@
 //! That of the reference implementation of netlib, LP64: every size and leading dimension is an
 //! `int` of 32 bits. The Fortran routines take everything by address and need no lengths of their
 //! two strings; those that a compiler passes are ignored. `C` and `CblasConjTrans` mean the
-//! transpose, as the elements are real. Sizes of 0 are fine. With `beta == 0` C is not read, with
+//! transpose, as the elements are real. Sizes of 0 are allowed. With `beta == 0` C is not read, with
 //! `alpha == 0` neither A nor B, and their pointers may be null.
 //!
 //! A call runs on the calling thread, keeps no state, and allocates its scratch memory; any number
@@ -67,13 +67,13 @@
 //! | `CBLAS_CallFromC` | sets it during the report, and reports wrong numbers to `xerbla_` |
 //! | neither | reports to `cblas_xerbla` the position in the caller's argument list |
 //!
-//! Either way the user reads the position in the list that was written. The variables are written
+//! Either way the user gets the position in the argument list of the call. The variables are written
 //! only while an error is reported, and are 0 afterwards, as with the reference; a handler that does
-//! not return leaves them set. They belong to the process, so that of two errors reported at the
-//! same time, one in each layout, one may get the other's order: that is how the reference's
-//! handlers are.
+//! not return leaves them set. They belong to the process, so if two errors are reported at the
+//! same time, one in each layout, one may get the other's order, as with the reference's
+//! handlers.
 //!
-//! What BLAS has no way to report ends the process by `abort`, with a message: a lack of scratch
+//! Errors that BLAS cannot report end the process by `abort`, with a message: not enough scratch
 //! memory, a `TILEWISE_ISA` that names an unavailable instruction set, a panic. No panic
 //! unwinds into the caller.
 
@@ -96,7 +96,7 @@ const NO_TRANS: c_int = 111;
 const TRANS: c_int = 112;
 const CONJ_TRANS: c_int = 113;
 
-/// Name of a routine, as the handlers of both interfaces are told.
+/// Name of a routine, as both interfaces pass it to their handlers.
 #[derive(Clone, Copy)]
 struct Routine {
     cblas: &'static CStr,
@@ -182,7 +182,7 @@ impl<T: Element> Arguments<T> {
 
 /// Prints a line on standard error, if there is one.
 fn say(line: &str) {
-    // Where the last words cannot be said there is nobody to be told so.
+    // If the message cannot be printed, there is nowhere to report it.
     let _ = writeln!(io::stderr(), "{line}");
 }
 
@@ -204,7 +204,7 @@ struct Handlers {
     fortran: Option<Xerbla>,
     /// `RowMajorStrg`: positions are those of the column-major call that computes a row-major one.
     row_major: Option<&'static AtomicI32>,
-    /// `CBLAS_CallFromC`: what `xerbla_` is told comes from a `cblas_` routine.
+    /// `CBLAS_CallFromC`: the error passed to `xerbla_` comes from a `cblas_` routine.
     call_from_c: Option<&'static AtomicI32>,
 }
 
@@ -222,7 +222,7 @@ impl Handlers {
 #[cfg(all(unix, not(target_vendor = "apple")))]
 mod elf {
     // Addresses of symbols that need not exist: the linker fills in those of a static program, the
-    // loader those of a program that has this library loaded, and 0 where nobody defines them.
+    // loader those of a program that has this library loaded, and 0 if they are not defined.
     std::arch::global_asm!(
         ".weak cblas_xerbla",
         ".weak xerbla_",
@@ -259,7 +259,7 @@ static TILEWISE_BLAS_HANDLERS: Handlers =
     Handlers { cblas: None, fortran: None, row_major: None, call_from_c: None };
 
 /// Reports a wrong argument of a `cblas_` routine, by its position in the caller's list. `setting`
-/// describes a value that is no setting of CBLAS.
+/// describes a value that is not a CBLAS setting.
 fn report(
     routine: Routine,
     row_major: bool,

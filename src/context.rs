@@ -1,4 +1,4 @@
-//! `Context`: what everything that computes needs to know, resolved once: kernels and threads.
+//! `Context`: the kernels and the number of threads of a computation, resolved once.
 
 use crate::{
     error::Result,
@@ -50,37 +50,37 @@ impl<T: Element> Context<T> {
     /// Products as `gemm` computes them, on its threads.
     ///
     /// # Errors
-    /// [`Error::Setting`](crate::Error::Setting) if the threads are more than the calling one and
-    /// it is in no rayon pool.
+    /// [`Error::Setting`](crate::Error::Setting) if there are several threads and the calling one is
+    /// not in a rayon pool.
     pub fn of(gemm: Gemm<T>) -> Result<Self> {
         let threads = gemm.tasks()?.get();
         Ok(Self { gemm: gemm.resolved()?, threads })
     }
 
-    /// As [`new`](Self::new), with work divided among `threads`. Call it inside of the rayon pool
+    /// Same as [`new`](Self::new), with work divided among `threads`. Call it inside of the rayon pool
     /// that will run the work: the size of the pool is read here.
     ///
     /// # Errors
-    /// As [`new`](Self::new) and [`of`](Self::of).
+    /// Same as [`new`](Self::new) and [`of`](Self::of).
     pub fn on(threads: Threads) -> Result<Self> {
         Self::new()?.with_threads(threads)
     }
 
-    /// The same with work divided among other threads; see [`on`](Self::on).
+    /// Sets the threads that work is divided among; see [`on`](Self::on).
     ///
     /// # Errors
-    /// As [`of`](Self::of).
+    /// Same as [`of`](Self::of).
     pub fn with_threads(self, threads: Threads) -> Result<Self> {
         Self::of(self.gemm.threads(threads))
     }
 
-    /// The same with denormal numbers kept or flushed in training; evaluation goes by the calling
-    /// thread's setting.
+    /// Sets whether training keeps or flushes denormal numbers; evaluation uses the calling thread's
+    /// setting.
     pub fn with_denormals(self, denormals: Denormals) -> Self {
         Self { gemm: self.gemm.with_denormals(denormals), ..self }
     }
 
-    /// The same for evaluation: denormal numbers by the calling thread's setting.
+    /// A context for evaluation: the calling thread's setting for denormal numbers.
     pub(crate) fn for_evaluation(self) -> Self {
         Self { gemm: self.gemm.with_denormals_of_caller(), ..self }
     }
@@ -112,15 +112,15 @@ impl<T: Element> Context<T> {
     /// Tasks of the calling thread.
     ///
     /// # Errors
-    /// As [`Threads::tasks`].
+    /// Same as [`Threads::tasks`].
     pub(crate) fn tasks(&self) -> Result<Tasks> {
         self.gemm.tasks()
     }
 
-    /// Tasks for a pass over so many elements.
+    /// Tasks for a pass over this many elements.
     ///
     /// # Errors
-    /// As [`Threads::tasks`].
+    /// Same as [`Threads::tasks`].
     pub(crate) fn tasks_for(&self, elements: usize) -> Result<Tasks> {
         self.gemm.tasks_for(elements)
     }

@@ -1,5 +1,5 @@
-//! The one error type: every variant carries the sizes, the path or the setting that a person
-//! needs to put things right.
+//! The error type: every variant has the sizes, the path or the setting that are needed to fix the
+//! problem.
 
 use std::{fmt, io, path::PathBuf};
 
@@ -11,7 +11,7 @@ const MAX_DETAIL_CHARS: usize = 2000;
 /// `Result` with tilewise's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Everything that can go wrong through an argument, a file or a setting.
+/// An error caused by an argument, a file, a setting or the system.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
@@ -19,23 +19,23 @@ pub enum Error {
     Shape {
         /// Which operand.
         what: &'static str,
-        /// Rows and columns that fit.
+        /// The expected rows and columns.
         expected: (usize, usize),
-        /// Rows and columns that came.
+        /// The rows and columns found.
         found: (usize, usize),
     },
-    /// A slice has another length than the operation needs.
+    /// A slice has a different length than the operation needs.
     Length {
         /// Which slice.
         what: &'static str,
-        /// The length that fits.
+        /// The expected length.
         expected: usize,
-        /// The length that came.
+        /// The length found.
         found: usize,
     },
     /// A size computed from the arguments does not fit the address space or the memory.
     SizeOverflow {
-        /// What was to be that large.
+        /// What would have this size.
         what: &'static str,
         /// Its rows.
         rows: usize,
@@ -57,7 +57,7 @@ pub enum Error {
         /// Length of the slice.
         len: usize,
     },
-    /// Two positions of a mutable view name the same element.
+    /// Two positions of a mutable view are the same element.
     Overlap {
         /// Rows of the view.
         rows: usize,
@@ -68,35 +68,35 @@ pub enum Error {
         /// Elements from one column to the next.
         col_stride: isize,
     },
-    /// A setting has a value that makes no sense.
+    /// A setting has an invalid value.
     Setting {
-        /// Name of the setting, in the words of this library.
+        /// Name of the setting in this library.
         name: &'static str,
-        /// The value that came.
+        /// The value found.
         value: String,
-        /// What would be right.
+        /// The values that are allowed.
         expected: String,
     },
-    /// Settings that do not go together, or one that is missing.
+    /// Settings that contradict each other, or a setting that is missing.
     Settings {
-        /// Which ones, what is wrong with them, and what to do.
+        /// The settings, the problem, and what to do.
         detail: String,
     },
-    /// An instruction set was asked for that the CPU or the build lacks.
+    /// The CPU or the build lacks the requested instruction set.
     IsaUnavailable {
-        /// The name asked for.
+        /// The requested name.
         wanted: String,
-        /// The names that would work, separated by commas.
+        /// The available names, separated by commas.
         available: String,
     },
     /// A batch is larger than the workspace was planned for.
     BatchTooLarge {
-        /// Rows that came.
+        /// Rows of the batch.
         batch: usize,
-        /// Rows planned for.
+        /// Rows that the workspace was planned for.
         capacity: usize,
     },
-    /// A label names no class.
+    /// A label is out of range.
     Label {
         /// The label.
         label: u32,
@@ -105,7 +105,7 @@ pub enum Error {
         /// Number of classes.
         classes: usize,
     },
-    /// What a network computed for an image is not finite.
+    /// The logits or the loss of an image are not finite.
     NotFinite {
         /// Index of the image in its set.
         image: usize,
@@ -114,50 +114,50 @@ pub enum Error {
         /// Its value: NaN or infinite.
         value: f64,
     },
-    /// A file's content is not what it should be.
+    /// The content of a file is invalid.
     File {
         /// The file.
         path: PathBuf,
-        /// What was expected and what was found, and where.
+        /// What was expected, what was found, and where.
         detail: String,
     },
-    /// The operating system refused.
+    /// An operation of the operating system failed.
     Io {
         /// The file or directory.
         path: PathBuf,
         /// What was tried: "read", "create", …
         action: &'static str,
-        /// The system's answer.
+        /// The system's error.
         source: io::Error,
     },
-    /// A transfer from the network failed for good.
+    /// A download failed.
     Download {
         /// The address.
         url: String,
         /// What happened, and what to do next.
         detail: String,
     },
-    /// Training left the finite numbers; histories and best parameters up to here are kept.
+    /// Training diverged; histories and best parameters up to this point are kept.
     Diverged {
         /// Iteration since the start of training, from 1.
         iteration: usize,
         /// Learning rate of that iteration.
         learning_rate: f64,
-        /// The loss of that iteration: NaN or infinite, and then nothing was updated; or finite,
-        /// where the update left parameters or logits that are not.
+        /// The loss of that iteration. If it is NaN or infinite, nothing was updated; if it is finite,
+        /// the update gave parameters or logits that are not finite.
         loss: f64,
     },
     /// A pool of worker threads could not be started.
     ThreadPool {
-        /// Threads asked for.
+        /// The requested number of threads.
         threads: usize,
-        /// The system's answer.
+        /// The system's error.
         detail: String,
     },
 }
 
-// Written by hand: a derive macro would cost an embedder's first build more than all of this crate's
-// other small dependencies together.
+// Written by hand: a derive macro would add more to an embedder's first build than all other small
+// dependencies of this crate together.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -263,8 +263,8 @@ impl Error {
 /// Digits of the largest `u64`; longer decimal numbers are easier to read with an exponent.
 const DIGITS: usize = 20;
 
-/// A number as `Display` writes it, which knows no exponents, in the shortest form that reads back
-/// the same; any other text as it is.
+/// A number from `Display`, which writes no exponents, in the shortest form that parses to the same
+/// number; any other text unchanged.
 fn shortest(text: String) -> String {
     match text.parse::<f64>() {
         Ok(number) if text.len() > DIGITS => format!("{number:?}"),

@@ -5,7 +5,7 @@ use std::{
     ops::{Add, AddAssign, Div, Mul, Neg, Sub},
 };
 
-/// `f32` or `f64`: what views, normalisation and reference code need to know of an element.
+/// `f32` or `f64`: the operations that views, normalization and reference code need.
 ///
 /// Sealed, because kernels exist for these two types only.
 pub trait Float:
@@ -37,7 +37,7 @@ pub trait Float:
     fn to_f64(self) -> f64;
     /// `self * a + b`, rounded once, on every machine.
     fn mul_add(self, a: Self, b: Self) -> Self;
-    /// Neither infinite nor NaN.
+    /// Whether it is neither infinite nor NaN.
     fn is_finite(self) -> bool;
     /// Square root.
     fn sqrt(self) -> Self;
@@ -48,7 +48,7 @@ pub trait Float:
     /// Absolute value.
     fn abs(self) -> Self;
 
-    /// 0 where `self < 0`, else `self`, as every kernel computes it: NaN stays NaN.
+    /// 0 if `self < 0`, else `self`, as every kernel computes it: NaN stays NaN.
     #[inline(always)]
     fn relu(self) -> Self {
         if self < Self::ZERO { Self::ZERO } else { self }

@@ -1,5 +1,5 @@
 //! Opens files to read. Only regular files of a bounded size are opened: a FIFO or a terminal would
-//! block, a device may never end.
+//! block, and a device may never end.
 
 use std::{
     fs::{self, File, FileType, Metadata},
@@ -13,13 +13,13 @@ use crate::error::{Error, Result};
 /// size. No more than that size is read, even if the file grows.
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be opened or is a directory, [`Error::File`] if it is no
-/// regular file or larger.
+/// [`Error::Io`] if the file cannot be opened or is a directory, [`Error::File`] if it is not a
+/// regular file or is larger.
 pub fn open(path: &Path, max_bytes: u64) -> Result<(Take<File>, u64)> {
-    // Before opening: opening a FIFO waits for a writer, and opening some devices does something.
+    // Before opening: opening a FIFO waits for a writer, and opening some devices has side effects.
     check_regular(path, &fs::metadata(path).map_err(Error::io("read", path))?)?;
     let file = File::open(path).map_err(Error::io("read", path))?;
-    // The name may have been given to another file since.
+    // The path may be another file by now.
     let metadata = file.metadata().map_err(Error::io("read", path))?;
     check_regular(path, &metadata)?;
     let size = metadata.len();
@@ -53,7 +53,7 @@ pub fn read_text(path: &Path, max_bytes: u64) -> Result<String> {
     })
 }
 
-/// Appends what is left of `file`, about `size` bytes, to `bytes`.
+/// Appends the rest of `file`, about `size` bytes, to `bytes`.
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be read, [`Error::File`] if there is not enough memory.

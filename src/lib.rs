@@ -2,21 +2,21 @@
 //! into it, and a training loop that allocates nothing and gives the same bits on any number of
 //! threads.
 //!
-//! From the ground up:
+//! Modules, from the lowest layer to the highest:
 //! - [`gemm`]: products of matrices with epilogues; [`matrix`]: the strided views they work on;
 //!   [`simd`]: the instruction sets; [`threads`]: how work is divided.
-//! - [`Context`]: kernels and threads, which everything that computes takes.
+//! - [`Context`]: the kernels and threads of a computation.
 //! - [`nn`]: networks of layers, their parameters, loss, plans, gradient checks.
 //! - [`data`]: CIFAR-10 and synthetic images, normalization, batches; `io`: model files.
 //! - [`train`]: trainer, solver, optimizers, evaluation; [`infer`]: predictors.
-//! - `cblas`, with the feature of that name: products for programs written against BLAS.
+//! - `cblas`, with the feature of that name: products for programs that use BLAS.
 //! - `ndarray`, with the feature of that name: arrays of that crate as views of this one.
 //!
-//! Builds with `RUSTFLAGS="--cfg tilewise_portable"` do without `std::arch`, see [`simd`].
+//! Builds with `RUSTFLAGS="--cfg tilewise_portable"` do not use `std::arch`, see [`simd`].
 //!
-//! Errors are [`Error`], with the sizes, the path or the setting in it. The library starts
-//! no threads: operations run on the calling thread or, where asked to, on the caller's rayon pool;
-//! see [`threads::Threads`].
+//! An [`Error`] has the sizes, the path or the setting that caused it. The library starts no
+//! threads: operations run on the calling thread or, on request, on the caller's rayon pool; see
+//! [`threads::Threads`].
 
 #![warn(missing_docs)]
 

@@ -1,14 +1,12 @@
 //! `MatRef` and `MatMut`: checked strided views of matrices in slices, and `Matrix`, which owns
 //! its elements.
 //!
-//! Element (i, j) of a view stands at `offset + i * row_stride + j * col_stride` of its slice.
-//! Strides count elements and may be negative. Every constructor checks that no element can lie
-//! outside of the slice, and for `MatMut` that no two positions share an element; the kernels
-//! rely on it.
+//! Element (i, j) of a view is at index `offset + i * row_stride + j * col_stride` of its slice.
+//! Strides count elements and may be negative. Every constructor checks that no element is outside
+//! of the slice, and for `MatMut` that no two positions share an element; the kernels rely on it.
 //!
-//! A view keeps a pointer and not the slice: it stands for its own elements alone, so that what
-//! lies between them may at the same time belong to another view, as in the columns of an
-//! `ndarray` that was split.
+//! A view keeps a pointer and not the slice: it covers only its own elements, so the elements
+//! between them may belong to another view, as in the columns of an `ndarray` that was split.
 
 use std::{any::TypeId, fmt, marker::PhantomData, ops::Range, slice};
 
@@ -18,7 +16,7 @@ use crate::{
     float::Float,
 };
 
-/// Where the elements of a view stand, from its element (0, 0) on.
+/// The positions of a view's elements, relative to its element (0, 0).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Layout {
     rows: usize,
@@ -28,7 +26,7 @@ struct Layout {
 }
 
 impl Layout {
-    /// The layout, if all elements lie inside of a slice of `len` with (0, 0) at `offset`.
+    /// The layout, if all elements are inside of a slice of `len` with (0, 0) at `offset`.
     fn checked(self, offset: usize, len: usize) -> Result<Self> {
         if self.is_empty() {
             return Ok(self);
@@ -127,8 +125,8 @@ impl Layout {
         self.col_stride == 1 || self.cols <= 1
     }
 
-    /// The same elements with a column stride of 1 where rows are contiguous: a single column is,
-    /// whatever its view says.
+    /// The same elements with a column stride of 1 if rows are contiguous. A single column is, whatever
+    /// its stride.
     fn canonical(self) -> Self {
         Self { col_stride: if self.has_contiguous_rows() { 1 } else { self.col_stride }, ..self }
     }
@@ -166,8 +164,8 @@ unsafe impl<T: Sync> Sync for MatRef<'_, T> {}
 
 /// An exclusive view of a `rows x cols` matrix; no two of its positions share an element.
 pub struct MatMut<'a, T> {
-    /// Element (0, 0). All elements of the layout are readable and writable from here, and nobody
-    /// else touches them; dangling if there are none.
+    /// Element (0, 0). All elements of the layout are readable and writable from here, and nothing
+    /// else accesses them; dangling if there are none.
     origin: *mut T,
     layout: Layout,
     exclusive: PhantomData<&'a mut [T]>,
@@ -179,7 +177,7 @@ unsafe impl<T: Send> Send for MatMut<'_, T> {}
 unsafe impl<T: Sync> Sync for MatMut<'_, T> {}
 
 impl<'a, T: Copy> MatRef<'a, T> {
-    /// A row-major matrix without gaps.
+    /// A contiguous row-major matrix.
     ///
     /// # Errors
     /// [`Error::Length`] unless `data` holds exactly `rows * cols` elements.
@@ -210,8 +208,8 @@ impl<'a, T: Copy> MatRef<'a, T> {
     /// A view of raw memory whose element (0, 0) is `*origin`.
     ///
     /// # Safety
-    /// All elements at `origin + i * row_stride + j * col_stride` are initialized, and written by
-    /// nobody, during `'a`. `origin` is not null.
+    /// All elements at `origin + i * row_stride + j * col_stride` are initialized, and not
+    /// written, during `'a`. `origin` is not null.
     pub(crate) unsafe fn from_raw(
         origin: *const T,
         (rows, cols): (usize, usize),
@@ -241,20 +239,20 @@ impl<'a, T: Copy> MatRef<'a, T> {
         Some(unsafe { slice::from_raw_parts(first, self.layout.cols) })
     }
 
-    /// Rows `0..at` and rows `at..`; `at` is cut to the number of rows.
+    /// Rows `0..at` and rows `at..`; `at` is limited to the number of rows.
     pub fn split_rows(self, at: usize) -> (Self, Self) {
         let (upper, place, lower) = self.layout.split_rows(at);
         let origin = self.origin.wrapping_offset(place);
         (Self { layout: upper, ..self }, Self { origin, layout: lower, ..self })
     }
 
-    /// Columns `0..at` and columns `at..`; `at` is cut to the number of columns.
+    /// Columns `0..at` and columns `at..`; `at` is limited to the number of columns.
     pub fn split_cols(self, at: usize) -> (Self, Self) {
         let (left, right) = self.t().split_rows(at);
         (left.t(), right.t())
     }
 
-    /// The part in the given rows and columns, which lie inside of the matrix.
+    /// The part in the given rows and columns, which are inside of the matrix.
     ///
     /// # Panics
     /// If they do not.
@@ -262,14 +260,14 @@ impl<'a, T: Copy> MatRef<'a, T> {
         self.part(rows, cols).expect("a part inside of its matrix")
     }
 
-    /// Pointer to element (0, 0); dangling where the view is empty.
+    /// Pointer to element (0, 0); dangling if the view is empty.
     pub(crate) fn as_ptr(&self) -> *const T {
         self.origin
     }
 }
 
 impl<'a, T: Copy> MatMut<'a, T> {
-    /// A row-major matrix without gaps.
+    /// A contiguous row-major matrix.
     ///
     /// # Errors
     /// [`Error::Length`] unless `data` holds exactly `rows * cols` elements.
@@ -304,7 +302,7 @@ impl<'a, T: Copy> MatMut<'a, T> {
     ///
     /// # Safety
     /// All elements at `origin + i * row_stride + j * col_stride` are distinct, writable, and
-    /// touched by nobody else, during `'a`. `origin` is not null. Elements that are not initialized
+    /// not accessed by other code, during `'a`. `origin` is not null. Elements that are not initialized
     /// are only written, as by products with a start of `Start::Bias` or `Start::Scaled(0)`, until
     /// they are.
     pub(crate) unsafe fn from_raw(
@@ -316,7 +314,7 @@ impl<'a, T: Copy> MatMut<'a, T> {
         Self { origin, layout, exclusive: PhantomData }
     }
 
-    /// As [`from_raw`](Self::from_raw), with a check that the elements are distinct.
+    /// Same as [`from_raw`](Self::from_raw), with a check that the elements are distinct.
     ///
     /// # Errors
     /// [`Error::Overlap`] if two positions share an element.
@@ -348,7 +346,7 @@ impl<'a, T: Copy> MatMut<'a, T> {
         MatRef { origin: self.origin, layout: self.layout, shared: PhantomData }
     }
 
-    /// The same view again, for a shorter time.
+    /// Reborrows the view for a shorter lifetime.
     pub fn reborrow(&mut self) -> MatMut<'_, T> {
         MatMut { origin: self.origin, layout: self.layout, exclusive: PhantomData }
     }
@@ -367,8 +365,8 @@ impl<'a, T: Copy> MatMut<'a, T> {
         Ok(Self { origin: self.origin.wrapping_offset(place), layout, ..self })
     }
 
-    /// Rows `0..at` and rows `at..`, whatever the strides, to be given to two threads; `at` is cut
-    /// to the number of rows.
+    /// Rows `0..at` and rows `at..`, with any strides, for use on two threads; `at` is limited to the
+    /// number of rows.
     pub fn split_rows(self, at: usize) -> (Self, Self) {
         // No element belongs to both: those of a `MatMut` are distinct.
         let (upper, place, lower) = self.layout.split_rows(at);
@@ -405,7 +403,7 @@ impl<'a, T: Copy> MatMut<'a, T> {
         unsafe { *self.origin.wrapping_offset(self.layout.place(row, col)) = value };
     }
 
-    /// Pointer to element (0, 0); dangling where the view is empty.
+    /// Pointer to element (0, 0); dangling if the view is empty.
     pub(crate) fn as_mut_ptr(&mut self) -> *mut T {
         self.origin
     }
@@ -548,8 +546,8 @@ impl<T: Float> Matrix<T> {
 }
 
 /// Elements from one row to the next for rows of `cols` elements: whole cache lines, and never a
-/// multiple of 4096 bytes, because rows that far apart compete for one set of an L1 cache.
-/// `None` where that exceeds the address space.
+/// multiple of 4096 bytes, because rows at such a distance compete for one set of an L1 cache.
+/// `None` if that exceeds the address space.
 pub(crate) fn row_stride<T>(cols: usize) -> Option<usize> {
     let line = ALIGNMENT / size_of::<T>();
     let page = 4096 / size_of::<T>();

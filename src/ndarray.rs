@@ -1,5 +1,5 @@
-//! Views of the crate `ndarray` as views of this one and back, without a copy, and products of
-//! its arrays.
+//! Conversion between views of the crate `ndarray` and of this one, without a copy, and products of
+//! `ndarray` arrays.
 //!
 //! ```
 //! use ndarray::{array, s};
@@ -13,8 +13,8 @@
 //! # Ok::<(), tilewise::Error>(())
 //! ```
 //!
-//! [`MatRef`], [`MatMut`], [`Operand`] and [`Examples`] come [`From`] views, so that products with
-//! an epilogue and predictions take arrays as well: see [`Gemm::run`] and
+//! [`MatRef`], [`MatMut`], [`Operand`] and [`Examples`] convert [`From`] views, so products with an
+//! epilogue and predictions accept arrays too: see [`Gemm::run`] and
 //! [`Predictor::predict_into`](crate::infer::Predictor::predict_into).
 
 use ::ndarray::{
@@ -92,7 +92,7 @@ impl Upright {
         check_size("array", shape)?;
         let (mut lowest, mut backwards) = (0, [false; 2]);
         let mut axis = |axis: usize, len: usize, stride: isize| {
-            // Along an axis of one position nothing is a step away.
+            // The stride of an axis with one position is not used.
             if len == 1 {
                 return 1;
             }
@@ -166,10 +166,10 @@ impl<'a, T: Copy> TryFrom<MatMut<'a, T>> for ArrayViewMut2<'a, T> {
     }
 }
 
-/// Products of arrays, of owned ones and of views, by this crate's kernels.
+/// Products of arrays, owned or views, with this crate's kernels.
 pub trait TilewiseDot<T: Element> {
     /// The product with `rhs`, (m, k) by (k, n), as a new row-major array (m, n), computed on the
-    /// calling thread. It is what `ndarray`'s `dot` gives, with sums in the order of k.
+    /// calling thread. Like `dot` of `ndarray`, with sums in the order of k.
     ///
     /// # Errors
     /// [`Error::Shape`] if the arrays do not fit, [`Error::SizeOverflow`] if the product has too
@@ -193,7 +193,7 @@ impl<T: Element> TilewiseDot<T> for ArrayRef2<T> {
 /// [`Gemm::scratch`] for products of at least this size.
 ///
 /// # Errors
-/// As [`Gemm::run`].
+/// Same as [`Gemm::run`].
 pub fn general_mat_mul<T: Element>(
     gemm: &Gemm<T>,
     alpha: T,

@@ -1,10 +1,10 @@
-//! Makes text that comes from a file safe to show: a terminal obeys control characters, and
-//! directional characters make a line read differently from what it says.
+//! Makes text from a file safe to print: terminals execute control characters, and directional
+//! characters change the order in which a line is displayed.
 
 use std::borrow::Cow;
 
-/// The text on one line: control and directional characters as `\u001b`, and after the first
-/// `max_chars` characters of the text only how many follow.
+/// The text on one line: control and directional characters as `\u001b`, and after `max_chars`
+/// characters of the text only the number of the rest.
 ///
 /// The escapes are those of JSON, so that escaping a whole JSON document leaves it valid.
 pub fn inline(text: &str, max_chars: usize) -> String {

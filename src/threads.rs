@@ -1,12 +1,12 @@
-//! How work is divided: a number of tasks on the caller's rayon pool. The crate starts no threads,
-//! rayon's global pool included.
+//! Division of work into tasks on the caller's rayon pool. The crate starts no threads, rayon's
+//! global pool included.
 
 use crate::{
     error::{Error, Result},
     simd::Denormals,
 };
 
-/// How many tasks an operation is divided into. The result's bits do not depend on it.
+/// The number of tasks that an operation is divided into. The bits of the result do not depend on it.
 ///
 /// Tasks run on the rayon pool that the calling thread belongs to. Outside of a pool,
 /// [`Threads::Pool`] and a [`Threads::Count`] above 1 are errors: wrap the call in
@@ -23,7 +23,7 @@ use crate::{
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Threads {
-    /// The calling thread alone; no pool is touched.
+    /// The calling thread; no pool is used.
     #[default]
     Caller,
     /// As many tasks as the calling thread's pool has threads.
@@ -33,7 +33,7 @@ pub enum Threads {
 }
 
 impl Threads {
-    /// The tasks that the calling thread divides its work into.
+    /// The number of tasks that the calling thread divides its work into.
     ///
     /// # Errors
     /// [`Error::Setting`] for [`Threads::Pool`], or a [`Threads::Count`] above 1, outside of a
@@ -54,22 +54,22 @@ impl Threads {
         Ok(Tasks { count, denormals: None })
     }
 
-    /// The same with the size of the pool counted, for a plan whose memory depends on it.
+    /// Resolves the size of the pool, for a plan whose memory depends on it.
     ///
     /// # Errors
-    /// As [`tasks`](Self::tasks).
+    /// Same as [`tasks`](Self::tasks).
     pub(crate) fn resolved(self) -> Result<Self> {
         let tasks = self.tasks()?.count;
         Ok(if self == Self::Pool { Self::Count(tasks) } else { self })
     }
 }
 
-/// A number of tasks, at least 1; for more than one, the calling thread was found in a rayon pool.
-/// Only [`Threads::tasks`] makes it, so work cannot be divided without that check.
+/// A number of tasks, at least 1; if more than one, the calling thread is in a rayon pool. Only
+/// [`Threads::tasks`] makes it, so work cannot be divided without that check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tasks {
     count: usize,
-    /// What the tasks do with denormal numbers; none: what the calling thread does.
+    /// How the tasks handle denormal numbers; none: as the calling thread does.
     denormals: Option<Denormals>,
 }
 
@@ -79,31 +79,30 @@ impl Tasks {
         self.count
     }
 
-    /// The same, which treat denormal numbers as given.
+    /// Sets how the tasks handle denormal numbers.
     pub(crate) fn with_denormals(self, denormals: Option<Denormals>) -> Self {
         Self { denormals, ..self }
     }
 
-    /// The same, but no more than `most`; at least 1.
+    /// At most `most` tasks; at least 1.
     pub(crate) fn at_most(self, most: usize) -> Self {
         Self { count: self.count.min(most).max(1), ..self }
     }
 }
 
-/// Lets every thread of the caller's pool look for work once: a thread that does so for the first
-/// time allocates, and a planned run is to find that done. Outside of a pool it does nothing.
+/// Lets every thread of the caller's pool look for work once. A thread allocates when it does so for
+/// the first time, and planned runs must not allocate. Outside of a pool it does nothing.
 pub(crate) fn warm_up() {
     if rayon::current_thread_index().is_some() {
         rayon::broadcast(|_| rayon::yield_now());
     }
 }
 
-/// Divides `work` into a part for each task and runs them all, in parallel; returns when all are
-/// done.
+/// Divides `work` into a part for each task and runs all in parallel; returns when all are done.
 ///
 /// `split(work, left, parts)` cuts off the first `left` of `parts` parts. Nothing is allocated. Each
-/// part, wherever it runs, runs with the setting for denormal numbers that the tasks have, and
-/// nothing else does.
+/// part runs with the tasks' setting for denormal numbers, on any thread; other work is not
+/// affected.
 pub(crate) fn divide<W, S, R>(work: W, tasks: Tasks, split: &S, run: &R)
 where
     W: Send,
@@ -113,7 +112,7 @@ where
     let Tasks { count, denormals } = tasks;
     let denormals = denormals.unwrap_or_else(Denormals::current);
     if count > 1 {
-        // What a thread does while it waits for the others is not of these tasks.
+        // Work that a thread does while it waits for the others is not part of these tasks.
         let _waiting = Denormals::Keep.scope();
         return divide_with(denormals, work, count, split, run);
     }
@@ -138,8 +137,8 @@ where
     );
 }
 
-/// Where to cut `len` items of which parts begin at multiples of `step`, so that the first `left`
-/// of `parts` equal parts come before the cut.
+/// The position that divides `len` items, with parts starting at multiples of `step`, so that the
+/// first `left` of `parts` equal parts come before it.
 pub(crate) fn cut(len: usize, step: usize, left: usize, parts: usize) -> usize {
     let steps = len.div_ceil(step);
     (steps * left / parts * step).min(len)

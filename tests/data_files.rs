@@ -12,22 +12,22 @@ use tilewise::{
     data::{Cifar10, Form, class_names, load, locate},
 };
 
-const PICTURE_BYTES: usize = 3072;
+const IMAGE_BYTES: usize = 3072;
 
-/// Pictures of a batch; 0 stands for the test batch.
-fn pixels(batch: usize, pictures: usize) -> Vec<u8> {
-    (0..pictures * PICTURE_BYTES).map(|i| (i * 7 + i / 256 + batch * 31) as u8).collect()
+/// Images of a batch; 0 stands for the test batch.
+fn pixels(batch: usize, images: usize) -> Vec<u8> {
+    (0..images * IMAGE_BYTES).map(|i| (i * 7 + i / 256 + batch * 31) as u8).collect()
 }
 
-fn labels(batch: usize, pictures: usize) -> Vec<u8> {
-    (0..pictures).map(|record| ((batch * 3 + record) % 10) as u8).collect()
+fn labels(batch: usize, images: usize) -> Vec<u8> {
+    (0..images).map(|record| ((batch * 3 + record) % 10) as u8).collect()
 }
 
 /// A binary batch file.
-fn binary(batch: usize, pictures: usize) -> Vec<u8> {
-    let pixels = pixels(batch, pictures);
-    let records = labels(batch, pictures).into_iter().zip(pixels.chunks_exact(PICTURE_BYTES));
-    records.flat_map(|(label, picture)| [&[label], picture].concat()).collect()
+fn binary(batch: usize, images: usize) -> Vec<u8> {
+    let pixels = pixels(batch, images);
+    let records = labels(batch, images).into_iter().zip(pixels.chunks_exact(IMAGE_BYTES));
+    records.flat_map(|(label, image)| [&[label], image].concat()).collect()
 }
 
 fn directory(files: &[(&str, Vec<u8>)]) -> TempDir {
@@ -43,15 +43,15 @@ fn directory(files: &[(&str, Vec<u8>)]) -> TempDir {
 /// The batches and their sizes, in the order in which they must come out; 0 is the test batch.
 fn assert_holds(cifar: &Cifar10, train: &[(usize, usize)], test: Option<usize>) {
     let concat = |part: fn(usize, usize) -> Vec<u8>, batches: &[(usize, usize)]| -> Vec<u8> {
-        batches.iter().flat_map(|&(batch, pictures)| part(batch, pictures)).collect()
+        batches.iter().flat_map(|&(batch, images)| part(batch, images)).collect()
     };
     let wide = |labels: Vec<u8>| labels.into_iter().map(u32::from).collect::<Vec<u32>>();
     assert_eq!(cifar.train.labels(), wide(concat(labels, train)));
     assert!(cifar.train.pixels() == concat(pixels, train), "training pixels differ");
     assert_eq!(cifar.test.as_ref().map(|set| set.len()), test);
-    if let (Some(set), Some(pictures)) = (&cifar.test, test) {
-        assert_eq!(set.labels(), wide(labels(0, pictures)));
-        assert!(set.pixels() == pixels(0, pictures), "test pixels differ");
+    if let (Some(set), Some(images)) = (&cifar.test, test) {
+        assert_eq!(set.labels(), wide(labels(0, images)));
+        assert!(set.pixels() == pixels(0, images), "test pixels differ");
     }
 }
 
@@ -377,8 +377,8 @@ mod archives {
         out
     }
 
-    fn pickled(writer: Writer, batch: usize, pictures: usize) -> Vec<u8> {
-        pickle(writer, BYTES, &labels(batch, pictures), &pixels(batch, pictures))
+    fn pickled(writer: Writer, batch: usize, images: usize) -> Vec<u8> {
+        pickle(writer, BYTES, &labels(batch, images), &pixels(batch, images))
     }
 
     #[test]
@@ -421,7 +421,7 @@ mod archives {
             (Array { element: b"i1", ..BYTES }, &["data", "uint8", "found int8"]),
             (Array { element: b"b1", ..BYTES }, &["data", "uint8", "found bool"]),
             (Array { element: b"S1", ..BYTES }, &["data", "uint8", "found numpy's \"S1\""]),
-            (Array { columns: 3071, ..BYTES }, &["data", "[2, 3071]", "(pictures, 3072)"]),
+            (Array { columns: 3071, ..BYTES }, &["data", "[2, 3071]", "(images, 3072)"]),
             (Array { fortran: true, ..BYTES }, &["data", "Fortran"]),
         ];
         for writer in WRITERS {
@@ -578,7 +578,7 @@ mod archives {
     #[test]
     fn an_archive_with_fewer_images_than_the_original_says_so() {
         let mut files = six();
-        files[2].1 = vec![1; 10_000 * (1 + PICTURE_BYTES)];
+        files[2].1 = vec![1; 10_000 * (1 + IMAGE_BYTES)];
         let dir = directory(&[("cifar-10-binary.tar.gz", tar_gz(&files))]);
         let warnings = load(dir.path()).unwrap().warnings;
         assert_eq!(warnings.len(), 5, "{warnings:?}");
@@ -709,7 +709,7 @@ mod archives {
                     state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                     (state >> 24) as u8
                 };
-                std::iter::once(3).chain((0..PICTURE_BYTES).map(pixel))
+                std::iter::once(3).chain((0..IMAGE_BYTES).map(pixel))
             })
             .collect();
         let whole = tar_gz(&[("data_batch_1.bin", noise)]);

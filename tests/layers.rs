@@ -278,7 +278,7 @@ fn dropout_drops_its_fraction_and_keeps_the_expectation() {
             let expected = probability * probability + (1.0 - probability) * (1.0 - probability);
             assert!((fraction - expected).abs() < 0.01, "{fraction} of the mask is the same");
         }
-        // The rest of a batch that is worked in parts has the masks of the whole.
+        // The rest of a batch that is computed in parts has the masks of the whole.
         let rest = RandomPlace { first_row: 100, ..place(7, 3, 1) };
         assert_eq!(apply(rest)[..400 * 401], values[100 * 401..]);
         // Evaluation drops nothing.

@@ -1,5 +1,5 @@
 //! Networks of any structure: residual blocks against a scalar evaluation and central differences,
-//! layers of the user's own, plans, names, and the settings of single parameters.
+//! custom layers, plans, names, and the settings of single parameters.
 
 use std::sync::Arc;
 
@@ -134,7 +134,7 @@ fn structures<T: Element>() -> Vec<(&'static str, Network<T>)> {
             }),
         ),
         (
-            "blocks side by side in a block",
+            "two blocks in a block",
             features(12)
                 .linear(9)
                 .relu()

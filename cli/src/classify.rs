@@ -18,7 +18,7 @@ const BATCH: usize = 256;
 /// row by row. Runs on the caller's pool.
 ///
 /// # Errors
-/// As [`Evaluator::new`] and [`Evaluator::run`].
+/// Same as [`Evaluator::new`] and [`Evaluator::run`].
 pub(super) fn probabilities<T: Element>(
     network: &Network<T>,
     images: &ImageSet,
@@ -38,7 +38,7 @@ pub(super) fn probabilities<T: Element>(
     Ok(all)
 }
 
-/// Classes by falling probability, the first `count` of them; of equals the first comes first.
+/// The `count` most probable classes, best first; ties in the order of the classes.
 pub(super) fn top(probabilities: &[f64], count: usize) -> Vec<usize> {
     let mut classes = vec![0; count.min(probabilities.len())];
     top_classes(probabilities, &mut classes);

@@ -1,6 +1,6 @@
 //! Settings of a subcommand as a TOML table: read from a file, taken from the command line, and
-//! turned back into flags. Which settings there are, and of what type, is what clap knows of the
-//! subcommand's flags; there is no second list of them.
+//! turned back into flags. The settings and their types come from the subcommand's flags in clap;
+//! there is no second list of them.
 
 use std::{
     any::TypeId,
@@ -95,7 +95,7 @@ pub(super) fn message(command: &clap::Command, error: &Error) -> String {
     }
 }
 
-/// The flags of `A` that stand on a command line, and the file and the preset that add to them.
+/// The flags of `A` on a command line, and the file and the preset that add to them.
 #[derive(Debug)]
 pub struct Given<A> {
     config: Option<PathBuf>,
@@ -143,8 +143,8 @@ impl<A: clap::Args> Given<A> {
     /// preset that both leave open.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be read, [`Error::File`] if it is no TOML, has an unknown
-    /// key, or a value that the flag would not take.
+    /// [`Error::Io`] if the file cannot be read, [`Error::File`] if it is not TOML, has an unknown
+    /// key, or a value that the flag would not accept.
     pub(super) fn settings(&self) -> Result<Settings> {
         let flags = Flags::<A>::new();
         let mut settings = self.settings.clone();
@@ -225,7 +225,7 @@ impl Kind {
         }
     }
 
-    /// A value as it stands behind a flag; `None` if it is of another kind.
+    /// A value as the argument of a flag; `None` if it is of another kind.
     fn to_text(self, value: &Value) -> Option<String> {
         match (self, value) {
             (Self::Integer | Self::Float, Value::Integer(number)) => Some(number.to_string()),
@@ -235,7 +235,7 @@ impl Kind {
         }
     }
 
-    /// A value that stands behind a flag and that the flag has accepted.
+    /// The value of an argument that the flag has accepted.
     fn to_value(self, text: &str) -> Value {
         let number = match self {
             Self::Integer => text.parse().ok().map(Value::Integer),
@@ -269,7 +269,7 @@ impl<A: clap::Args> Flags<A> {
         self.all().find(|&(name, _)| name == key).map(|(_, arg)| arg)
     }
 
-    /// What to say of a key that is none: the known one that is most like it, if there is any.
+    /// The message for an unknown key: the most similar known one, if there is any.
     fn unknown(&self, key: &str) -> String {
         let spelled = key.replace('_', "-").to_lowercase();
         let words = || spelled.split('-');
@@ -348,7 +348,7 @@ impl<A: clap::Args> Flags<A> {
     /// Checks that there is such a setting and that it takes the value.
     ///
     /// # Errors
-    /// What is wrong.
+    /// The problem.
     fn check(&self, key: &str, value: &Value) -> Result<(), String> {
         let arguments = self.arguments(key, value)?;
         let matches = self.command.clone().try_get_matches_from(arguments);
@@ -360,7 +360,7 @@ impl<A: clap::Args> Flags<A> {
     /// `-`.
     ///
     /// # Errors
-    /// What is wrong.
+    /// The problem.
     pub(super) fn value(&self, key: &str, text: &str) -> Result<Value, String> {
         let arg = self.get(key).ok_or_else(|| self.unknown(key))?;
         let kind = Kind::of(arg);
@@ -403,7 +403,7 @@ impl<A: clap::Args> Flags<A> {
     /// Reads a file of settings.
     ///
     /// # Errors
-    /// As [`Given::settings`].
+    /// Same as [`Given::settings`].
     pub(super) fn read(&self, path: &Path) -> Result<Settings> {
         let text = input_file::read_text(path, MAX_FILE_BYTES)?;
         self.read_text(path, &text)
@@ -412,7 +412,7 @@ impl<A: clap::Args> Flags<A> {
     /// Reads settings from the text of the file `path`.
     ///
     /// # Errors
-    /// As [`Given::settings`].
+    /// Same as [`Given::settings`].
     fn read_text(&self, path: &Path, text: &str) -> Result<Settings> {
         let wrong = |at: usize, detail: &str| {
             let line = text[..at].matches('\n').count() + 1;
@@ -440,7 +440,7 @@ impl<A: clap::Args> Flags<A> {
     /// not given, as far as they are part of what repeats a run.
     ///
     /// # Errors
-    /// What is wrong with them.
+    /// The problem with them.
     pub(super) fn parse(&self, settings: &Settings) -> Result<(A, Settings), String> {
         let mut arguments = Vec::new();
         for (key, value) in settings {
@@ -466,7 +466,7 @@ pub(super) fn word(value: &Value) -> String {
     }
 }
 
-/// A key as it stands in a file, in quotes where it is not a bare one.
+/// A key as it is written in a file, in quotes if it is not a bare key.
 fn shown_key(key: &str) -> String {
     let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     if !key.is_empty() && key.bytes().all(is_bare) {

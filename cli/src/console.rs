@@ -1,5 +1,5 @@
-//! What the program tells people: text on standard output, and on a terminal a progress bar on
-//! standard error.
+//! The program's output: text on standard output, and on a terminal a progress bar on standard
+//! error.
 
 use std::{
     fmt::Display,
@@ -25,8 +25,8 @@ const MAX_NAME_CHARS: usize = 256;
 /// Longest path that is shown; Linux has none that is longer.
 const MAX_PATH_CHARS: usize = 4096;
 
-/// Writes lines to standard output; a reader that closed it early is no error. Control characters
-/// that a file or a file name brought along are escaped, as JSON does.
+/// Writes lines to standard output; a reader that closed it early is not an error. Control characters
+/// from a file or a file name are escaped, as in JSON.
 ///
 /// # Errors
 /// [`Error::Io`] if standard output cannot be written.
@@ -45,8 +45,8 @@ pub(super) fn error(error: impl Display) {
     complain(&format_args!("error: {}", printable::inline(&error.to_string(), MAX_MESSAGE_CHARS)));
 }
 
-/// Writes a line to standard error. Where that is gone, as after a terminal was closed, nobody can be
-/// told, and what there is to finish must be finished all the same.
+/// Writes a line to standard error. An error is ignored, as after a terminal was closed: the program
+/// must still finish its work.
 pub(super) fn complain(message: &dyn Display) {
     let _ = writeln!(io::stderr(), "{message}");
 }
@@ -130,7 +130,7 @@ impl Console {
     }
 }
 
-/// A number with so many decimal places, or with an exponent where it is large.
+/// A number with `places` decimal places, or with an exponent if it is large.
 pub(super) fn decimal(number: f64, places: usize) -> String {
     if number.is_finite() && number.abs() >= 1e6 {
         format!("{number:.3e}")

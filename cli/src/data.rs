@@ -1,4 +1,4 @@
-//! `tilewise data`: what is known of the CIFAR-10 in a directory, and its download.
+//! `tilewise data`: information about the CIFAR-10 in a directory, and its download.
 
 use std::{
     fmt::Write as _,
@@ -83,7 +83,7 @@ impl DirArgs {
 /// Runs `tilewise data`.
 ///
 /// # Errors
-/// What the data set or the download refuses, and [`Error::Io`](tilewise::Error::Io) if nothing can be printed.
+/// Those of the data set or the download, and [`Error::Io`](tilewise::Error::Io) if nothing can be printed.
 pub fn run(args: &DataArgs) -> Result<()> {
     match &args.command {
         DataCommand::Info(args) => info(args),

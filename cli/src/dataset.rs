@@ -1,4 +1,4 @@
-//! The images that a subcommand works on: CIFAR-10 where it is found, else synthetic ones.
+//! The images of a subcommand: CIFAR-10 if it is found, else synthetic ones.
 
 use std::{
     env, fmt,
@@ -11,19 +11,19 @@ use tilewise::{
     error::Result,
 };
 
-/// Where to look if nothing else is said.
+/// The default directory.
 pub(super) const DEFAULT_DIR: &str = "data/";
-/// Name of the environment variable that says where to look.
+/// Name of the environment variable with the directory.
 const DIR_VARIABLE: &str = "TILEWISE_DATA";
 
-/// The directory that the environment names. As usual, an empty variable is one that is not set.
+/// The directory in the environment variable. An empty variable counts as not set.
 pub(super) fn dir_of_environment() -> Option<PathBuf> {
     env::var_os(DIR_VARIABLE).filter(|dir| !dir.is_empty()).map(PathBuf::from)
 }
 
 /// Synthetic images for training and validation.
 const SYNTHETIC_TRAINING: usize = 12_000;
-/// How many of them validate, unless told otherwise.
+/// How many of them are for validation by default.
 const SYNTHETIC_VALIDATION: usize = 2_000;
 /// Synthetic images for the final test.
 const SYNTHETIC_TEST: usize = 2_000;
@@ -108,7 +108,7 @@ impl Origin {
         }
     }
 
-    /// How many images validate unless told otherwise, if not the usual part.
+    /// The default number of validation images, if it is not the usual fraction.
     pub(super) fn validation_size(&self) -> Option<usize> {
         match self {
             Self::Cifar10 { .. } => None,

@@ -1,4 +1,4 @@
-//! `tilewise eval`: loss and accuracy of a saved network on the test set, as a whole and by class.
+//! `tilewise eval`: loss and accuracy of a saved network on the test set, in total and by class.
 
 use std::{fmt::Write as _, path::PathBuf};
 
@@ -46,7 +46,7 @@ pub struct EvalArgs {
 /// Runs `tilewise eval`.
 ///
 /// # Errors
-/// What the model file or the data set refuses, and [`Error::Io`] if nothing can be printed.
+/// Those of the model file or the data set, and [`Error::Io`] if nothing can be printed.
 pub fn run(args: &EvalArgs) -> Result<()> {
     match args.dtype {
         Dtype::F32 => run_with::<f32>(args),
@@ -126,7 +126,7 @@ fn check<T: Element>(
     Ok(())
 }
 
-/// The fraction of right predictions; none for a class without images.
+/// The fraction of correct predictions; none for a class without images.
 fn accuracy((correct, all): (usize, usize)) -> Option<f64> {
     (all > 0).then(|| correct as f64 / all as f64)
 }

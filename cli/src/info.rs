@@ -70,7 +70,7 @@ struct PlanArgs {
 }
 
 impl PlanArgs {
-    /// The plan of a training step as `train` makes it, behind a line about the network.
+    /// The plan of a training step as `train` makes it, after a line about the network.
     fn text<T: Element>(&self) -> Result<String> {
         let network = match &self.model {
             Some(path) => model::load::<T>(path)?.0,
@@ -114,7 +114,7 @@ impl Kernel {
 /// # Errors
 /// [`Error::IsaUnavailable`](tilewise::Error::IsaUnavailable) if `TILEWISE_ISA` names an instruction
 /// set that is not available, [`Error::Io`](tilewise::Error::Io) if nothing can be printed; for a
-/// plan, what the model file or the sizes of the network refuse.
+/// plan, those of the model file or of the network.
 pub fn run(args: &InfoArgs) -> Result<()> {
     if args.plan.plan {
         return print(&in_pool(args.plan.threads, || match args.plan.dtype {

@@ -32,7 +32,7 @@ use tilewise::{
 
 /// Exit code of a run that failed.
 const FAILED: u8 = 1;
-/// Exit code of a command line that makes no sense.
+/// Exit code for an invalid command line.
 const WRONG_USAGE: u8 = 2;
 
 /// Trains and evaluates neural networks on a CPU.
@@ -124,8 +124,8 @@ fn parse(
     Ok((Cli::from_arg_matches(&all)?, used.clone()))
 }
 
-/// Lets flags that take numbers take those below 0, which clap takes for the names of flags
-/// otherwise: the flag can say what is wrong with them.
+/// Lets numeric flags accept numbers below 0, which clap would read as names of flags: the flag can
+/// then report the problem.
 fn with_negative_numbers(command: clap::Command) -> clap::Command {
     let numbers = |arg: clap::Arg| {
         let takes_numbers = config::takes_numbers(&arg);
@@ -134,7 +134,7 @@ fn with_negative_numbers(command: clap::Command) -> clap::Command {
     command.mut_args(numbers).mut_subcommands(with_negative_numbers)
 }
 
-/// Answers a command line that asks for help or cannot be understood.
+/// Handles a command line that requests help or is invalid.
 fn usage(error: &clap::Error) -> ExitCode {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {

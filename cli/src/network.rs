@@ -1,4 +1,4 @@
-//! Networks in the words of the program: a perceptron by its widths, any other by its layers.
+//! Networks in the program's output: a perceptron by its widths, any other by its layers.
 
 use tilewise::{
     Element,
@@ -6,13 +6,13 @@ use tilewise::{
     nn::{Init, MlpConfig, Network, NodeConfig, Shape, mlp},
 };
 
-/// Widths of the hidden layers of a perceptron where none are given.
+/// Default widths of the hidden layers of a perceptron.
 pub(super) const HIDDEN: &str = "512";
 
 /// A perceptron for these sizes, as `train` makes it.
 ///
 /// # Errors
-/// As [`mlp`].
+/// Same as [`mlp`].
 pub(super) fn perceptron<T: Element>(
     (input, classes): (usize, usize),
     hidden: &[usize],

@@ -13,7 +13,7 @@ use tilewise::train::History;
 const SIZE: (u32, u32) = (900, 760);
 /// Size of a chart of several runs.
 const LINES_SIZE: (u32, u32) = (620, 330);
-/// Most points of a line; longer histories are drawn as means of neighbours.
+/// Most points of a line; longer histories are drawn as means of neighbors.
 const MAX_POINTS: usize = 1500;
 /// Part of the iterations over which the smooth loss is a mean.
 const SMOOTHING: usize = 50;
@@ -26,8 +26,8 @@ const ORANGE: RGBColor = RGBColor(208, 96, 16);
 const GRID: RGBColor = RGBColor(225, 225, 225);
 const INK: RGBColor = RGBColor(40, 40, 40);
 
-/// Colours of several runs, to be told apart on white and on black; a ninth run has the first again.
-pub(super) const COLOURS: [RGBColor; 8] = [
+/// Colors of several runs, distinct on white and on black; a ninth run has the first again.
+pub(super) const COLORS: [RGBColor; 8] = [
     RGBColor(52, 119, 196),
     RGBColor(217, 114, 43),
     RGBColor(46, 158, 107),
@@ -45,7 +45,7 @@ type Drawn = Result<(), Box<dyn Error>>;
 /// The loss of every iteration and the accuracies after every epoch, as SVG.
 ///
 /// # Errors
-/// What the drawing library refuses.
+/// Those of the drawing library.
 pub(super) fn curves(history: &History) -> Result<String, Box<dyn Error>> {
     let mut svg = String::new();
     {
@@ -60,10 +60,10 @@ pub(super) fn curves(history: &History) -> Result<String, Box<dyn Error>> {
 }
 
 /// One quantity over the epochs of several runs, on a transparent ground and without a legend: run
-/// `i` has the colour `COLOURS[i % 8]`. Each run is a list of (epoch, value).
+/// `i` has the color `COLORS[i % 8]`. Each run is a list of (epoch, value).
 ///
 /// # Errors
-/// What the drawing library refuses.
+/// Those of the drawing library.
 pub(super) fn lines(title: &str, runs: &[Vec<(f64, f64)>]) -> Result<String, Box<dyn Error>> {
     let points = || runs.iter().flatten().filter(|(_, y)| y.is_finite());
     let top = points().map(|&(_, y)| y).fold(0.0, f64::max);
@@ -73,11 +73,11 @@ pub(super) fn lines(title: &str, runs: &[Vec<(f64, f64)>]) -> Result<String, Box
     {
         let page = SVGBackend::with_string(&mut svg, LINES_SIZE).into_drawing_area();
         let mut chart = panel(&page, title, "epoch", "", 0.0..last, 0.0..top)?;
-        for (run, &colour) in runs.iter().zip(COLOURS.iter().cycle()) {
+        for (run, &color) in runs.iter().zip(COLORS.iter().cycle()) {
             let run: Vec<_> = run.iter().copied().filter(|(_, y)| y.is_finite()).collect();
-            chart.draw_series(LineSeries::new(run.iter().copied(), colour.stroke_width(2)))?;
+            chart.draw_series(LineSeries::new(run.iter().copied(), color.stroke_width(2)))?;
             if run.len() <= MAX_MARKS {
-                chart.draw_series(run.iter().map(|&at| Circle::new(at, 3, colour.filled())))?;
+                chart.draw_series(run.iter().map(|&at| Circle::new(at, 3, color.filled())))?;
             }
         }
         page.present()?;
@@ -114,13 +114,13 @@ fn accuracies(area: &Area<'_>, history: &History) -> Drawn {
         format!("Accuracy (best validation {accuracy:.4}, epoch {})", epoch + 1)
     });
     let mut chart = panel(area, &title, "epoch", "accuracy", 0.0..epochs, 0.0..top)?;
-    for (values, colour, name) in
+    for (values, color, name) in
         [(train, ORANGE, "training sample"), (validation, BLUE, "validation")]
     {
         let points: Vec<_> = (1..).map(f64::from).zip(values.iter().copied()).collect();
-        line(&mut chart, &points, colour, 2, name)?;
+        line(&mut chart, &points, color, 2, name)?;
         if points.len() <= MAX_MARKS {
-            chart.draw_series(points.iter().map(|&at| Circle::new(at, 3, colour.filled())))?;
+            chart.draw_series(points.iter().map(|&at| Circle::new(at, 3, color.filled())))?;
         }
     }
     legend(&mut chart, SeriesLabelPosition::LowerRight)
@@ -165,11 +165,11 @@ fn panel<'a, 'b>(
 fn line(
     chart: &mut Chart<'_, '_>,
     points: &[(f64, f64)],
-    colour: RGBColor,
+    color: RGBColor,
     width: u32,
     label: &str,
 ) -> Drawn {
-    let style = colour.stroke_width(width);
+    let style = color.stroke_width(width);
     chart
         .draw_series(LineSeries::new(points.iter().copied(), style))?
         .label(label)

@@ -54,8 +54,8 @@ pub struct PredictArgs {
 /// Runs `tilewise predict`.
 ///
 /// # Errors
-/// What the model file refuses, [`Error::File`] if the network is not for images or a file is
-/// no image, and [`Error::Io`] if one cannot be read or nothing can be printed.
+/// Those of the model file, [`Error::File`] if the network is not for images or a file is not an
+/// image, and [`Error::Io`] if one cannot be read or nothing can be printed.
 pub fn run(args: &PredictArgs) -> Result<()> {
     let (network, info) = model::load::<f32>(&args.model)?;
     let wrong = |detail: String| Error::file(&args.model, detail);
@@ -108,7 +108,7 @@ pub fn run(args: &PredictArgs) -> Result<()> {
 /// channels as are normalized.
 ///
 /// # Errors
-/// Why it takes none.
+/// Why it accepts none.
 fn shape(network: &Network<f32>, normalization: &Normalization) -> Result<ImageShape, String> {
     let (input, channels) = (network.in_features(), normalization.scale().len());
     let (height, width) = match network.input_shape() {

@@ -1,5 +1,5 @@
-//! Flags for the optimizer and the learning rate, which `config.toml` repeats with what each
-//! rule and curve takes where a flag is left out.
+//! Flags for the optimizer and the learning rate, which `config.toml` repeats with the defaults of
+//! each optimizer and schedule.
 
 use clap::builder::PossibleValuesParser;
 use serde::Serialize;
@@ -41,10 +41,10 @@ pub(super) struct OptimizerArgs {
 }
 
 impl OptimizerArgs {
-    /// The update rule, and all flags with their values.
+    /// The optimizer, and all flags with their values.
     ///
     /// # Errors
-    /// [`Error::Setting`] if a flag was given that the rule does not use.
+    /// [`Error::Setting`] if a flag was given that the optimizer does not use.
     pub(super) fn settle(&self) -> Result<(Optimizer, Self)> {
         let (mut all, mut optimizer) = (self.clone(), self.optimizer.parse::<Optimizer>()?);
         let name = optimizer.name();

@@ -1,4 +1,4 @@
-//! `RunDir`: the directory of a training run, whose files are each written whole or not at all.
+//! `RunDir`: the directory of a training run, whose files are each written atomically.
 
 use std::{
     fmt::Display,
@@ -29,12 +29,12 @@ const CURVES: &str = "curves.svg";
 const CHECKPOINT: &str = "checkpoint.safetensors";
 /// Largest file of settings or metrics that is read: some 300,000 epochs.
 const MAX_TEXT_BYTES: u64 = 64 << 20;
-/// A table in the settings that tells what the run met. It sets nothing.
+/// A table in the settings with the environment of the run. It sets nothing.
 pub(super) const CIRCUMSTANCES: &str = "run";
 /// All files of a run, in the order in which they are written.
 const FILES: [&str; 5] = [CONFIG, METRICS, CHECKPOINT, MODEL, CURVES];
 
-/// Where a training run leaves its files, in a directory that it owns.
+/// The files of a training run, in a directory that it has locked.
 #[derive(Debug)]
 pub(super) struct RunDir<'l> {
     lock: &'l RunLock,
@@ -55,12 +55,12 @@ pub(super) struct Metrics {
     pub(super) images_per_s: f64,
 }
 
-/// What a training run left behind, as far as it is text.
+/// The text files of a training run.
 #[derive(Clone, Debug)]
 pub(super) struct RunFiles {
     /// The flags that repeat the run.
     pub(super) settings: toml::Table,
-    /// What the run met.
+    /// The environment of the run.
     pub(super) circumstances: toml::Table,
     /// All epochs that were finished.
     pub(super) epochs: Vec<Metrics>,

@@ -1,5 +1,5 @@
-//! `RunLock`: one process owns the directory of a run or of a sweep while it writes there. Whoever
-//! only reads (`eval`, `predict`, `report`) needs no lock: files are replaced whole.
+//! `RunLock`: one process owns the directory of a run or of a sweep while it writes there. Commands
+//! that only read (`eval`, `predict`, `report`) need no lock: files are replaced atomically.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -50,7 +50,7 @@ impl RunLock {
     /// Owns the directory of a trial of the sweep whose directory this lock owns.
     ///
     /// # Errors
-    /// As [`take`](Self::take).
+    /// Same as [`take`](Self::take).
     pub(super) fn take_trial(&self, path: &Path) -> Result<Self> {
         debug_assert_eq!(path.parent(), Some(self.path()));
         fs::create_dir_all(path).map_err(Error::io("create", path))?;

@@ -1,5 +1,5 @@
-//! `Shutdown`: a request to end the program, made by a signal and obeyed by the work in progress
-//! at its next step, so that what it has done is saved.
+//! `Shutdown`: a request by a signal to end the program, which the running work follows at its next
+//! step, so that its results are saved.
 
 use std::{
     process::ExitCode,
@@ -81,7 +81,7 @@ pub(super) fn interrupted(text: &str) -> ExitCode {
     ExitCode::from(INTERRUPTED)
 }
 
-/// The signals that whoever started the program had it ignore, which `ctrlc` does not ask for.
+/// The signals that the parent process set to be ignored, which `ctrlc` does not check.
 #[cfg(unix)]
 mod ignored {
     use std::{io, ptr};

@@ -159,10 +159,10 @@ pub struct TrainArgs {
     pub(super) threads: Option<usize>,
 }
 
-/// Flags that may stand beside `--resume`: those that do not change what comes of the run.
+/// Flags allowed with `--resume`: those that do not change the result of the run.
 const BESIDE_RESUME: [&str; 4] = ["resume", "threads", "quiet", "checkpoint-every"];
 
-/// What `config.toml` says: the flags that repeat a run, and what they met.
+/// The content of `config.toml`: the flags that repeat a run, and its environment.
 #[derive(Serialize)]
 struct RunConfig {
     #[serde(flatten)]
@@ -170,7 +170,7 @@ struct RunConfig {
     run: Circumstances,
 }
 
-/// What a run met, beside its flags.
+/// The environment of a run, besides its flags.
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Circumstances {
@@ -202,11 +202,11 @@ pub(super) struct Job<'a> {
     pub(super) shutdown: &'a Shutdown,
 }
 
-/// What came of a training run.
+/// The result of a training run.
 pub(super) struct Outcome {
     /// Epoch and validation accuracy of the best network.
     best: Option<(usize, f64)>,
-    /// What that network makes of the test set.
+    /// The test results of that network.
     test: Option<Evaluation>,
     /// Wall time of the training, accuracy checks included.
     time: Duration,
@@ -223,7 +223,7 @@ pub(super) struct Outcome {
 enum End {
     /// All epochs are done.
     Finished,
-    /// So many epochs brought nothing better.
+    /// Early stopping after this many epochs.
     OutOfPatience { patience: usize, epochs: usize },
     /// The epoch is done that the job was to stop after.
     Paused,
@@ -277,7 +277,7 @@ pub fn run(given: &Given<TrainArgs>) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The settings of the run in `dir`, with what was given beside `--resume`.
+/// The settings of the run in `dir`, with the flags given with `--resume`.
 ///
 /// # Errors
 /// [`Error::Io`] or [`Error::File`] if they cannot be read, [`Error::Settings`] if a flag was given
@@ -309,7 +309,7 @@ pub(super) fn parse(settings: &Settings) -> Result<(TrainArgs, Settings)> {
 /// Trains, in a pool of the job's own.
 ///
 /// # Errors
-/// As [`run`].
+/// Same as [`run`].
 pub(super) fn train(job: Job<'_>, console: &mut Console) -> Result<Outcome> {
     in_pool(Some(job.threads), || match job.args.dtype {
         Dtype::F32 => train_with::<f32>(job, console),

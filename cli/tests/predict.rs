@@ -122,16 +122,16 @@ fn chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
 }
 
 /// A PNG that declares a size and holds `data`, not compressed much.
-fn png(width: u32, height: u32, depth: u8, colour: u8, interlace: u8, data: &[u8]) -> Vec<u8> {
+fn png(width: u32, height: u32, depth: u8, color: u8, interlace: u8, data: &[u8]) -> Vec<u8> {
     let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
     std::io::Write::write_all(&mut zlib, data).unwrap();
     let size = [width.to_be_bytes(), height.to_be_bytes()].concat();
-    let header = chunk(b"IHDR", &[&size[..], &[depth, colour, 0, 0, interlace]].concat());
+    let header = chunk(b"IHDR", &[&size[..], &[depth, color, 0, 0, interlace]].concat());
     let data = chunk(b"IDAT", &zlib.finish().unwrap());
     [b"\x89PNG\r\n\x1a\n", &header[..], &data, &chunk(b"IEND", &[])].concat()
 }
 
-/// A grey or CMYK JPEG whose blocks take two bits each, the least there is: the code for a
+/// A gray or CMYK JPEG whose blocks take two bits each, the least there is: the code for a
 /// difference of 0 and that for the end of the block are both the bit 0.
 fn jpeg(width: u16, height: u16, components: u8, data: usize) -> Vec<u8> {
     let segment = |marker: u8, body: &[u8]| {
@@ -169,11 +169,11 @@ fn files_that_declare_huge_images_are_refused_before_they_are_decoded() {
         ("highest.png", png(1, 0x7fff_ffff, 1, 0, 0, &[0; 9]), large),
         ("interlaced.png", png(16_384, 16_384, 16, 6, 1, &[0; 9]), large),
         ("words.png", png(16_384, 16_384, 16, 2, 0, &[0; 9]), large),
-        ("grey.png", png(20_000, 20_000, 1, 0, 0, &[0; 9]), large),
+        ("gray.png", png(20_000, 20_000, 1, 0, 0, &[0; 9]), large),
         ("animated.png", animated, large),
         ("square.jpg", jpeg(65_500, 65_500, 1, 1000), large),
         ("cmyk.jpg", jpeg(65_500, 65_500, 4, 1000), large),
-        ("colour.jpg", jpeg(16_384, 16_384, 3, 1000), large),
+        ("color.jpg", jpeg(16_384, 16_384, 3, 1000), large),
         ("short.jpg", jpeg(16_000, 13_000, 3, 1000), &["cannot hold 16000 x 13000", "not a whole"]),
         ("shorter.jpg", jpeg(1000, 1000, 1, 1000), &["cannot hold 1000 x 1000", "not a whole"]),
         ("ink.jpg", jpeg(16_384, 13_000, 4, 1000), &["cannot hold 16384 x 13000", "not a whole"]),
@@ -188,11 +188,11 @@ fn files_that_declare_huge_images_are_refused_before_they_are_decoded() {
 #[test]
 fn whole_images_are_read_however_small_their_files() {
     let dir = with_model();
-    let grey = 1024 * 1024 / 64 * 2 / 8;
+    let gray = 1024 * 1024 / 64 * 2 / 8;
     for (name, bytes) in [
-        ("grey.jpg", jpeg(1024, 1024, 1, grey)),
-        ("colour.jpg", jpeg(1024, 1024, 3, 3 * grey)),
-        ("cmyk.jpg", jpeg(1024, 1024, 4, 4 * grey)),
+        ("gray.jpg", jpeg(1024, 1024, 1, gray)),
+        ("color.jpg", jpeg(1024, 1024, 3, 3 * gray)),
+        ("cmyk.jpg", jpeg(1024, 1024, 4, 4 * gray)),
         ("bits.png", png(4096, 4096, 1, 0, 0, &[0; 4096 * (1 + 512)])),
         ("words.png", png(1024, 1024, 16, 6, 0, &[0; 1024 * (1 + 8192)])),
     ] {
@@ -215,7 +215,7 @@ fn what_is_no_regular_file_is_refused_as_image_and_as_model() {
     }
 }
 
-/// A model of 32 x 32 grey images and two classes whose names stand in its metadata.
+/// A model of 32 x 32 gray images and two classes whose names stand in its metadata.
 fn with_names(dir: &TempDir, names: &[&str]) {
     let names = serde_json::to_string(names).unwrap();
     let json = format!(r#"{{"normalization":{{"scale":[1],"shift":[0]}},"class_names":{names}}}"#);

@@ -34,8 +34,8 @@ pub enum Status {
     Unavailable = 8,
     /// Another thread is using a handle that one thread at a time may use.
     Busy = 9,
-    /// A fault of tilewise. Handles that one thread at a time may use, and that took part in the
-    /// call, can only be destroyed.
+    /// A bug in tilewise. Handles that were used in the call, and that only one thread at a time may
+    /// use, can only be destroyed.
     Internal = 10,
 }
 
@@ -81,8 +81,8 @@ thread_local! {
 }
 
 /// The text of the last error on the calling thread, in UTF-8; empty if there was none. It lives
-/// until the next call on this thread that fails, or the thread's end. A call that succeeds leaves
-/// it alone.
+/// until the next call on this thread that fails, or the end of the thread. A successful call does
+/// not change it.
 #[unsafe(no_mangle)]
 pub extern "C" fn tilewise_last_error() -> *const c_char {
     LAST.try_with(|last| last.borrow().as_ptr()).unwrap_or(c"".as_ptr())
@@ -91,22 +91,22 @@ pub extern "C" fn tilewise_last_error() -> *const c_char {
 /// Runs the body of a function. An error or a panic becomes a status, and its text the thread's
 /// last error.
 pub(super) fn guard(work: impl FnOnce() -> Result<(), Failure>) -> Status {
-    // What a panic can leave half done stands behind a mutex, which is poisoned then.
+    // State that a panic can leave half done is inside a mutex, which is then poisoned.
     let Failure { status, text } = match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(())) => return Status::Ok,
         Ok(Err(failure)) => failure,
         Err(panic) => {
-            let text = format!("a fault of tilewise, please report it: {}", message(&*panic));
+            let text = format!("a bug in tilewise, please report it: {}", message(&*panic));
             Failure { status: Status::Internal, text }
         }
     };
     let text = CString::new(text.replace('\0', "\u{fffd}")).unwrap_or_default();
-    // A thread that is about to end keeps no text.
+    // A thread that is about to end has no text.
     let _ = LAST.try_with(|last| last.replace(text));
     status
 }
 
-/// What a panic said.
+/// The message of a panic.
 fn message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic")

@@ -1,4 +1,4 @@
-//! Products with epilogues, and operands packed before.
+//! Products with epilogues, and packed operands.
 
 use crate::{
     aligned::AlignedBuf,
@@ -15,15 +15,15 @@ use crate::{
     matrix::MatRef,
 };
 
-/// A plan of products, with the memory that they need. One thread at a time may use it.
+/// A plan for products, with the memory that they need. Only one thread at a time may use it.
 pub struct Gemm<T: Element> {
     gemm: gemm::Gemm<T>,
     scratch: Exclusive<AlignedBuf<u8>>,
     place: Place,
 }
 
-/// An operand packed for one side of products, to be used in many of them. It holds a copy of its
-/// matrix. Any number of threads may use it at once.
+/// An operand packed as A or B, for use in many products. It holds a copy of its matrix. Any number
+/// of threads may use it at once.
 pub struct Packed<T: Element>(gemm::Packed<T>);
 
 /// A or B of a product: `packed` if that is not null, else `matrix`.
@@ -32,34 +32,34 @@ pub struct Packed<T: Element>(gemm::Packed<T>);
 pub struct Operand<T: Element> {
     /// The elements.
     pub matrix: Matrix<T>,
-    /// The elements packed before, or null.
+    /// The packed operand, or null.
     pub packed: *const Packed<T>,
 }
 
-/// What happens to each finished sum of a product.
+/// The operation on each finished sum of a product.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
-    /// It is stored.
+    /// Store it.
     Store = 0,
-    /// It is stored where it is above 0, else 0; NaN stays NaN.
+    /// ReLU: store it if it is above 0, else 0; NaN stays NaN.
     Relu = 1,
-    /// It is stored where the activation is above 0, else 0: the gradient of a ReLU.
+    /// Store it if the activation is above 0, else 0: the gradient of a ReLU.
     Gate = 2,
 }
 
-/// What the sums of a product start from, and what happens to them before they are stored. All
-/// zeros: the product alone.
+/// The start values of a product's sums, and the operation before they are stored. All zeros: only
+/// the product.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Epilogue<T: Element> {
-    /// Factor of what C holds. With 0, C is not read. It is 0 where there is a bias.
+    /// Factor of the old C. With 0, C is not read. It must be 0 if there is a bias.
     pub beta: T,
     /// One number for each column of C to start from, or null.
     pub bias: *const T,
     /// A `tilewise_finish`.
     pub finish: i32,
-    /// For `TILEWISE_FINISH_GATE`: as large as C, its columns contiguous.
+    /// For `TILEWISE_FINISH_GATE`: the activation, with the shape of C and contiguous columns.
     pub activation: Matrix<T>,
 }
 
@@ -126,7 +126,7 @@ unsafe fn run<T: Element>(
                 gemm::Start::Scaled(*beta)
             } else {
                 if *beta != T::ZERO {
-                    return Err(Error::setting("beta", beta, "0 where there is a bias").into());
+                    return Err(Error::setting("beta", beta, "0 if there is a bias").into());
                 }
                 Matrix::row(*bias, c.cols).expect_apart("bias", "c", &written)?;
                 // SAFETY: as above.
@@ -153,7 +153,7 @@ unsafe fn run<T: Element>(
             gemm::Epilogue { start, finish, companions, column_sums: None }
         }
     };
-    // SAFETY: as above; its memory is apart from that of all operands, and a product reads it only
+    // SAFETY: as above; its memory does not overlap that of any operand, and a product reads it only
     // with a `beta` other than 0.
     let c = unsafe { c.view("c")? };
     let mut scratch = scratch.take("gemm")?;
@@ -162,7 +162,7 @@ unsafe fn run<T: Element>(
 }
 
 /// Plans f32 products of up to these sizes into `gemm`: A is (m, k), B (k, n), C (m, n). They run
-/// on the threads of `pool`, or on the calling thread alone if that is null.
+/// on the threads of `pool`, or on the calling thread if that is null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_gemm_f32_create(
     pool: *const Pool,
@@ -175,7 +175,7 @@ pub unsafe extern "C" fn tilewise_gemm_f32_create(
     guard(|| unsafe { create(pool, (m, n, k), gemm) })
 }
 
-/// As `tilewise_gemm_f32_create`, for f64.
+/// Same as `tilewise_gemm_f32_create`, for f64.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_gemm_f64_create(
     pool: *const Pool,
@@ -188,14 +188,14 @@ pub unsafe extern "C" fn tilewise_gemm_f64_create(
     guard(|| unsafe { create(pool, (m, n, k), gemm) })
 }
 
-/// Destroys a plan; null is none.
+/// Destroys a plan; null does nothing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_gemm_f32_destroy(gemm: *mut Gemm<f32>) {
     // SAFETY: the caller keeps the rules of `capi`.
     unsafe { destroy(gemm) }
 }
 
-/// Destroys a plan; null is none.
+/// Destroys a plan; null does nothing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_gemm_f64_destroy(gemm: *mut Gemm<f64>) {
     // SAFETY: the caller keeps the rules of `capi`.
@@ -203,9 +203,9 @@ pub unsafe extern "C" fn tilewise_gemm_f64_destroy(gemm: *mut Gemm<f64>) {
 }
 
 /// `C = finish(start + alpha A B)`, without allocating. With `alpha` 0 neither A nor B is read;
-/// with a packed A it is 1. `epilogue` may be null: the product alone. The memory of C is apart
-/// from that of all that is read. Unless C is read, it need not be initialized. The bits of the
-/// result do not depend on the threads, on what is packed, or on strides. An epilogue with a bias
+/// with a packed A it is 1. `epilogue` may be null: only the product. The memory of C must not
+/// overlap memory that is read. Unless C is read, it need not be initialized. The bits of the
+/// result do not depend on threads, packing or strides. An epilogue with a bias
 /// or a gate needs a C whose columns are contiguous.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_gemm_f32_run(
@@ -220,7 +220,7 @@ pub unsafe extern "C" fn tilewise_gemm_f32_run(
     guard(|| unsafe { run(gemm, alpha, a, b, c, epilogue) })
 }
 
-/// As `tilewise_gemm_f32_run`, for f64.
+/// Same as `tilewise_gemm_f32_run`, for f64.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_gemm_f64_run(
     gemm: *mut Gemm<f64>,
@@ -234,7 +234,7 @@ pub unsafe extern "C" fn tilewise_gemm_f64_run(
     guard(|| unsafe { run(gemm, alpha, a, b, c, epilogue) })
 }
 
-/// Packs `scale * a`, to be A of products, into `packed`.
+/// Packs `scale * a` as A of products, into `packed`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_pack_a_f32(
     scale: f32,
@@ -245,7 +245,7 @@ pub unsafe extern "C" fn tilewise_pack_a_f32(
     guard(|| unsafe { pack(("a", a), |gemm, a| gemm.pack_a(scale, a), packed) })
 }
 
-/// As `tilewise_pack_a_f32`, for f64.
+/// Same as `tilewise_pack_a_f32`, for f64.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_pack_a_f64(
     scale: f64,
@@ -256,7 +256,7 @@ pub unsafe extern "C" fn tilewise_pack_a_f64(
     guard(|| unsafe { pack(("a", a), |gemm, a| gemm.pack_a(scale, a), packed) })
 }
 
-/// Packs `b`, to be B of products, into `packed`.
+/// Packs `b` as B of products, into `packed`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_pack_b_f32(
     b: *const Matrix<f32>,
@@ -266,7 +266,7 @@ pub unsafe extern "C" fn tilewise_pack_b_f32(
     guard(|| unsafe { pack(("b", b), |gemm, b| gemm.pack_b(b), packed) })
 }
 
-/// As `tilewise_pack_b_f32`, for f64.
+/// Same as `tilewise_pack_b_f32`, for f64.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_pack_b_f64(
     b: *const Matrix<f64>,
@@ -276,14 +276,14 @@ pub unsafe extern "C" fn tilewise_pack_b_f64(
     guard(|| unsafe { pack(("b", b), |gemm, b| gemm.pack_b(b), packed) })
 }
 
-/// Destroys a packed operand; null is none.
+/// Destroys a packed operand; null does nothing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_packed_f32_destroy(packed: *mut Packed<f32>) {
     // SAFETY: the caller keeps the rules of `capi`.
     unsafe { destroy(packed) }
 }
 
-/// Destroys a packed operand; null is none.
+/// Destroys a packed operand; null does nothing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_packed_f64_destroy(packed: *mut Packed<f64>) {
     // SAFETY: the caller keeps the rules of `capi`.

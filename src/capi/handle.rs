@@ -1,4 +1,4 @@
-//! Handles: how they come into being and go, and how one thread at a time uses some of them.
+//! Handles: how they are created and destroyed, and the lock of those for one thread at a time.
 
 use std::{
     mem::MaybeUninit,
@@ -7,7 +7,7 @@ use std::{
 
 use crate::capi::error::{Failure, Status, guard};
 
-/// What one thread at a time may use. A second one gets an error instead of waiting.
+/// A value that one thread at a time may use. A second thread gets an error instead of waiting.
 #[derive(Debug)]
 pub(super) struct Exclusive<T>(Mutex<T>);
 
@@ -16,30 +16,30 @@ impl<T> Exclusive<T> {
         Self(Mutex::new(value))
     }
 
-    /// The value, for as long as the guard lives.
+    /// The value, while the guard lives.
     pub(super) fn take(&self, what: &str) -> Result<MutexGuard<'_, T>, Failure> {
         self.0.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => {
-                let text = format!("{what} is in use by another thread: give each its own");
+                let text = format!("{what} is in use by another thread: use one for each thread");
                 Failure::new(Status::Busy, text)
             }
             TryLockError::Poisoned(_) => {
-                let text = format!("{what} broke in an earlier call: destroy it");
+                let text = format!("{what} is invalid after a bug in an earlier call: destroy it");
                 Failure::new(Status::Internal, text)
             }
         })
     }
 }
 
-/// Hands a new object over to the caller, whose threads may share it.
+/// Gives a new object to the caller, whose threads may share it.
 pub(super) fn give<T: Send + Sync>(object: T, out: &mut MaybeUninit<*mut T>) {
     out.write(Box::into_raw(Box::new(object)));
 }
 
-/// Ends an object; null is none.
+/// Destroys an object; null does nothing.
 ///
 /// # Safety
-/// `handle` is null or came from [`give`] and was not destroyed; nobody uses it.
+/// `handle` is null or came from [`give`] and was not destroyed; it is not in use.
 pub(super) unsafe fn destroy<T>(handle: *mut T) {
     if handle.is_null() {
         return;

@@ -1,4 +1,4 @@
-//! Matrices as C callers describe them, and the views that are made of them.
+//! Matrices as C callers describe them, and their views.
 
 use std::{ops::Range, ptr::NonNull};
 
@@ -29,10 +29,10 @@ pub struct Matrix<T> {
     pub col_stride: isize,
 }
 
-/// A matrix to be written. Its elements need not be initialized, except where a function reads
-/// them. No two of them are the same. What lies between its elements is neither read nor written,
-/// and other threads may use it; the other arguments of the same call are outside of the memory
-/// from its lowest to its highest element.
+/// A matrix to be written. Its elements need not be initialized, unless a function reads them. No
+/// two of them are the same. Memory between its elements is neither read nor written, and other
+/// threads may use it; the other arguments of the same call must be outside of the memory from its
+/// lowest to its highest element.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct MatrixMut<T> {
@@ -94,7 +94,7 @@ impl<T> Matrix<T> {
         Ok(start..start + len * size_of::<T>())
     }
 
-    /// An error if the memory of one matrix reaches into that of another, `addresses`.
+    /// An error if the memory of the matrix overlaps `addresses`, the memory of another.
     pub(super) fn expect_apart(
         &self,
         what: &str,
@@ -104,7 +104,7 @@ impl<T> Matrix<T> {
         let own = self.addresses(what)?;
         let empty = own.is_empty() || addresses.is_empty();
         if !empty && own.start < addresses.end && addresses.start < own.end {
-            let text = format!("{what} and {other} overlap in memory: expected them apart");
+            let text = format!("{what} and {other} overlap in memory: expected separate memory");
             return Err(Failure::new(Status::Setting, text));
         }
         Ok(())
@@ -133,7 +133,7 @@ impl<T: Float> Matrix<T> {
         // Null is allowed where there are no elements, but not in a view.
         let data = if len == 0 { NonNull::dangling().as_ptr() } else { self.data.cast_mut() };
         // SAFETY: the span was checked, so that its elements lie in the address space; by the rules
-        // of `capi` they are initialized and nobody changes them.
+        // of `capi` they are initialized and not changed.
         Ok(unsafe { MatRef::from_raw(data, shape, strides) })
     }
 }
@@ -147,7 +147,7 @@ impl<T: Float> MatrixMut<T> {
         let Span { len, .. } = self.as_matrix().span(what)?;
         let (shape, strides) = ((self.rows, self.cols), (self.row_stride, self.col_stride));
         let data = if len == 0 { NonNull::dangling().as_ptr() } else { self.data };
-        // SAFETY: the span was checked; by the rules of `capi` nobody else uses its elements, and
+        // SAFETY: the span was checked; by the rules of `capi` no other code uses its elements, and
         // they are initialized where they are read.
         Ok(unsafe { MatMut::from_raw_distinct(data, shape, strides)? })
     }

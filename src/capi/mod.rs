@@ -2,15 +2,15 @@
 //! made from this module by cbindgen; its opening comment has the rules for callers, which
 //! `cbindgen.toml` holds.
 //!
-//! Every function checks what it can before it writes anything, runs inside of [`guard`], through
-//! which no panic goes, and leaves its outputs alone if it fails.
+//! Every function checks what it can before it writes anything, runs inside of [`guard`], which
+//! catches panics, and does not change its outputs if it fails.
 //!
 //! # Safety
 //! Of all `extern "C"` functions, and of the functions in `pointers` and `matrix` that read what a
 //! C caller points to:
-//! - A pointer that is not null points to what the parameter says, for as long as the call runs;
-//!   numbers that are read are initialized. Those that are only written need not be.
-//! - What a pointer to a mutable thing reaches, nobody else uses during the call.
+//! - A pointer that is not null points to what the parameter says during the call; numbers that are
+//!   read are initialized. Those that are only written need not be.
+//! - No other code uses the target of a mutable pointer during the call.
 //! - A handle came from the function that makes its kind and was not destroyed.
 
 mod error;
@@ -28,25 +28,25 @@ use crate::simd::InstructionSet;
 use error::{Status, guard};
 use pointers::room;
 
-/// Number of the ABI that this header declares: structs, parameters, enumerators and what they
-/// mean. It changes with every change of these. Functions that are only added do not change it.
+/// Number of the ABI that this header declares: structs, parameters, enumerators and their
+/// meanings. It changes whenever one of these changes, but not when functions are added.
 pub const TILEWISE_ABI_VERSION: u32 = 1;
 
-/// Number of the ABI that the library has. A program that was compiled with another
+/// ABI number of the library. A program that was compiled with another
 /// `TILEWISE_ABI_VERSION` must not use the library: see `TILEWISE_ABI_MATCHES`.
 #[unsafe(no_mangle)]
 pub extern "C" fn tilewise_abi_version() -> u32 {
     TILEWISE_ABI_VERSION
 }
 
-/// The version of the library, as "0.1.0".
+/// The version of the library, such as "0.1.0".
 #[unsafe(no_mangle)]
 pub extern "C" fn tilewise_version() -> *const c_char {
     concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
 }
 
-/// The name of the instruction set in use, "avx512", "avx2" or "portable", into `name`; it lives
-/// as long as the library.
+/// The name of the instruction set in use, "avx512", "avx2" or "portable", into `name`, which
+/// stays valid as long as the library is loaded.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_instruction_set(name: *mut *const c_char) -> Status {
     guard(|| {

@@ -1,4 +1,4 @@
-//! What C callers point to: checked as far as it can be, then borrowed for the length of the call.
+//! Pointers from C callers: checked as far as possible, then borrowed for the duration of the call.
 //! The safety of all functions here is that of the module `capi`.
 
 use std::{
@@ -10,7 +10,7 @@ use std::{
 
 use crate::capi::error::{Failure, Status};
 
-/// An error unless a pointer is one that could be followed.
+/// An error if a pointer is null or misaligned.
 pub(super) fn check<T>(what: &str, pointer: *const T) -> Result<(), Failure> {
     if pointer.is_null() {
         return Err(Failure::new(Status::Pointer, format!("{what} is null")));
@@ -26,7 +26,7 @@ pub(super) fn check<T>(what: &str, pointer: *const T) -> Result<(), Failure> {
 pub(super) unsafe fn shared<'a, T>(what: &str, pointer: *const T) -> Result<&'a T, Failure> {
     check(what, pointer)?;
     // SAFETY: it is neither null nor misaligned, and by the rules of `capi` it points to a T that
-    // nobody changes.
+    // does not change.
     Ok(unsafe { &*pointer })
 }
 
@@ -42,19 +42,19 @@ pub(super) unsafe fn optional<'a, T>(
     unsafe { shared(what, pointer).map(Some) }
 }
 
-/// Where a result goes.
+/// The place for a result.
 pub(super) unsafe fn room<'a, T>(
     what: &str,
     pointer: *mut T,
 ) -> Result<&'a mut MaybeUninit<T>, Failure> {
     check(what, pointer)?;
     // SAFETY: it is neither null nor misaligned, and by the rules of `capi` it points to room for
-    // a T that nobody else uses.
+    // a T that no other code uses.
     Ok(unsafe { &mut *pointer.cast() })
 }
 
-/// An error unless `len` elements from `pointer` on fit the address space; nothing is asked of the
-/// pointer where there are none.
+/// An error unless `len` elements from `pointer` on fit the address space; the pointer is not
+/// checked if `len` is 0.
 fn check_len<T>(what: &str, pointer: *const T, len: usize) -> Result<(), Failure> {
     if len == 0 {
         return Ok(());
@@ -79,7 +79,7 @@ pub(super) unsafe fn elements<'a, T>(
         return Ok(&[]);
     }
     // SAFETY: pointer and length were checked; by the rules of `capi` the elements are there and
-    // nobody changes them.
+    // do not change.
     Ok(unsafe { slice::from_raw_parts(pointer, len) })
 }
 
@@ -94,7 +94,7 @@ pub(super) unsafe fn rooms<'a, T>(
         return Ok(&mut []);
     }
     // SAFETY: pointer and length were checked; by the rules of `capi` there is room for as many
-    // elements that nobody else uses, and `MaybeUninit` asks for no values in it.
+    // elements that no other code uses, and `MaybeUninit` needs no values in it.
     Ok(unsafe { slice::from_raw_parts_mut(pointer.cast(), len) })
 }
 

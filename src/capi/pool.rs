@@ -1,8 +1,8 @@
-//! Pools of threads, for callers that have no rayon pool: made by the caller, used by what is given
-//! them, and gone when the last of these is.
+//! Pools of threads, for callers without a rayon pool. The caller creates a pool; it ends when the
+//! caller and all handles created with it have released it.
 //!
-//! A call from outside of a rayon pool allocates now and then, one from inside does not. So the
-//! pool's first thread waits at a desk for work that callers bring, and enters the pool for them.
+//! A call from outside of a rayon pool sometimes allocates; a call from inside does not. So the
+//! pool's first thread waits at a "desk" for the callers' jobs, and runs them inside of the pool.
 
 use std::{
     fmt,
@@ -37,15 +37,15 @@ pub unsafe extern "C" fn tilewise_pool_create(threads: usize, pool: *mut *mut Po
     })
 }
 
-/// Lets go of a pool; null is none. Its threads end when everything that was made with it has been
-/// destroyed as well; whatever goes last waits for their end.
+/// Releases a pool; null does nothing. Its threads end when all handles created with it have also
+/// been destroyed; the last call waits for them.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_pool_destroy(pool: *mut Pool) {
     // SAFETY: the caller keeps the rules of `capi`.
     unsafe { destroy(pool) }
 }
 
-/// Where the work of a handle is done.
+/// Where the work of a handle runs.
 #[derive(Clone, Debug)]
 pub(super) struct Place(Option<Arc<Workers>>);
 
@@ -55,12 +55,12 @@ impl Place {
         Self(pool.map(|pool| Arc::clone(&pool.0)))
     }
 
-    /// Into how many tasks work is divided there.
+    /// Number of tasks that work is divided into.
     pub(super) fn threads(&self) -> Threads {
         self.0.as_ref().map_or(Threads::Caller, |workers| Threads::Count(workers.threads.len()))
     }
 
-    /// Does some work there.
+    /// Runs some work there.
     pub(super) fn run<R: Send>(
         &self,
         work: impl FnOnce() -> Result<R, Failure> + Send,
@@ -75,7 +75,7 @@ impl Place {
 /// The threads of a pool.
 struct Workers {
     desk: Arc<Desk>,
-    /// One caller at a time stands at the desk.
+    /// Only one caller at a time uses the desk.
     turn: Mutex<()>,
     /// There until the end.
     pool: Option<rayon::ThreadPool>,
@@ -112,7 +112,7 @@ impl Workers {
         Ok(workers)
     }
 
-    /// Does some work on a thread of the pool. Nothing is allocated.
+    /// Runs some work on a thread of the pool. Nothing is allocated.
     fn run<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         let (mut work, mut result) = (Some(work), None);
         let mut job = || {
@@ -142,19 +142,19 @@ impl fmt::Debug for Workers {
     }
 }
 
-/// Waits for a thread's end. It cannot have panicked: rayon would have ended the process.
+/// Waits for a thread to end. It cannot have panicked: rayon would have ended the process.
 fn join(thread: JoinHandle<()>) {
     let _ = thread.join();
 }
 
-/// Where a caller's work is handed to a thread of the pool.
+/// The place where callers hand jobs to a thread of the pool.
 #[derive(Default)]
 struct Desk {
     desktop: Mutex<Desktop>,
     changed: Condvar,
 }
 
-/// What lies on a desk.
+/// The state of a desk.
 #[derive(Clone, Copy, Default)]
 enum Desktop {
     #[default]
@@ -173,7 +173,7 @@ struct Job(*mut (dyn FnMut() + Send));
 unsafe impl Send for Job {}
 
 impl Desk {
-    /// Has a job done; it does not panic.
+    /// Hands over a job and waits; the job does not panic.
     fn bring(&self, job: &mut (dyn FnMut() + Send)) {
         // SAFETY: only the lifetime changes; the job is gone from the desk when this returns.
         let job = Job(unsafe {
@@ -184,13 +184,13 @@ impl Desk {
         self.set(Desktop::Empty);
     }
 
-    /// Does jobs until the desk is closed.
+    /// Runs jobs until the desk is closed.
     fn serve(&self) {
         loop {
             match self.wait(|desktop| matches!(desktop, Desktop::Waiting(_) | Desktop::Closed)) {
                 Desktop::Waiting(Job(job)) => {
                     self.set(Desktop::Running);
-                    // SAFETY: whoever brought the job waits for `Done` and does not touch it.
+                    // SAFETY: the caller of the job waits for `Done` and does not touch it.
                     unsafe { (*job)() };
                     self.set(Desktop::Done);
                 }
@@ -210,7 +210,7 @@ impl Desk {
     }
 }
 
-/// Locks what no panic leaves half done.
+/// Locks a mutex whose value no panic can leave half done.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! Predictors, their scratch memory, and what to make of logits.
+//! Predictors, their scratch memory, softmax and top-k.
 
 use std::ffi::c_char;
 
@@ -16,17 +16,17 @@ use crate::{
     nn,
 };
 
-/// A network for inference, its weights packed. It never changes: any number of threads may use it
-/// at once, each with a scratch of its own.
+/// A network for inference, with packed weights. It never changes: any number of threads may use it
+/// at once, each with its own scratch.
 pub struct Predictor(pub(super) infer::Predictor<f32>);
 
-/// What one prediction at a time writes to. One thread at a time may use it.
+/// Memory for one prediction at a time. Only one thread at a time may use it.
 pub struct Scratch {
     scratch: Exclusive<infer::Scratch<f32>>,
     place: Place,
 }
 
-/// How bytes become numbers: `byte * scale + shift`, with a scale and a shift for each channel of
+/// The conversion of bytes to numbers: `byte * scale + shift`, with a scale and a shift for each channel of
 /// images that are stored channel by channel.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -45,11 +45,11 @@ pub struct Normalization {
 pub struct Shape {
     /// Number of values.
     pub features: usize,
-    /// Of an image: rows of pixels. 0: it is no image but a plain vector.
+    /// Height of an image; 0 for a plain vector.
     pub height: usize,
-    /// Of an image: pixels in a row, else 0.
+    /// Width of an image, else 0.
     pub width: usize,
-    /// Of an image: values of a pixel, which are contiguous, else 0.
+    /// Channels of an image, contiguous for each pixel, else 0.
     pub channels: usize,
 }
 
@@ -73,8 +73,8 @@ impl Normalization {
 }
 
 /// Loads a network from a safetensors file, saved by tilewise or from the `state_dict` of a PyTorch
-/// `nn.Sequential`, into `predictor`. `path` is UTF-8. `normalization` says how bytes become
-/// numbers; null: as the file says, and if it says nothing, the predictor takes no images.
+/// `nn.Sequential`, into `predictor`. `path` is UTF-8. `normalization` converts bytes to
+/// numbers; null: that of the file, and if it has none, the predictor accepts no images.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_predictor_load(
     path: *const c_char,
@@ -95,7 +95,7 @@ pub unsafe extern "C" fn tilewise_predictor_load(
     })
 }
 
-/// Destroys a predictor; null is none. Its scratches stay: they serve any predictor of the same
+/// Destroys a predictor; null does nothing. Its scratches remain valid for any predictor of the same
 /// layers.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_predictor_destroy(predictor: *mut Predictor) {
@@ -124,7 +124,7 @@ pub unsafe extern "C" fn tilewise_predictor_input(
     })
 }
 
-/// The number of classes, which is that of an example's logits, into `classes`.
+/// The number of classes, and so of logits for each example, into `classes`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_predictor_classes(
     predictor: *const Predictor,
@@ -139,7 +139,7 @@ pub unsafe extern "C" fn tilewise_predictor_classes(
     })
 }
 
-/// Whether the predictor takes images of bytes, 1 or 0, into `takes`.
+/// Whether the predictor accepts images of bytes, 1 or 0, into `takes`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_predictor_takes_images(
     predictor: *const Predictor,
@@ -155,7 +155,7 @@ pub unsafe extern "C" fn tilewise_predictor_takes_images(
 }
 
 /// Memory for predictions of `capacity` rows at a time, 1 or more, into `scratch`. They run on the
-/// threads of `pool`, or on the calling thread alone if that is null.
+/// threads of `pool`, or on the calling thread if that is null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_scratch_create(
     predictor: *const Predictor,
@@ -176,7 +176,7 @@ pub unsafe extern "C" fn tilewise_scratch_create(
     })
 }
 
-/// Destroys a scratch; null is none.
+/// Destroys a scratch; null does nothing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_scratch_destroy(scratch: *mut Scratch) {
     // SAFETY: the caller keeps the rules of `capi`.
@@ -199,8 +199,8 @@ unsafe fn predict(
 }
 
 /// The logits of the rows of `x`, (batch, features), into `logits`, (batch, classes), whose columns
-/// are contiguous. Nothing is allocated. A batch larger than the scratch's capacity is worked in
-/// pieces. A row's logits have the same bits in any batch and on any number of threads.
+/// are contiguous. Nothing is allocated. A batch larger than the scratch's capacity is computed in
+/// parts. A row's logits have the same bits in any batch and on any number of threads.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_predict(
     predictor: *const Predictor,
@@ -217,8 +217,8 @@ pub unsafe extern "C" fn tilewise_predict(
     })
 }
 
-/// As `tilewise_predict`, for `batch` images of bytes, one after another, of as many bytes as an
-/// example of the network has features. The predictor's normalization makes numbers of them.
+/// Same as `tilewise_predict`, for `batch` contiguous images of bytes, each with as many bytes as an
+/// example has features. The predictor's normalization converts them to numbers.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_predict_images(
     predictor: *const Predictor,
@@ -239,8 +239,8 @@ pub unsafe extern "C" fn tilewise_predict_images(
     })
 }
 
-/// Turns logits, (batch, classes), into probabilities, in place: `exp(logit - largest)` over the
-/// sum of these in the row. Columns are contiguous. Rows with NaN or an infinite largest logit
+/// Turns logits, (batch, classes), into probabilities, in place: `exp(logit - largest)` divided by
+/// the sum of these in the row. Columns are contiguous. Rows with NaN or an infinite largest logit
 /// become NaN. Nothing is allocated.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_softmax(logits: *const MatrixMut<f32>) -> Status {
@@ -254,7 +254,7 @@ pub unsafe extern "C" fn tilewise_softmax(logits: *const MatrixMut<f32>) -> Stat
 /// The classes with the largest of the `classes` values of a row, best first, into `best`, which
 /// has room for `k`; the first of equals comes first, and NaN last. Their number, the smaller of
 /// `classes` and `k`, goes into `found`, their values into `best_values`, which has room for `k`
-/// or is null. These arrays are apart from each other. Nothing is allocated.
+/// or is null. These arrays must not overlap. Nothing is allocated.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_top_k(
     row: *const f32,

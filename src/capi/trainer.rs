@@ -18,7 +18,7 @@ use crate::{
     train::{self, Optimizer, TrainerConfig, UpdateRule},
 };
 
-/// A network in training, with the memory that a step needs. One thread at a time may use it.
+/// A network in training, with the memory that a step needs. Only one thread at a time may use it.
 pub struct Trainer {
     trainer: Exclusive<train::Trainer<f32>>,
     place: Place,
@@ -42,7 +42,7 @@ pub enum Init {
 pub struct Network {
     /// Features of an example, sizes of the hidden layers, and the number of classes.
     pub dims: *const usize,
-    /// How many sizes, 2 or more.
+    /// Number of sizes, 2 or more.
     pub dims_len: usize,
     /// A `tilewise_init`.
     pub init: i32,
@@ -54,7 +54,7 @@ pub struct Network {
     pub seed: u64,
 }
 
-/// An optimizer and its settings. It reads those that it has and no others;
+/// An optimizer and its settings. Only the settings of the optimizer are read.
 /// `tilewise_optimizer_init` sets PyTorch's defaults.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -85,9 +85,9 @@ pub struct TrainerSettings {
     pub learning_rate: f64,
     /// Label smoothing, from 0 to below 1.
     pub label_smoothing: f64,
-    /// L2 regularization: the loss has this times the sum of all squared weights.
+    /// L2 regularization: factor of the sum of all squared weights in the loss.
     pub l2: f64,
-    /// Gradient clipping: gradients whose norm is larger are scaled down to it; 0: no clipping.
+    /// Gradient clipping: largest L2 norm of all gradients together; 0: no clipping.
     pub clip_norm: f64,
 }
 
@@ -214,7 +214,7 @@ unsafe fn create(
 }
 
 /// Makes a network and plans its training, into `trainer`. Steps run on the threads of `pool`, or
-/// on the calling thread alone if that is null; the same seed gives the same bits on any number
+/// on the calling thread if that is null; the same seed gives the same bits on any number
 /// of threads.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_trainer_create(
@@ -231,8 +231,8 @@ pub unsafe extern "C" fn tilewise_trainer_create(
     })
 }
 
-/// As `tilewise_trainer_create`, for the network in a model file, with its layers and parameters:
-/// one that `tilewise_trainer_save` or `tilewise train` wrote, or a PyTorch state dict as for
+/// Same as `tilewise_trainer_create`, for the network in a model file, with its layers and parameters:
+/// a file from `tilewise_trainer_save` or `tilewise train`, or a PyTorch state dict as for
 /// `tilewise_predictor_load`. `seed` is that of dropout. `path` is UTF-8.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_trainer_create_from_file(
@@ -251,7 +251,7 @@ pub unsafe extern "C" fn tilewise_trainer_create_from_file(
     })
 }
 
-/// Destroys a trainer; null is none.
+/// Destroys a trainer; null does nothing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_trainer_destroy(trainer: *mut Trainer) {
     // SAFETY: the caller keeps the rules of `capi`.
@@ -286,7 +286,7 @@ pub unsafe extern "C" fn tilewise_trainer_step(
     })
 }
 
-/// Changes the learning rate of the steps to come.
+/// Sets the learning rate of the next steps.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_trainer_set_learning_rate(
     trainer: *mut Trainer,
@@ -299,8 +299,8 @@ pub unsafe extern "C" fn tilewise_trainer_set_learning_rate(
     })
 }
 
-/// The number of steps so far, with those before a checkpoint, into `steps`: where a loop over
-/// batches continues.
+/// The number of steps so far, including those before a loaded checkpoint, into `steps`: a loop over
+/// batches continues there.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_trainer_steps(
     trainer: *const Trainer,
@@ -314,10 +314,9 @@ pub unsafe extern "C" fn tilewise_trainer_steps(
     })
 }
 
-/// Saves the network with its present parameters as a model file: safetensors that a PyTorch
-/// `nn.Sequential` loads, with the layers, and with how its images were normalized unless that is
-/// null. It is for predictions, and for further training with a new optimizer; a checkpoint
-/// is for resuming. `path` is UTF-8. The file is replaced at once or not at all.
+/// Saves the network with its current parameters as a model file: safetensors that a PyTorch
+/// `nn.Sequential` loads, with the layers, and with `normalization` unless that is null. Use it for
+/// predictions, and for further training with a new optimizer; use a checkpoint to resume. `path` is UTF-8. The file is replaced atomically.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_trainer_save(
     trainer: *const Trainer,
@@ -335,8 +334,8 @@ pub unsafe extern "C" fn tilewise_trainer_save(
     })
 }
 
-/// Saves where training stands: parameters, the optimizer's state, the number of steps and the
-/// present learning rate. `path` is UTF-8. The file is replaced at once or not at all.
+/// Saves a checkpoint: parameters, the optimizer's state, the number of steps and the
+/// current learning rate. `path` is UTF-8. The file is replaced atomically.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_trainer_save_checkpoint(
     trainer: *const Trainer,
@@ -349,8 +348,8 @@ pub unsafe extern "C" fn tilewise_trainer_save_checkpoint(
     })
 }
 
-/// Continues where the trainer stood that saved the checkpoint: steps on the same batches have the
-/// same bits as without the interruption. `trainer` was created with the same network and settings;
+/// Restores the state in a checkpoint: steps on the same batches then have the same bits as without
+/// the interruption. `trainer` was created with the same network and settings;
 /// threads, batch size and learning rate may differ, and the learning rate becomes that of the
 /// checkpoint. `path` is UTF-8.
 #[unsafe(no_mangle)]
@@ -365,8 +364,8 @@ pub unsafe extern "C" fn tilewise_trainer_load_checkpoint(
     })
 }
 
-/// Makes a predictor of the network with its present parameters, into `predictor`; further steps do
-/// not change it. `normalization` says how bytes become numbers; null: it takes no images.
+/// Makes a predictor of the network with its current parameters, into `predictor`; further steps do
+/// not change it. `normalization` converts bytes to numbers; null: it accepts no images.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_trainer_predictor(
     trainer: *const Trainer,

@@ -17,18 +17,18 @@ use crate::{
     input_file,
 };
 
-/// Three times the official archives; what is larger is something else.
+/// Three times the official archives; larger files are refused.
 const MAX_ARCHIVE_BYTES: u64 = 1 << 29;
-/// Six times the unpacked original; what unpacks to more is nonsense.
+/// Six times the unpacked original; archives that unpack to more are refused.
 const MAX_UNPACKED_BYTES: u64 = 1 << 30;
-/// Longest name or other extension of a header that is read into memory.
+/// Longest name, or other header extension, that is read into memory.
 const MAX_EXTENSION_BYTES: u64 = 1 << 16;
 /// Everything in a tar file starts at a multiple of this; two such blocks of zeros end it.
 const BLOCK_BYTES: u64 = 512;
 
 /// A member of an archive.
 pub(super) struct Member<'a> {
-    /// Its name, which may lie.
+    /// Its name, which is not trusted.
     pub(super) path: PathBuf,
     /// Whether it is a file, not a link, a directory or a device.
     pub(super) is_file: bool,
@@ -38,11 +38,11 @@ pub(super) struct Member<'a> {
     pub(super) content: &'a mut dyn Read,
 }
 
-/// Calls `visit` with each member of a `.tar.gz`, which is called `path` in messages. Whatever the
-/// archive holds, little memory is used, and an archive that was cut off anywhere is an error.
+/// Calls `visit` with each member of a `.tar.gz`; `path` is its name in messages. Memory use is small
+/// for any archive, and a truncated archive is an error.
 ///
 /// # Errors
-/// [`Error::File`] if the archive is damaged or incomplete; what `visit` returns.
+/// [`Error::File`] if the archive is damaged or incomplete; the errors of `visit`.
 pub(super) fn visit(
     path: &Path,
     file: impl Read,
@@ -86,7 +86,7 @@ pub(super) fn visit(
         visit(Member { path: name, is_file: kind.is_file(), size, content: &mut entry })?;
     }
     let mut rest = archive.into_inner();
-    // The first block of zeros has been read, if there is one, and nothing behind it.
+    // The first block of zeros has been read, if there is one, and nothing after it.
     let mut second = [0; BLOCK_BYTES as usize];
     let has_first = rest.bytes == end.saturating_add(BLOCK_BYTES);
     if !has_first || rest.read_exact(&mut second).is_err() || second.iter().any(|&byte| byte != 0) {
@@ -100,8 +100,8 @@ pub(super) fn visit(
 /// The name in a PAX header.
 ///
 /// # Errors
-/// A header that is not one or gives the next member another size, as only members beyond 8 GiB
-/// need.
+/// An error for a damaged header, or one that sets the size of the next member, which only members
+/// above 8 GiB need.
 fn name_of_pax(header: &[u8]) -> io::Result<Option<Vec<u8>>> {
     let mut name = None;
     for extension in tar::PaxExtensions::new(header) {
@@ -129,8 +129,8 @@ impl<R: Read> Read for Counting<R> {
     }
 }
 
-/// The part that an entry of this path holds, if it stands where the originals have it: in their
-/// folder or at the top.
+/// The part in the entry with this path, if the path is that of the originals: in their folder or at
+/// the top.
 pub(super) fn part_of(path: &Path, encoding: Encoding) -> Option<Part> {
     let mut names = path.components().filter(|component| *component != Component::CurDir).rev();
     let Component::Normal(file) = names.next()? else { return None };
@@ -142,13 +142,12 @@ pub(super) fn part_of(path: &Path, encoding: Encoding) -> Option<Part> {
     Part::all().find(|part| at_home && file == part.file_name(encoding).as_str())
 }
 
-/// What to say about an archive that cannot be read to its end. What to do about it, the caller
-/// says.
+/// The error for an archive that cannot be read to its end. The caller adds what to do.
 pub(super) fn damaged(path: &Path) -> impl Fn(io::Error) -> Error {
     move |source| Error::file(path, format!("damaged or incomplete archive: {source}"))
 }
 
-/// Reads all parts, in whatever order they come.
+/// Reads all parts, in any order.
 ///
 /// # Errors
 /// [`Error::File`] if the archive is damaged or lacks a batch, [`Error::Io`] if it cannot be read.

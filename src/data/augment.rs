@@ -1,4 +1,4 @@
-//! `Augmentation`: pictures flipped, shifted and cut at random, as bytes, on their way into a batch.
+//! `Augmentation`: random flips, shifts and cutouts of images, as bytes, when a batch is made.
 
 use std::{fmt, str::FromStr};
 
@@ -7,18 +7,18 @@ use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use super::images::ImageShape;
 use crate::error::{Error, Result};
 
-/// What stands where a shifted picture has no pixels.
+/// The padding of shifted images.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Border {
-    /// The picture mirrored at its edge, which is not repeated.
+    /// The image mirrored at its edge, which is not repeated.
     #[default]
     Reflect,
-    /// The bytes that normalisation brings closest to 0.
+    /// The bytes that normalization brings closest to 0.
     Zeros,
 }
 
 impl Border {
-    /// The name that [`FromStr`] reads: "reflect" or "zeros".
+    /// The name that [`FromStr`] parses: "reflect" or "zeros".
     pub fn name(self) -> &'static str {
         match self {
             Self::Reflect => "reflect",
@@ -42,29 +42,29 @@ impl FromStr for Border {
     }
 }
 
-/// Random changes of training pictures. Which ones a picture undergoes depends on the seed, the
-/// epoch and the picture alone, so that neither threads nor batches matter.
+/// Random augmentation of training images. It depends only on the seed, the epoch and the image, not
+/// on threads or batches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Augmentation {
-    /// Every other picture, on average, is mirrored left to right.
+    /// Flip images horizontally with probability 0.5.
     pub flip: bool,
-    /// Pictures are moved by up to so many pixels along either axis.
+    /// Random shift along both axes: at most this many pixels.
     pub shift: usize,
-    /// What stands where a moved picture has no pixels.
+    /// The padding of shifted images.
     pub border: Border,
     /// Side of a square around a random pixel that is set to zeros (DeVries & Taylor 2017,
-    /// "cutout"); what of it lies outside is lost. 0 is none.
+    /// "cutout"); the part outside of the image is ignored. 0 is none.
     pub cutout: usize,
 }
 
 impl Augmentation {
-    /// Whether pictures stay as they are.
+    /// Whether images are left unchanged.
     pub fn is_none(&self) -> bool {
         !self.flip && self.shift == 0 && self.cutout == 0
     }
 
     /// # Errors
-    /// [`Error::Setting`] if pictures of this shape are too small for the settings.
+    /// [`Error::Setting`] if images of this shape are too small for the settings.
     pub fn check(&self, shape: ImageShape) -> Result<()> {
         let side = shape.height.min(shape.width);
         for (name, found, limit) in [("shift", self.shift, side), ("cutout", self.cutout, side + 1)]
@@ -77,15 +77,15 @@ impl Augmentation {
         Ok(())
     }
 
-    /// Writes picture number `picture`, changed as `seed` and `epoch` say, to `out`. `zeros` has a
-    /// byte for each channel. The settings fit the shape, see [`check`](Self::check).
+    /// Writes image number `image` to `out`, augmented for `seed` and `epoch`. `zeros` has a byte for
+    /// each channel. The settings must fit the shape, see [`check`](Self::check).
     ///
     /// # Panics
-    /// If the picture or `out` has another length than the shape asks for.
+    /// If the length of the image or of `out` does not match the shape.
     pub fn apply(
         &self,
         shape: ImageShape,
-        (seed, epoch, picture): (u64, u64, u32),
+        (seed, epoch, image): (u64, u64, u32),
         pixels: &[u8],
         zeros: &[u8],
         out: &mut [u8],
@@ -93,8 +93,8 @@ impl Augmentation {
         assert_eq!((pixels.len(), out.len()), (shape.features(), shape.features()));
         let ImageShape { height, width, .. } = shape;
         let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0xa067_1357_9bdf_2468);
-        rng.set_stream(epoch << 32 | u64::from(picture));
-        // Always drawn, so that one setting does not change what another does.
+        rng.set_stream(epoch << 32 | u64::from(image));
+        // Always drawn, so that one setting does not change the effect of another.
         let mirrored = rng.random::<bool>() && self.flip;
         let mut step = || rng.random_range(0..=2 * self.shift) as isize - self.shift as isize;
         let (down, right) = (step(), step());
@@ -135,7 +135,7 @@ impl Augmentation {
         }
     }
 
-    /// Where the pixel at `at` of a line of `len` comes from; nowhere, if it is a zero.
+    /// The source of the pixel at `at` of a line of `len`; none if it is a zero.
     fn source(&self, at: isize, len: usize) -> Option<usize> {
         let last = len as isize - 1;
         match self.border {
@@ -153,31 +153,31 @@ mod tests {
 
     const SHAPE: ImageShape = ImageShape { channels: 2, height: 5, width: 6 };
 
-    fn picture() -> Vec<u8> {
+    fn image() -> Vec<u8> {
         (1..=60).collect()
     }
 
     fn applied(augmentation: Augmentation, epoch: u64, number: u32) -> Vec<u8> {
         let mut out = vec![0; 60];
-        augmentation.apply(SHAPE, (7, epoch, number), &picture(), &[200, 201], &mut out);
+        augmentation.apply(SHAPE, (7, epoch, number), &image(), &[200, 201], &mut out);
         out
     }
 
     #[test]
     fn nothing_asked_for_changes_nothing() {
         assert!(Augmentation::default().is_none());
-        assert_eq!(applied(Augmentation::default(), 1, 2), picture());
+        assert_eq!(applied(Augmentation::default(), 1, 2), image());
     }
 
     #[test]
-    fn half_of_the_pictures_are_mirrored() {
+    fn half_of_the_images_are_mirrored() {
         let flip = Augmentation { flip: true, ..Augmentation::default() };
-        let mut mirrored = picture();
+        let mut mirrored = image();
         mirrored.chunks_mut(6).for_each(<[u8]>::reverse);
         let results: Vec<_> = (0..400).map(|number| applied(flip, 1, number)).collect();
         let count = results.iter().filter(|&result| *result == mirrored).count();
         assert!((150..250).contains(&count), "{count} of 400");
-        assert!(results.iter().all(|result| *result == mirrored || *result == picture()));
+        assert!(results.iter().all(|result| *result == mirrored || *result == image()));
     }
 
     /// Every shift by definition, pixel by pixel.
@@ -199,7 +199,7 @@ mod tests {
                     let inside = (0..5).contains(&y) && (0..6).contains(&x);
                     out.push(match border {
                         Border::Zeros if !inside => 200 + c as u8,
-                        _ => picture()[(c * 30 + reflect(y, 5) * 6 + reflect(x, 6)) as usize],
+                        _ => image()[(c * 30 + reflect(y, 5) * 6 + reflect(x, 6)) as usize],
                     });
                 }
             }
@@ -244,14 +244,14 @@ mod tests {
                 assert!(height >= 2 && width >= 2, "around a pixel inside: {plane:?}");
                 largest = largest.max(holes.len());
                 let kept = (0..30).filter(|i| !holes.contains(i));
-                assert!({ kept }.all(|i| plane[i] == picture()[channel * 30 + i]));
+                assert!({ kept }.all(|i| plane[i] == image()[channel * 30 + i]));
             }
         }
         assert_eq!(largest, 9);
     }
 
     #[test]
-    fn epochs_and_pictures_differ_and_repeat() {
+    fn epochs_and_images_differ_and_repeat() {
         let all = Augmentation { flip: true, shift: 2, cutout: 2, ..Augmentation::default() };
         assert_eq!(applied(all, 4, 5), applied(all, 4, 5));
         let others: Vec<_> =
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_exceed_the_picture_are_errors() {
+    fn settings_that_exceed_the_image_are_errors() {
         for bad in [
             Augmentation { shift: 5, ..Augmentation::default() },
             Augmentation { cutout: 6, ..Augmentation::default() },

@@ -1,5 +1,5 @@
-//! The batch files of CIFAR-10: their names and encodings, and a `Collection` that takes them in
-//! any order and holds every picture once.
+//! The batch files of CIFAR-10: their names and encodings, and a `Collection` that reads them in
+//! any order and stores every image once.
 
 use std::{io::Read, iter, path::Path};
 
@@ -10,21 +10,21 @@ use super::{
 use crate::error::{Error, Result};
 
 const SHAPE: ImageShape = ImageShape { channels: 3, height: 32, width: 32 };
-pub(super) const PICTURE_BYTES: usize = 3 * 32 * 32;
-/// A label and a picture.
-pub(super) const RECORD_BYTES: usize = 1 + PICTURE_BYTES;
+pub(super) const IMAGE_BYTES: usize = 3 * 32 * 32;
+/// A label and an image.
+pub(super) const RECORD_BYTES: usize = 1 + IMAGE_BYTES;
 const CLASSES: usize = 10;
 const TRAINING_BATCHES: usize = 5;
 /// Records read at a time.
 const CHUNK_RECORDS: usize = 32;
-/// Ten times the largest file of the original; a size beyond it is nonsense.
+/// Ten times the largest file of the original; larger files are refused.
 pub(super) const MAX_FILE_BYTES: u64 = 10 * 10_000 * RECORD_BYTES as u64;
-/// The list of class names has less than a hundred bytes.
+/// Largest list of class names; the original has less than a hundred bytes.
 pub(super) const MAX_NAMES_BYTES: u64 = 1 << 16;
 /// Images in each batch of the original.
 const ORIGINAL_BATCH: usize = 10_000;
 
-/// How a batch file is written.
+/// The encoding of a batch file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Encoding {
     /// Records of a label and 3,072 pixels.
@@ -34,7 +34,7 @@ pub(super) enum Encoding {
 }
 
 impl Encoding {
-    /// The folder that the archives unpack to.
+    /// The folder in the archives.
     pub(super) fn folder(self) -> &'static str {
         match self {
             Self::Binary => "cifar-10-batches-bin",
@@ -43,7 +43,7 @@ impl Encoding {
     }
 }
 
-/// What a file holds.
+/// The content of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Part {
     /// The training batch with this number, from 1.
@@ -55,7 +55,7 @@ pub(super) enum Part {
 }
 
 impl Part {
-    /// The files with pictures, in order.
+    /// The files with images, in order.
     pub(super) fn batches() -> impl Iterator<Item = Part> {
         (1..=TRAINING_BATCHES).map(Part::Train).chain(iter::once(Part::Test))
     }
@@ -78,27 +78,27 @@ impl Part {
     }
 }
 
-/// Pictures and their labels as they come in.
+/// The images and labels read so far.
 #[derive(Debug, Default)]
-struct Pictures {
-    pixels: Vec<u8>,  // (pictures, 3072)
+struct Images {
+    pixels: Vec<u8>,  // (images, 3072)
     labels: Vec<u32>, // (images)
 }
 
-impl Pictures {
-    fn reserve(&mut self, pictures: u64, path: &Path) -> Result<()> {
+impl Images {
+    fn reserve(&mut self, images: u64, path: &Path) -> Result<()> {
         let too_large = || {
-            let bytes = u128::from(pictures) * PICTURE_BYTES as u128;
+            let bytes = u128::from(images) * IMAGE_BYTES as u128;
             let detail = format!(
-                "not enough memory for {pictures} images, {bytes} bytes; is it a batch of CIFAR-10, \
+                "not enough memory for {images} images, {bytes} bytes; is it a batch of CIFAR-10, \
                  which has 10000?"
             );
             Error::file(path, detail)
         };
-        let pictures = usize::try_from(pictures).map_err(|_| too_large())?;
-        let bytes = pictures.checked_mul(PICTURE_BYTES).ok_or_else(too_large)?;
+        let images = usize::try_from(images).map_err(|_| too_large())?;
+        let bytes = images.checked_mul(IMAGE_BYTES).ok_or_else(too_large)?;
         self.pixels.try_reserve_exact(bytes).map_err(|_| too_large())?;
-        self.labels.try_reserve_exact(pictures).map_err(|_| too_large())
+        self.labels.try_reserve_exact(images).map_err(|_| too_large())
     }
 
     /// Appends the `size` bytes of a binary file.
@@ -129,7 +129,7 @@ impl Pictures {
         Ok(())
     }
 
-    /// Appends a label that stands at byte `offset` of the file, where that is known.
+    /// Appends a label; `offset` is its byte in the file, if known.
     fn push_label(
         &mut self,
         label: u8,
@@ -179,24 +179,24 @@ fn no_pickles(path: &Path) -> Error {
 /// The files read so far.
 pub(super) struct Collection {
     encoding: Encoding,
-    train: Pictures,
-    batches: Vec<(usize, usize)>, // (number, pictures), in the order of `train`
-    test: Option<Pictures>,
+    train: Images,
+    batches: Vec<(usize, usize)>, // (number, images), in the order of `train`
+    test: Option<Images>,
     class_names: Option<Vec<String>>,
 }
 
 impl Collection {
     pub(super) fn new(encoding: Encoding) -> Self {
-        let train = Pictures::default();
+        let train = Images::default();
         Self { encoding, train, batches: Vec::new(), test: None, class_names: None }
     }
 
-    /// Makes room for so many training pictures.
-    pub(super) fn reserve(&mut self, pictures: u64, path: &Path) -> Result<()> {
-        self.train.reserve(pictures, path)
+    /// Reserves memory for this many training images.
+    pub(super) fn reserve(&mut self, images: u64, path: &Path) -> Result<()> {
+        self.train.reserve(images, path)
     }
 
-    /// An error unless the training batches among `parts` are numbered from 1 without a gap.
+    /// An error unless the training batches among `parts` are numbered from 1 without gaps.
     pub(super) fn check_batches(parts: &[Part], source: &Source) -> Result<()> {
         let encoding = source.form.encoding();
         let last = parts.iter().filter_map(|&part| match part {
@@ -214,7 +214,7 @@ impl Collection {
         }
     }
 
-    /// Takes the file at `path`, which has `size` bytes.
+    /// Reads the file at `path`, which has `size` bytes.
     pub(super) fn read(
         &mut self,
         part: Part,
@@ -235,18 +235,17 @@ impl Collection {
                 if self.batches.get(place).is_some_and(|&(other, _)| other == number) {
                     return Err(twice());
                 }
-                Self::read_pictures(self.encoding, &mut self.train, path, reader, size)?;
-                let pictures = self.train.labels.len() - before;
-                // The new pictures stand at the end; those of later batches trade places with them.
-                let start: usize =
-                    self.batches[..place].iter().map(|&(_, pictures)| pictures).sum();
-                self.train.labels[start..].rotate_right(pictures);
-                self.train.pixels[start * PICTURE_BYTES..].rotate_right(pictures * PICTURE_BYTES);
-                self.batches.insert(place, (number, pictures));
+                Self::read_images(self.encoding, &mut self.train, path, reader, size)?;
+                let images = self.train.labels.len() - before;
+                // The new images are at the end; swap them with those of later batches.
+                let start: usize = self.batches[..place].iter().map(|&(_, images)| images).sum();
+                self.train.labels[start..].rotate_right(images);
+                self.train.pixels[start * IMAGE_BYTES..].rotate_right(images * IMAGE_BYTES);
+                self.batches.insert(place, (number, images));
             }
             Part::Test => {
-                let mut test = Pictures::default();
-                Self::read_pictures(self.encoding, &mut test, path, reader, size)?;
+                let mut test = Images::default();
+                Self::read_images(self.encoding, &mut test, path, reader, size)?;
                 if self.test.replace(test).is_some() {
                     return Err(twice());
                 }
@@ -261,16 +260,16 @@ impl Collection {
         Ok(())
     }
 
-    fn read_pictures(
+    fn read_images(
         encoding: Encoding,
-        pictures: &mut Pictures,
+        images: &mut Images,
         path: &Path,
         reader: &mut dyn Read,
         size: u64,
     ) -> Result<()> {
         match encoding {
-            Encoding::Binary => pictures.read_binary(path, reader, size),
-            Encoding::Pickle => pictures.read_pickle(path, reader),
+            Encoding::Binary => images.read_binary(path, reader, size),
+            Encoding::Pickle => images.read_pickle(path, reader),
         }
     }
 
@@ -295,7 +294,7 @@ impl Collection {
         Ok(names)
     }
 
-    /// A sentence for each batch that has not as many images as the original's.
+    /// A sentence for each batch whose number of images differs from the original.
     fn warnings(&self) -> Vec<String> {
         let training = self.batches.iter().map(|&(number, images)| (Part::Train(number), images));
         let test = self.test.iter().map(|test| (Part::Test, test.labels.len()));
@@ -307,7 +306,7 @@ impl Collection {
         others.map(warning).collect()
     }
 
-    /// The sets of pictures, with `default_names` where no file named the classes.
+    /// The sets of images, with `default_names` if no file has the names of the classes.
     pub(super) fn finish(self, source: &Source, default_names: &[&str]) -> Result<Cifar10> {
         let parts: Vec<Part> =
             self.batches.iter().map(|&(number, _)| Part::Train(number)).collect();

@@ -1,5 +1,4 @@
-//! The pictures of an epoch in random order, and batches of them gathered into matrices without
-//! allocating.
+//! The images of an epoch in random order, and batches gathered into matrices without allocating.
 
 use std::ops::Range;
 
@@ -12,7 +11,7 @@ use crate::{
     matrix::MatMut,
 };
 
-/// The order of a range of pictures in an epoch.
+/// The order of a range of images in an epoch.
 #[derive(Clone, Debug)]
 pub struct EpochOrder {
     start: u32,
@@ -21,45 +20,45 @@ pub struct EpochOrder {
 }
 
 impl EpochOrder {
-    /// The pictures in their own order, until the first [`EpochOrder::shuffle`].
+    /// The images in their original order, until the first [`EpochOrder::shuffle`].
     ///
     /// # Errors
     /// [`Error::Setting`] if the range is empty or reaches beyond `u32::MAX`.
-    pub fn new(pictures: Range<usize>, seed: u64) -> Result<Self> {
-        match (u32::try_from(pictures.start), u32::try_from(pictures.end)) {
+    pub fn new(images: Range<usize>, seed: u64) -> Result<Self> {
+        match (u32::try_from(images.start), u32::try_from(images.end)) {
             (Ok(start), Ok(end)) if start < end => {
                 Ok(Self { start, indices: (start..end).collect(), seed })
             }
             _ => {
                 let expected = format!("a range that is not empty within 0..{}", u32::MAX);
-                Err(Error::setting("pictures", format!("{pictures:?}"), expected))
+                Err(Error::setting("images", format!("{images:?}"), expected))
             }
         }
     }
 
-    /// Puts the pictures in the order of an epoch, which depends on the seed and the epoch alone:
-    /// a resumed run sees the same batches. Does not allocate.
+    /// Shuffles the images for an epoch. The order depends only on the seed and the epoch, so a
+    /// resumed run sees the same batches. Does not allocate.
     pub fn shuffle(&mut self, epoch: u64) {
-        for (index, picture) in self.indices.iter_mut().zip(self.start..) {
-            *index = picture;
+        for (index, image) in self.indices.iter_mut().zip(self.start..) {
+            *index = image;
         }
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         rng.set_stream(epoch);
         self.indices.shuffle(&mut rng);
     }
 
-    /// The pictures in their own order.
+    /// Restores the original order.
     pub fn range(&self) -> Range<usize> {
         let start = self.start as usize;
         start..start + self.indices.len()
     }
 
-    /// The pictures in their present order.
+    /// The images in the current order.
     pub fn indices(&self) -> &[u32] {
         &self.indices
     }
 
-    /// The pictures in groups of `batch`; the last group may be smaller.
+    /// The images in groups of `batch`; the last group may be smaller.
     ///
     /// # Panics
     /// If `batch` is 0.
@@ -68,20 +67,20 @@ impl EpochOrder {
     }
 }
 
-/// Writes the normalised pictures `indices` into the rows of `out`, shape (batch, features); each
-/// row must have its elements side by side. Does not allocate.
+/// Writes the normalized images `indices` into the rows of `out`, shape (batch, features), which must
+/// be contiguous. Does not allocate.
 ///
 /// # Errors
-/// [`Error::Shape`] if `out` has another shape, [`Error::Length`] if the table has another number
-/// of channels than the pictures, [`Error::Setting`] if the elements of a row of `out` stand apart
-/// or an index names no picture; rows before it are then written.
+/// [`Error::Shape`] if `out` has a different shape, [`Error::Length`] if the table and the images have
+/// different numbers of channels, [`Error::Setting`] if the rows of `out` are not contiguous or an
+/// index is out of range; rows before it are then written.
 pub fn gather<T: Float>(
     set: &ImageSet,
     indices: &[u32],
     table: &PixelTable<T>,
     out: &mut MatMut<'_, T>,
 ) -> Result<()> {
-    out.expect_shape("gathered pictures", (indices.len(), set.features()))?;
+    out.expect_shape("gathered images", (indices.len(), set.features()))?;
     let channels = set.shape().channels;
     if table.channels() != channels {
         let found = table.channels();
@@ -89,12 +88,12 @@ pub fn gather<T: Float>(
     }
     let plane = set.shape().plane();
     for (row, &index) in indices.iter().enumerate() {
-        let picture = set.picture(index as usize).ok_or_else(|| no_picture(set, index))?;
+        let image = set.picture(index as usize).ok_or_else(|| no_image(set, index))?;
         let col_stride = out.col_stride();
         let values = out
             .row_mut(row)
-            .ok_or_else(|| Error::setting("column stride of gathered pictures", col_stride, "1"))?;
-        let planes = values.chunks_exact_mut(plane).zip(picture.chunks_exact(plane));
+            .ok_or_else(|| Error::setting("column stride of gathered images", col_stride, "1"))?;
+        let planes = values.chunks_exact_mut(plane).zip(image.chunks_exact(plane));
         for (channel, (values, pixels)) in planes.enumerate() {
             let entries = table.channel(channel);
             for (value, &pixel) in values.iter_mut().zip(pixels) {
@@ -105,11 +104,11 @@ pub fn gather<T: Float>(
     Ok(())
 }
 
-/// Writes the labels of the pictures `indices` into `out`, which has as many elements. Does not
+/// Writes the labels of the images `indices` into `out`, which has the same length. Does not
 /// allocate.
 ///
 /// # Errors
-/// [`Error::Length`] if `out` has another length, [`Error::Setting`] if an index names no picture;
+/// [`Error::Length`] if `out` has a different length, [`Error::Setting`] if an index is out of range;
 /// labels before it are then written.
 pub fn gather_labels(set: &ImageSet, indices: &[u32], out: &mut [u32]) -> Result<()> {
     if out.len() != indices.len() {
@@ -117,13 +116,13 @@ pub fn gather_labels(set: &ImageSet, indices: &[u32], out: &mut [u32]) -> Result
         return Err(Error::Length { what: "gathered labels", expected, found });
     }
     for (label, &index) in out.iter_mut().zip(indices) {
-        *label = *set.labels().get(index as usize).ok_or_else(|| no_picture(set, index))?;
+        *label = *set.labels().get(index as usize).ok_or_else(|| no_image(set, index))?;
     }
     Ok(())
 }
 
-fn no_picture(set: &ImageSet, index: u32) -> Error {
-    Error::setting("picture index", index, format!("an index from 0 to {}", set.len() - 1))
+fn no_image(set: &ImageSet, index: u32) -> Error {
+    Error::setting("image index", index, format!("an index from 0 to {}", set.len() - 1))
 }
 
 #[cfg(test)]
@@ -167,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_without_pictures_are_errors() {
+    fn ranges_without_images_are_errors() {
         assert!(EpochOrder::new(3..3, 0).is_err());
         assert!(EpochOrder::new(0..usize::MAX, 0).is_err());
     }
@@ -179,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn pictures_are_gathered_through_the_table() {
+    fn images_are_gathered_through_the_table() {
         let table = Normalization::new(vec![1.0, 10.0], vec![0.0, 0.5]).unwrap().table::<f32>();
         let mut padded = [-1.0f32; 11];
         let mut out = MatMut::strided(&mut padded, 0, (2, 4), (6, 1)).unwrap();
@@ -198,8 +197,8 @@ mod tests {
         let error = gather(&set(), &[0, 2], &table, &mut out).unwrap_err();
         assert!(error.to_string().contains("from 0 to 1"), "{error}");
         assert!(matches!(gather(&set(), &[0], &table, &mut out), Err(Error::Shape { .. })));
-        let grey = Normalization::new(vec![1.0], vec![0.0]).unwrap().table::<f32>();
-        assert!(matches!(gather(&set(), &[0, 1], &grey, &mut out), Err(Error::Length { .. })));
+        let gray = Normalization::new(vec![1.0], vec![0.0]).unwrap().table::<f32>();
+        assert!(matches!(gather(&set(), &[0, 1], &gray, &mut out), Err(Error::Length { .. })));
         let mut transposed = MatMut::strided(&mut values, 0, (2, 4), (1, 2)).unwrap();
         let error = gather(&set(), &[0, 1], &table, &mut transposed).unwrap_err();
         assert!(error.to_string().contains("column stride"), "{error}");

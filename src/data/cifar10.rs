@@ -1,4 +1,4 @@
-//! Finds CIFAR-10 in a directory, in any of the forms it is spread in, and loads it.
+//! Finds CIFAR-10 in a directory, in any of its distributed forms, and loads it.
 
 use std::{
     fmt, fs,
@@ -24,24 +24,24 @@ pub fn class_names() -> [&'static str; 10] {
     CLASS_NAMES
 }
 
-/// The labelled pictures of CIFAR-10, 3 x 32 x 32.
+/// The labeled images of CIFAR-10, 3 x 32 x 32.
 #[derive(Clone, Debug)]
 pub struct Cifar10 {
-    /// The training batches, one after another: 50,000 pictures in the original.
+    /// The training batches, one after another: 50,000 images in the original.
     pub train: ImageSet,
-    /// The test batch, where there is one: 10,000 images in the original.
+    /// The test batch, if there is one: 10,000 images in the original.
     pub test: Option<ImageSet>,
-    /// In how far an archive, which has the name of the original, is smaller or larger than that:
-    /// a sentence for each batch, to be shown to people.
+    /// Differences in size between an archive and the original: a sentence for each batch, to show
+    /// to the user.
     pub warnings: Vec<String>,
 }
 
-/// The form that CIFAR-10 was found in.
+/// The form of a CIFAR-10 data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// `data_batch_1.bin` and its neighbours.
+    /// `data_batch_1.bin` and so on.
     BinaryFiles,
-    /// `data_batch_1` and its neighbours, pickled by Python; needs the feature `archives`.
+    /// `data_batch_1` and so on, pickled by Python; needs the feature `archives`.
     PickledFiles,
     /// `cifar-10-binary.tar.gz`; needs the feature `archives`.
     BinaryArchive,
@@ -50,12 +50,12 @@ pub enum Form {
 }
 
 impl Form {
-    /// Whether this is an archive, under the name of the original.
+    /// Whether this is an archive.
     pub(super) fn is_archive(self) -> bool {
         matches!(self, Self::BinaryArchive | Self::PickledArchive)
     }
 
-    /// How the images are written.
+    /// The encoding of the images.
     pub(super) fn encoding(self) -> Encoding {
         match self {
             Self::BinaryFiles | Self::BinaryArchive => Encoding::Binary,
@@ -72,7 +72,7 @@ impl Form {
     }
 }
 
-/// Where CIFAR-10 was found, and in which form.
+/// The place and the form of a CIFAR-10 data set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     /// The form.
@@ -94,7 +94,7 @@ impl fmt::Display for Source {
 }
 
 impl Source {
-    /// Loads what is here, as [`load`] does.
+    /// Loads the data, as [`load`] does.
     ///
     /// # Errors
     /// Those of [`load`].
@@ -106,8 +106,8 @@ impl Source {
         collection.finish(self, &CLASS_NAMES)
     }
 
-    /// Names of the batch files that a full set would have beside those that are there; none for
-    /// an archive, which cannot be told without reading it.
+    /// Names of the batch files that are missing; none for an archive, which would have to be read to
+    /// know.
     #[cfg(feature = "download")]
     pub(super) fn missing(&self) -> Result<Vec<String>> {
         match self.form {
@@ -124,8 +124,8 @@ impl Source {
 
 /// Looks for CIFAR-10 in `dir`: for a folder `cifar-10-batches-bin` or `cifar-10-batches-py`, for
 /// the files of either in `dir` itself, and for the two archives. Unpacked files come before
-/// archives and binary files before pickled ones. `None` if `dir` does not exist or has nothing
-/// of the kind.
+/// archives and binary files before pickled ones. `None` if `dir` does not exist or has none of
+/// these.
 ///
 /// # Errors
 /// [`Error::Io`] if `dir` or one of the two folders cannot be listed.
@@ -179,15 +179,15 @@ pub fn find(dir: &Path) -> Result<Source> {
 
 /// Loads the CIFAR-10 that [`locate`] finds in `dir`.
 ///
-/// In a directory, training batches must be numbered from 1 without a gap, and the test batch may be
-/// missing. An archive, which has the name of the original, must hold all six batches. A batch may
-/// hold any number of images; [`Cifar10::warnings`] says where an archive has not the original's.
-/// Beside the result, memory for a batch or two is needed at most, for three if they are pickled.
+/// In a directory, training batches must be numbered from 1 without gaps, and the test batch may be
+/// missing. An archive must have all six batches. A batch may have any number of images;
+/// [`Cifar10::warnings`] lists the batches of an archive that differ from the original. In addition
+/// to the result, this needs memory for at most two batches, or three if they are pickled.
 ///
 /// # Errors
-/// [`Error::Io`] for what cannot be read, [`Error::File`] if there is nothing to load, a batch is
-/// missing or a file is damaged, is none (a FIFO, a device) or too large; it says which one and
-/// where.
+/// [`Error::Io`] if a file cannot be read, [`Error::File`] if there is nothing to load, a batch is
+/// missing, or a file is damaged, not a regular file (a FIFO, a device) or too large; it names the
+/// file and the place.
 pub fn load(dir: &Path) -> Result<Cifar10> {
     find(dir)?.load()
 }

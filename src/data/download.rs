@@ -1,5 +1,5 @@
-//! Fetches the official CIFAR-10 archive: resumed after a break, verified, and unpacked so that
-//! the data is there as a whole or not at all.
+//! Downloads the official CIFAR-10 archive: resumes after a break, verifies, and unpacks, so that the
+//! data is there completely or not at all.
 //!
 //! ```text
 //! DIR/cifar-10-binary.tar.gz.part      grows over any number of attempts and calls
@@ -37,30 +37,30 @@ use crate::{
 const URL: &str = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz";
 const MD5: &str = "c32a1d4ab5d03f1284b67883e8d87530";
 const PART_NAME: &str = "cifar-10-binary.tar.gz.part";
-/// Bytes moved at a time, and between two reports of progress.
+/// Bytes copied at a time, and between two progress reports.
 const CHUNK_BYTES: usize = 1 << 16;
-/// Six times the official archive; a server that sends more is not to fill the disk.
+/// Six times the official archive; a server that sends more must not fill the disk.
 const MAX_ARCHIVE_BYTES: u64 = 1 << 30;
 
-/// What to fetch, and how patiently.
+/// The settings of a download.
 #[derive(Clone, Debug)]
 pub struct DownloadOptions {
-    /// Directory that receives the folder `cifar-10-batches-bin`; it is made where it is missing.
+    /// Directory for the folder `cifar-10-batches-bin`; it is created if it is missing.
     pub dir: PathBuf,
     /// Address of the binary archive.
     pub url: String,
     /// MD5 sum of the archive, as 32 hexadecimal digits.
     pub md5: String,
-    /// Connections to try before giving up; at least one is tried.
+    /// Number of attempts before giving up; at least one is made.
     pub attempts: usize,
     /// Time from a broken connection to the next attempt.
     pub retry_pause: Duration,
-    /// Longest wait for a connection, an answer, or the next bytes of it.
+    /// Timeout for a connection, a response, or its next bytes.
     pub patience: Duration,
 }
 
 impl DownloadOptions {
-    /// The official archive, five attempts two seconds apart, and 30 seconds of patience.
+    /// The official archive, five attempts with pauses of two seconds, and a timeout of 30 seconds.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self {
             dir: dir.into(),
@@ -73,40 +73,40 @@ impl DownloadOptions {
     }
 }
 
-/// How far a download is.
+/// The progress of a download.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DownloadProgress {
-    /// Bytes come in.
+    /// Bytes are received.
     Fetching {
-        /// Bytes on the disk, those of earlier attempts among them.
+        /// Bytes on the disk, including those of earlier attempts.
         received: u64,
-        /// Bytes of the whole archive, if the server tells.
+        /// Bytes of the whole archive, if the server reports it.
         total: Option<u64>,
     },
     /// The connection broke; another attempt follows after the pause.
     Retrying {
-        /// Number of the attempt to come, from 2.
+        /// Number of the next attempt, from 2.
         attempt: usize,
         /// Why the last one ended.
         reason: String,
     },
-    /// The sum is computed.
+    /// The checksum is computed.
     Verifying,
     /// The files are unpacked.
     Unpacking,
 }
 
-/// Fetches the archive, checks its sum and unpacks it; returns where the data is. If `dir` already
-/// has a whole CIFAR-10 in any form, nothing is fetched.
+/// Downloads the archive, verifies its checksum and unpacks it; returns where the data is. If `dir`
+/// already has a complete CIFAR-10 in any form, nothing is downloaded.
 ///
-/// What a broken transfer leaves is kept in `dir` and a later call goes on from there. `progress`
-/// is called on this thread.
+/// After a broken transfer the bytes received so far are kept in `dir`, and a later call resumes from
+/// them. `progress` is called on this thread.
 ///
 /// # Errors
 /// [`Error::Download`] if the server refuses or the attempts are used up, [`Error::File`] if the
 /// archive is not the one expected, `cifar-10-batches-bin` is there but incomplete, or another
-/// download into `dir` is under way, and [`Error::Io`] if the disk refuses.
+/// download into `dir` is running, and [`Error::Io`] if the disk cannot be written.
 pub fn download(
     options: &DownloadOptions,
     progress: &mut dyn FnMut(DownloadProgress),
@@ -138,7 +138,7 @@ pub fn download(
             part.delete()?;
             Ok(target)
         }
-        // No good as a whole, and so of no use to the next call.
+        // The complete file is wrong, so the next call cannot use it.
         Err(Error::File { path, detail }) => {
             part.delete()?;
             Err(Error::file(path, format!("{detail}; it is deleted, download it again")))
@@ -165,7 +165,7 @@ impl PartFile {
             Err(TryLockError::WouldBlock) => {
                 Err(Error::file(path, "another download into this directory is under way"))
             }
-            // Some file systems have no locks; the sum still finds a garbled file.
+            // Some file systems have no locks; the checksum still detects a garbled file.
             Ok(()) | Err(TryLockError::Error(_)) => Ok(Self { path, file }),
         }
     }
@@ -203,9 +203,9 @@ impl PartFile {
 
 /// How an attempt ended.
 enum Attempt {
-    /// The server has no more bytes to give.
+    /// The server has no more bytes.
     Complete,
-    /// It may go better next time.
+    /// Another attempt may succeed.
     Broken(String),
 }
 
@@ -317,7 +317,7 @@ fn fetch_once(
     }
     let length = response.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
     let total = length.map(|length: u64| offset.saturating_add(length));
-    // Without Range support the server begins anew, and so does the file.
+    // Without Range support the server sends everything again, so the file starts from 0.
     part.file.set_len(offset).map_err(Error::io("truncate", &part.path))?;
     part.file.seek(SeekFrom::Start(offset)).map_err(Error::io("write", &part.path))?;
     let mut body = response.body_mut().as_reader();
@@ -341,17 +341,17 @@ fn fetch_once(
     }
 }
 
-/// First byte of a partial answer: 7 from "bytes 7-9/10".
+/// First byte of a partial response: 7 from "bytes 7-9/10".
 fn range_start(response: &Response<Body>) -> Option<u64> {
     let range = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
     range.strip_prefix("bytes ")?.split('-').next()?.parse().ok()
 }
 
-/// Unpacks the archive beside `target` and then gives it that name.
+/// Unpacks the archive next to `target` and then renames it to `target`.
 fn unpack(part: &mut PartFile, dir: &Path, target: &Path) -> Result<()> {
     let path = part.path.clone();
     let mut builder = tempfile::Builder::new();
-    // Open to all that the user's mask lets in, unlike other temporary directories.
+    // With the permissions of the user's mask, unlike other temporary directories.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
     let staging = builder.prefix(".cifar-10-").tempdir_in(dir);
@@ -388,14 +388,14 @@ fn unpack(part: &mut PartFile, dir: &Path, target: &Path) -> Result<()> {
     sync_dir(staging.path())?;
     let staged = staging.keep();
     if let Err(error) = fs::rename(&staged, target) {
-        // The rename's error says more than one about the clean-up would.
+        // The error of the rename says more than one of the clean-up.
         let _ = fs::remove_dir_all(&staged);
         return Err(Error::io("create", target)(error));
     }
     sync_dir(dir)
 }
 
-/// Writes the names in a directory through to the disk, where the system can.
+/// Syncs a directory to the disk, if the system can.
 fn sync_dir(dir: &Path) -> Result<()> {
     if cfg!(unix) {
         let synced = File::open(dir).and_then(|dir| dir.sync_all());

@@ -1,18 +1,18 @@
-//! `ImageSet`: labelled pictures of one shape in a single store of bytes, and exact statistics of
-//! their channels.
+//! `ImageSet`: labeled images of one shape in one block of bytes, and exact statistics of their
+//! channels.
 
 use std::ops::Range;
 
 use crate::error::{Error, Result};
 
-/// The most classes that a label of one byte can tell apart.
+/// The largest number of classes for labels of one byte.
 /// Longest name of a class, in characters; ImageNet's longest has 131.
 const MAX_NAME_CHARS: usize = 256;
 
-/// Checks that names of classes are short enough for tables and pages.
+/// Checks that class names are short enough for tables and pages.
 ///
 /// # Errors
-/// Which one is not.
+/// The name that is too long.
 pub(crate) fn check_class_names(names: &[String]) -> Result<(), String> {
     for (label, name) in names.iter().enumerate() {
         let length = name.chars().count();
@@ -26,10 +26,10 @@ pub(crate) fn check_class_names(names: &[String]) -> Result<(), String> {
     Ok(())
 }
 
-/// Extent of a picture whose bytes are stored channel by channel, each row by row.
+/// Shape of an image whose bytes are stored channel by channel, each row by row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImageShape {
-    /// Colour planes.
+    /// Color planes.
     pub channels: usize,
     /// Rows of a plane.
     pub height: usize,
@@ -38,12 +38,12 @@ pub struct ImageShape {
 }
 
 impl ImageShape {
-    /// Bytes of one picture: `channels * height * width`.
+    /// Bytes of one image: `channels * height * width`.
     pub fn features(&self) -> usize {
         self.channels * self.height * self.width
     }
 
-    /// Bytes of one colour plane.
+    /// Bytes of one color plane.
     pub(crate) fn plane(&self) -> usize {
         self.height * self.width
     }
@@ -62,22 +62,22 @@ pub struct ChannelStatistics {
     pub std: Vec<f64>,
 }
 
-/// Labelled pictures of one shape, one after another in a single store of bytes.
+/// Labeled images of one shape in one block of bytes.
 #[derive(Clone, Debug)]
 pub struct ImageSet {
     shape: ImageShape,
     class_names: Vec<String>,
-    pixels: Vec<u8>,  // (pictures, channels, height, width)
+    pixels: Vec<u8>,  // (images, channels, height, width)
     labels: Vec<u32>, // (images)
 }
 
 impl ImageSet {
-    /// Takes `labels.len()` images of the given shape.
+    /// A set of `labels.len()` images of the given shape.
     ///
     /// # Errors
     /// [`Error::Setting`] for no images, an empty shape, no classes, or a name of more than 256
-    /// characters; [`Error::Length`] unless there are exactly as many pixels as the labels ask for;
-    /// [`Error::Label`] for a label that names no class.
+    /// characters; [`Error::Length`] if the number of pixels does not match the labels;
+    /// [`Error::Label`] for a label out of range.
     pub fn new(
         shape: ImageShape,
         class_names: Vec<String>,
@@ -92,7 +92,7 @@ impl ImageSet {
         let features = shape.checked_features().ok_or_else(overflow)?;
         if features == 0 {
             let found = format!("{} x {} x {}", shape.channels, shape.height, shape.width);
-            return Err(Error::setting("picture shape", found, "at least one byte per picture"));
+            return Err(Error::setting("image shape", found, "at least one byte per image"));
         }
         let classes = class_names.len();
         if classes == 0 {
@@ -101,7 +101,7 @@ impl ImageSet {
         check_class_names(&class_names)
             .map_err(|found| Error::setting("class names", found, "shorter names"))?;
         if labels.is_empty() {
-            return Err(Error::setting("pictures", 0, "at least one picture"));
+            return Err(Error::setting("images", 0, "at least one image"));
         }
         let expected = labels.len().checked_mul(features).ok_or_else(overflow)?;
         if pixels.len() != expected {
@@ -117,27 +117,27 @@ impl ImageSet {
         }
     }
 
-    /// Number of pictures.
+    /// Number of images.
     pub fn len(&self) -> usize {
         self.labels.len()
     }
 
-    /// Whether there are no pictures; never true of a set that [`ImageSet::new`] accepted.
+    /// Whether there are no images; never true for a set from [`ImageSet::new`].
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
 
-    /// Extent of every picture.
+    /// Shape of every image.
     pub fn shape(&self) -> ImageShape {
         self.shape
     }
 
-    /// Bytes of one picture.
+    /// Bytes of one image.
     pub fn features(&self) -> usize {
         self.shape.features()
     }
 
-    /// Names of the classes; label `c` means `class_names()[c]`.
+    /// Names of the classes; the class of label `c` is `class_names()[c]`.
     pub fn class_names(&self) -> &[String] {
         &self.class_names
     }
@@ -147,23 +147,23 @@ impl ImageSet {
         self.class_names.len()
     }
 
-    /// One label per picture.
+    /// One label per image.
     pub fn labels(&self) -> &[u32] {
         &self.labels
     }
 
-    /// The bytes of picture `index`, channel by channel; `None` behind the last picture.
+    /// The bytes of image `index`, channel by channel; `None` after the last image.
     pub fn picture(&self, index: usize) -> Option<&[u8]> {
         let start = index.checked_mul(self.features())?;
         self.pixels.get(start..)?.get(..self.features())
     }
 
-    /// The bytes of all pictures, one after another.
+    /// The bytes of all images.
     pub fn pixels(&self) -> &[u8] {
         &self.pixels
     }
 
-    /// Number of pictures of each class.
+    /// Number of images of each class.
     pub fn label_histogram(&self) -> Vec<usize> {
         let mut counts = vec![0; self.classes()];
         for &label in &self.labels {
@@ -172,26 +172,26 @@ impl ImageSet {
         counts
     }
 
-    /// Mean and standard deviation of each channel over the given pictures.
+    /// Mean and standard deviation of each channel over the given images.
     ///
-    /// The sums are whole numbers, so the result depends neither on order nor on rounding.
+    /// The sums are integers, so the result does not depend on their order or on rounding.
     ///
     /// # Errors
-    /// [`Error::Setting`] if the range is empty or reaches behind the last picture.
-    pub fn channel_statistics(&self, pictures: Range<usize>) -> Result<ChannelStatistics> {
-        if pictures.is_empty() || pictures.end > self.len() {
+    /// [`Error::Setting`] if the range is empty or ends after the last image.
+    pub fn channel_statistics(&self, images: Range<usize>) -> Result<ChannelStatistics> {
+        if images.is_empty() || images.end > self.len() {
             let expected = format!("a range that is not empty within 0..{}", self.len());
-            return Err(Error::setting("pictures", format!("{pictures:?}"), expected));
+            return Err(Error::setting("images", format!("{images:?}"), expected));
         }
         let plane = self.shape.plane();
-        let count = pictures.len() as u128 * plane as u128;
+        let count = images.len() as u128 * plane as u128;
         let features = self.features();
-        let bytes = &self.pixels[pictures.start * features..pictures.end * features];
+        let bytes = &self.pixels[images.start * features..images.end * features];
         let (mut mean, mut std) = (Vec::new(), Vec::new());
         for channel in 0..self.shape.channels {
             let (mut sum, mut squares) = (0u64, 0u64);
-            for picture in bytes.chunks_exact(features) {
-                for &pixel in &picture[channel * plane..][..plane] {
+            for image in bytes.chunks_exact(features) {
+                for &pixel in &image[channel * plane..][..plane] {
                     sum += u64::from(pixel);
                     squares += u64::from(pixel) * u64::from(pixel);
                 }
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn statistics_need_pictures_that_exist() {
+    fn statistics_need_images_that_exist() {
         let set = ImageSet::new(SHAPE, names(1), vec![0; 8], vec![0, 0]).unwrap();
         assert!(set.channel_statistics(0..0).is_err());
         assert!(set.channel_statistics(1..3).is_err());
@@ -248,7 +248,7 @@ mod tests {
         assert!(matches!(set(1, 7, vec![0, 0]), Error::Length { expected: 8, found: 7, .. }));
         let error = set(3, 8, vec![2, 3]);
         assert!(matches!(error, Error::Label { label: 3, row: 1, classes: 3 }), "{error}");
-        assert!(matches!(set(1, 0, vec![]), Error::Setting { name: "pictures", .. }));
+        assert!(matches!(set(1, 0, vec![]), Error::Setting { name: "images", .. }));
         assert!(matches!(set(0, 4, vec![0]), Error::Setting { name: "classes", .. }));
         let many = ImageSet::new(SHAPE, names(1000), vec![0; 4], vec![999]).unwrap();
         assert_eq!((many.classes(), many.labels()), (1000, &[999][..]));
@@ -257,6 +257,6 @@ mod tests {
         assert!(matches!(error, Error::SizeOverflow { .. }), "{error}");
         let empty = ImageShape { channels: 0, height: 2, width: 1 };
         let error = ImageSet::new(empty, names(1), vec![], vec![0]).unwrap_err();
-        assert!(matches!(error, Error::Setting { name: "picture shape", .. }), "{error}");
+        assert!(matches!(error, Error::Setting { name: "image shape", .. }), "{error}");
     }
 }

@@ -1,9 +1,9 @@
-//! Labelled pictures: loading, downloading, generating, normalising and batching them.
+//! Labeled images: loading, downloading, generating, normalizing and batching them.
 //!
-//! [`load`] reads CIFAR-10 in the forms it is spread in and [`synthetic`] draws pictures from a
-//! seed; both give an [`ImageSet`], bytes in one store. [`Split`] says which of them train,
-//! [`Normalization`] turns bytes into numbers, and [`EpochOrder`] with [`gather`] makes batches
-//! of them without allocating.
+//! [`load`] reads CIFAR-10 in its distributed forms and [`synthetic`] draws images from a seed; both
+//! give an [`ImageSet`], one block of bytes. [`Split`] divides it into training and validation
+//! images, [`Normalization`] turns bytes into numbers, and [`EpochOrder`] with [`gather`] makes
+//! batches without allocating.
 
 #[cfg(feature = "archives")]
 mod archive;

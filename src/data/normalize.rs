@@ -9,7 +9,7 @@ use crate::{
     float::Float,
 };
 
-/// How pixels are brought to a common scale.
+/// How pixels are normalized.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NormalizeMode {
     /// `pixel / 255 - mean`.
@@ -20,7 +20,7 @@ pub enum NormalizeMode {
 }
 
 impl NormalizeMode {
-    /// The name that [`FromStr`] reads: "mean" or "mean-std".
+    /// The name that [`FromStr`] parses: "mean" or "mean-std".
     pub fn name(self) -> &'static str {
         match self {
             Self::Mean => "mean",
@@ -55,8 +55,8 @@ impl Normalization {
     /// One scale and one shift per channel.
     ///
     /// # Errors
-    /// [`Error::Length`] unless there are as many shifts as scales, [`Error::Setting`] for none
-    /// at all or for a number that is not finite.
+    /// [`Error::Length`] if the numbers of scales and shifts differ, [`Error::Setting`] if there are
+    /// none or a number is not finite.
     pub fn new(scale: Vec<f64>, shift: Vec<f64>) -> Result<Self> {
         if scale.len() != shift.len() {
             let (expected, found) = (scale.len(), shift.len());
@@ -71,12 +71,12 @@ impl Normalization {
         }
     }
 
-    /// The map that gives pictures with these statistics a mean of 0, and with
+    /// The map that gives images with these statistics a mean of 0, and with
     /// [`NormalizeMode::MeanStd`] a standard deviation of 1.
     ///
     /// # Errors
-    /// [`Error::Setting`] if a channel to be divided by its standard deviation is constant; what
-    /// [`Normalization::new`] refuses.
+    /// [`Error::Setting`] if a channel to be divided by its standard deviation is constant; the
+    /// errors of [`Normalization::new`].
     pub fn from_statistics(stats: &ChannelStatistics, mode: NormalizeMode) -> Result<Self> {
         let (expected, found) = (stats.mean.len(), stats.std.len());
         if expected != found {
@@ -110,7 +110,7 @@ impl Normalization {
         &self.shift
     }
 
-    /// The map for each feature of pictures with `plane` pixels in a channel, channel after
+    /// The map for each feature of images with `plane` pixels in a channel, channel after
     /// channel.
     pub fn per_feature<T: Float>(&self, plane: usize) -> FeatureMap<T> {
         let spread = |values: &[f64]| {
@@ -141,7 +141,7 @@ pub struct FeatureMap<T> {
     pub shift: Vec<T>,
 }
 
-/// The normalised value of every byte in every channel.
+/// The normalized value of every byte in every channel.
 ///
 /// Entry `p` of channel `c` is `p * scale[c] + shift[c]`, scale and shift first rounded to `T` and
 /// the result rounded once; kernels that compute it instead of looking it up give the same bits.

@@ -1,8 +1,7 @@
-//! Takes arrays, labels and names out of the pickled batches of CIFAR-10, as Python 2 wrote the
+//! Reads arrays, labels and names from the pickled batches of CIFAR-10, as Python 2 wrote the
 //! official ones and as numpy in Python 3 writes them.
 //!
-//! `serde-pickle` runs the opcodes; objects that it does not know come back as the tuple of their
-//! state. A numpy array is then `(1, shape, dtype, fortran_order, bytes)` or, from protocol 5 on,
+//! `serde-pickle` runs the opcodes; unknown objects are returned as the tuple of their state. A numpy array is then `(1, shape, dtype, fortran_order, bytes)` or, from protocol 5 on,
 //! `(bytes, dtype, shape, order)`; a dtype is `(version, byte order, None, None, None, -1, -1, 0)`.
 //!
 //! No code of a pickle is run, and [`scan`] refuses those that nest or grow beyond any batch before
@@ -13,7 +12,7 @@ use std::{collections::BTreeMap, io::Read, path::Path};
 use serde_pickle::{DeOptions, HashableValue, Value};
 
 use super::{
-    batch_files::{MAX_FILE_BYTES, PICTURE_BYTES},
+    batch_files::{IMAGE_BYTES, MAX_FILE_BYTES},
     pickle_scan::scan,
 };
 use crate::error::{Error, Result};
@@ -21,21 +20,21 @@ use crate::error::{Error, Result};
 /// Longest message of the interpreter that is passed on; it may quote the data.
 const MAX_DETAIL: usize = 200;
 
-/// The pictures of one file.
+/// The images of one file.
 pub(super) struct PickledBatch {
-    pub(super) pixels: Vec<u8>, // (pictures, 3072)
-    pub(super) labels: Vec<u8>, // (pictures)
+    pub(super) pixels: Vec<u8>, // (images, 3072)
+    pub(super) labels: Vec<u8>, // (images)
 }
 
-/// Reads a dictionary with `data`, an array of bytes (pictures, 3072), and `labels`, a list.
+/// Reads a dictionary with `data`, an array of bytes (images, 3072), and `labels`, a list.
 pub(super) fn read_batch(path: &Path, reader: &mut dyn Read) -> Result<PickledBatch> {
     let (mut dictionary, dtype) = read_dictionary(path, reader)?;
     let labels = read_labels(path, take(&mut dictionary, "labels"))?;
     let pixels = read_array(take(&mut dictionary, "data"), dtype.as_deref())
         .map_err(|detail| Error::file(path, format!("`data`: {detail}")))?;
-    if labels.is_empty() || pixels.len() != labels.len() * PICTURE_BYTES {
-        let pictures = pixels.len() / PICTURE_BYTES;
-        let detail = format!("{} labels for {pictures} pictures", labels.len());
+    if labels.is_empty() || pixels.len() != labels.len() * IMAGE_BYTES {
+        let images = pixels.len() / IMAGE_BYTES;
+        let detail = format!("{} labels for {images} images", labels.len());
         return Err(Error::file(path, detail));
     }
     Ok(PickledBatch { pixels, labels })
@@ -124,8 +123,8 @@ fn read_array(array: Option<Value>, dtype: Option<&str>) -> Result<Vec<u8>, Stri
         })
         .collect();
     let shape = shape.ok_or_else(not_an_array)?;
-    let [pictures, PICTURE_BYTES] = shape[..] else {
-        return Err(format!("expected the shape (pictures, {PICTURE_BYTES}), found {shape:?}"));
+    let [images, IMAGE_BYTES] = shape[..] else {
+        return Err(format!("expected the shape (images, {IMAGE_BYTES}), found {shape:?}"));
     };
     if !in_rows {
         return Err("expected rows one after another, found Fortran order".into());
@@ -134,13 +133,13 @@ fn read_array(array: Option<Value>, dtype: Option<&str>) -> Result<Vec<u8>, Stri
     if dtype != "u1" {
         return Err(format!("expected elements of type uint8, found {}", type_name(dtype)));
     }
-    if pictures.checked_mul(PICTURE_BYTES) != Some(bytes.len()) {
+    if images.checked_mul(IMAGE_BYTES) != Some(bytes.len()) {
         return Err(format!("{} bytes for the shape {shape:?}", bytes.len()));
     }
     Ok(bytes)
 }
 
-/// What people call an element type that numpy writes as `dtype`: `f4` is float32.
+/// The usual name of an element type that numpy writes as `dtype`: `f4` is float32.
 fn type_name(dtype: &str) -> String {
     let (letter, bytes) = dtype.split_at_checked(1).unwrap_or((dtype, ""));
     let kind = match letter {

@@ -5,7 +5,7 @@
 //! to references). The scan keeps the interpreter's stack and memo, with the nesting and the size
 //! of each value in place of the value, and refuses what is beyond any batch of images.
 //!
-//! On the way it finds out the element type of the array `data`, which the interpreter loses.
+//! It also finds the element type of the array `data`, which the interpreter loses.
 
 use std::collections::HashMap;
 
@@ -29,7 +29,7 @@ const MAX_TEXT_BYTES: usize = 64;
 /// dictionary, as numpy writes it (`u1`), if there is one.
 ///
 /// # Errors
-/// What is wrong, and at which byte.
+/// The problem, and its byte.
 pub(super) fn scan(pickle: &[u8]) -> Result<Option<String>, String> {
     let mut scan = Scan {
         pickle,
@@ -49,12 +49,12 @@ pub(super) fn scan(pickle: &[u8]) -> Result<Option<String>, String> {
     }
 }
 
-/// What matters here of a value's type.
+/// The relevant types of values.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// A string of characters.
     Text,
-    /// Anything else without elements, byte strings among it.
+    /// Anything else without elements, including byte strings.
     Leaf,
     Global,
     List,
@@ -65,7 +65,7 @@ enum Kind {
     Object,
 }
 
-/// What is known of a value.
+/// The properties of a value.
 #[derive(Clone, Copy)]
 struct Item<'a> {
     kind: Kind,
@@ -91,7 +91,7 @@ impl<'a> Item<'a> {
         Self { bytes: payload.len() as u64, text, ..Self::new(kind) }
     }
 
-    /// Takes another value in.
+    /// Adds another value.
     fn take(&mut self, element: &Item<'a>) -> Result<(), String> {
         self.depth = self.depth.max(element.depth + 1);
         self.values = self.values.saturating_add(element.values);
@@ -102,7 +102,7 @@ impl<'a> Item<'a> {
         Ok(())
     }
 
-    /// Takes the elements of a list, a tuple or a set in.
+    /// Adds the elements of a list, a tuple or a set.
     fn extend(&mut self, elements: &[Item<'a>]) -> Result<(), String> {
         for element in elements {
             self.take(element)?;
@@ -111,7 +111,7 @@ impl<'a> Item<'a> {
         Ok(())
     }
 
-    /// Takes keys and values of a dictionary in, one after the other.
+    /// Adds the keys and values of a dictionary, which alternate.
     fn insert(&mut self, elements: &[Item<'a>]) -> Result<(), String> {
         for element in elements {
             self.take(element)?;
@@ -141,7 +141,7 @@ struct Slot<'a> {
 struct Memo<'a> {
     item: Item<'a>,
     /// Whether something refers to it. It must not grow from then on: what refers to it was
-    /// measured with its present size.
+    /// measured with its current size.
     is_shared: bool,
 }
 
@@ -399,7 +399,7 @@ impl<'a> Scan<'a> {
         self.push(Item::new(Kind::Leaf))
     }
 
-    /// Puts a string on the stack, behind its length of `N` bytes.
+    /// Puts a string on the stack; its length, `N` bytes, comes first.
     fn push_string<const N: usize>(&mut self, kind: Kind) -> Result<(), String> {
         let mut length = [0; 8];
         length[..N].copy_from_slice(&self.array::<N>()?);

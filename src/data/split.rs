@@ -1,22 +1,22 @@
-//! `Split`: which pictures of a set train the network and which validate it.
-//! Training pictures are the first of the set, validation pictures the last.
+//! `Split`: the training and validation images of a set.
+//! Training images are the first of the set, validation images the last.
 
 use std::ops::Range;
 
 use crate::error::{Error, Result};
 
-/// The pictures for training and those for validation, never the same ones.
+/// The images for training and those for validation, which never overlap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Split {
-    /// The first pictures of the set.
+    /// The first images of the set.
     pub train: Range<usize>,
-    /// The last pictures of the set.
+    /// The last images of the set.
     pub validation: Range<usize>,
 }
 
 impl Split {
-    /// Splits `total` pictures. Without sizes, a fifth validates (10,000 of 50,000) and all the
-    /// rest trains.
+    /// Splits `total` images. By default a fifth is for validation (10,000 of 50,000) and the rest
+    /// for training.
     ///
     /// # Errors
     /// [`Error::Setting`] for a size of 0 or sizes that together exceed `total`.

@@ -1,10 +1,10 @@
-//! `synthetic`: pictures of ten shapes drawn from a seed, for tests, demonstrations and benchmarks
+//! `synthetic`: images of ten shapes drawn from a seed, for tests, demonstrations and benchmarks
 //! without a download.
 //!
-//! The class is the shape. Position, size, tilt, colours, textures, contrast, background and noise
-//! vary within a class, and in some pictures the shape is darker than what is behind it, so no
-//! pixel and no colour gives the class away. Only whole numbers, the four basic operations and
-//! square roots are used: a seed gives the same bytes on every machine.
+//! The class is the shape. Position, size, tilt, colors, textures, contrast, background and noise
+//! vary within a class, and in some images the shape is darker than the background, so no
+//! single pixel or color identifies the class. Only integers, the four basic operations and square
+//! roots are used: a seed gives the same bytes on every machine.
 
 use rand::{Rng, RngExt, SeedableRng, rngs::ChaCha8Rng};
 
@@ -19,53 +19,53 @@ const SHAPE: ImageShape = ImageShape { channels: 3, height: SIDE, width: SIDE };
 const CLASSES: [&str; 10] =
     ["disc", "square", "triangle", "plus", "ring", "saltire", "diamond", "frame", "bar", "pillar"];
 
-/// How much the pictures of a class differ; chosen so that on 10,000 pictures a softmax
-/// classifier gets about half of them right and a network with 200 hidden units four fifths.
+/// How much the images of a class differ; chosen so that on 10,000 images a softmax classifier has
+/// an accuracy of about a half and a network with 200 hidden units of four fifths.
 mod variety {
-    /// Largest distance of the shape's centre from the picture's, in pixels.
+    /// Largest distance of the shape's center from the image's, in pixels.
     pub const SHIFT: f32 = 4.0;
-    /// Smallest and largest distance from the shape's centre to its edge, in pixels.
+    /// Smallest and largest distance from the shape's center to its edge, in pixels.
     pub const RADIUS: (f32, f32) = (7.0, 12.5);
     /// Largest tilt: the tangent of half the angle.
     pub const TILT: f32 = 0.12;
-    /// Share of the pictures whose shape is darker than its background.
+    /// Fraction of the images whose shape is darker than its background.
     pub const DARK: f32 = 0.2;
     /// Smallest and largest difference in brightness between shape and background.
     pub const CONTRAST: (f32, f32) = (28.0, 110.0);
-    /// Largest difference between the colour of a shape and grey, per channel.
-    pub const COLOUR: f32 = 50.0;
+    /// Largest difference between the color of a shape and gray, per channel.
+    pub const COLOR: f32 = 50.0;
     /// Largest amplitude of a texture.
     pub const TEXTURE: f32 = 30.0;
     /// Smallest and largest standard deviation of the noise.
     pub const NOISE: (f32, f32) = (4.0, 30.0);
 }
 
-/// `pictures` pictures, 3 x 32 x 32, of ten shapes in random order and nearly equal numbers.
+/// `images` images, 3 x 32 x 32, of ten shapes in random order and nearly equal numbers.
 ///
-/// Picture `i` depends on the seed and on `i` alone: a smaller set is the beginning of a larger.
+/// Image `i` depends on the seed and on `i` alone: a smaller set is the beginning of a larger.
 ///
 /// # Errors
-/// [`Error::Setting`] for no pictures, [`Error::SizeOverflow`] if they exceed the address space.
-pub fn synthetic(pictures: usize, seed: u64) -> Result<ImageSet> {
+/// [`Error::Setting`] for no images, [`Error::SizeOverflow`] if they exceed the address space.
+pub fn synthetic(images: usize, seed: u64) -> Result<ImageSet> {
     let features = SHAPE.features();
-    let overflow = || Error::SizeOverflow { what: "synthetic", rows: pictures, cols: features };
-    let bytes = pictures.checked_mul(features).ok_or_else(overflow)?;
+    let overflow = || Error::SizeOverflow { what: "synthetic", rows: images, cols: features };
+    let bytes = images.checked_mul(features).ok_or_else(overflow)?;
     let mut pixels = Vec::new();
     pixels.try_reserve_exact(bytes).map_err(|_| overflow())?;
     pixels.resize(bytes, 0);
-    let mut labels = Vec::with_capacity(pictures);
-    for (index, picture) in pixels.chunks_exact_mut(features).enumerate() {
+    let mut labels = Vec::with_capacity(images);
+    for (index, image) in pixels.chunks_exact_mut(features).enumerate() {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(index as u64);
         let class = rng.random_range(0..CLASSES.len());
-        draw(class, &mut rng, picture);
+        draw(class, &mut rng, image);
         labels.push(class as u32);
     }
     ImageSet::new(SHAPE, CLASSES.map(String::from).to_vec(), pixels, labels)
 }
 
-/// Draws one picture, shape (3, 32, 32).
-fn draw(class: usize, rng: &mut ChaCha8Rng, picture: &mut [u8]) {
+/// Draws one image, shape (3, 32, 32).
+fn draw(class: usize, rng: &mut ChaCha8Rng, image: &mut [u8]) {
     let outline = Outline::random(class, rng);
     let sign = if rng.random::<f32>() < variety::DARK { -1.0 } else { 1.0 };
     let contrast = sign * between(rng, variety::CONTRAST);
@@ -82,11 +82,11 @@ fn draw(class: usize, rng: &mut ChaCha8Rng, picture: &mut [u8]) {
             let mut random = [0; 12];
             rng.fill_bytes(&mut random);
             for channel in 0..SHAPE.channels {
-                let behind = background.colour[channel] + behind;
-                let front = foreground.colour[channel] + front;
+                let behind = background.color[channel] + behind;
+                let front = foreground.color[channel] + front;
                 let clean = behind + coverage * (front - behind);
                 let value = clean + noise * bell(&random[4 * channel..]);
-                picture[channel * PLANE + y * SIDE + x] = (value + 0.5) as u8;
+                image[channel * PLANE + y * SIDE + x] = (value + 0.5) as u8;
             }
         }
     }
@@ -108,10 +108,10 @@ fn bell(random: &[u8]) -> f32 {
     (sum as f32 - 510.0) / 147.8
 }
 
-/// The edge of a shape: its centre, size and tilt.
+/// The edge of a shape: its center, size and tilt.
 struct Outline {
     class: usize,
-    centre: (f32, f32),
+    center: (f32, f32),
     radius: f32,
     cos: f32,
     sin: f32,
@@ -121,17 +121,17 @@ impl Outline {
     fn random(class: usize, rng: &mut ChaCha8Rng) -> Self {
         let middle = (SIDE as f32 - 1.0) / 2.0;
         let mut coordinate = || middle + within(rng, variety::SHIFT);
-        let centre = (coordinate(), coordinate());
+        let center = (coordinate(), coordinate());
         let radius = between(rng, variety::RADIUS);
         let tilt = within(rng, variety::TILT);
         let length = 1.0 + tilt * tilt;
         let (cos, sin) = ((1.0 - tilt * tilt) / length, 2.0 * tilt / length);
-        Self { class, centre, radius, cos, sin }
+        Self { class, center, radius, cos, sin }
     }
 
     /// How much of a pixel lies inside of the shape, from 0 to 1.
     fn coverage(&self, (x, y): (f32, f32)) -> f32 {
-        let (x, y) = (x - self.centre.0, y - self.centre.1);
+        let (x, y) = (x - self.center.0, y - self.center.1);
         let u = (x * self.cos + y * self.sin) / self.radius;
         let v = (y * self.cos - x * self.sin) / self.radius;
         (0.5 - distance(self.class, u, v) * self.radius).clamp(0.0, 1.0)
@@ -142,14 +142,14 @@ impl Outline {
 fn distance(class: usize, u: f32, v: f32) -> f32 {
     let (a, b) = (u.abs(), v.abs());
     let diagonal = 0.707_106_77;
-    let centre = (u * u + v * v).sqrt();
+    let center = (u * u + v * v).sqrt();
     let rectangle = |width: f32, height: f32| (a - width).max(b - height);
     match CLASSES[class] {
-        "disc" => centre - 0.95,
+        "disc" => center - 0.95,
         "square" => rectangle(0.82, 0.82),
         "triangle" => ((2.0 * a - v - 0.9) * 0.447_213_6).max(v - 0.85),
         "plus" => rectangle(1.0, 0.3).min(rectangle(0.3, 1.0)),
-        "ring" => (centre - 0.72).abs() - 0.25,
+        "ring" => (center - 0.72).abs() - 0.25,
         "saltire" => {
             let (along, across) = ((u + v).abs() * diagonal, (u - v).abs() * diagonal);
             (along - 1.1).max(across - 0.28).min((across - 1.1).max(along - 0.28))
@@ -161,9 +161,9 @@ fn distance(class: usize, u: f32, v: f32) -> f32 {
     }
 }
 
-/// The colour and texture of the shape or of its background.
+/// The color and texture of the shape or of its background.
 struct Paint {
-    colour: [f32; 3],
+    color: [f32; 3],
     pattern: u32,
     amplitude: f32,
     direction: (f32, f32),
@@ -172,10 +172,10 @@ struct Paint {
 
 impl Paint {
     fn random(brightness: f32, rng: &mut ChaCha8Rng) -> Self {
-        let tint: [f32; 3] = std::array::from_fn(|_| within(rng, variety::COLOUR));
-        let grey = (tint[0] + tint[1] + tint[2]) / 3.0;
+        let tint: [f32; 3] = std::array::from_fn(|_| within(rng, variety::COLOR));
+        let gray = (tint[0] + tint[1] + tint[2]) / 3.0;
         Self {
-            colour: tint.map(|part| brightness + part - grey),
+            color: tint.map(|part| brightness + part - gray),
             pattern: rng.random_range(0..4),
             amplitude: variety::TEXTURE * rng.random::<f32>(),
             direction: (within(rng, 1.0), within(rng, 1.0)),
@@ -224,9 +224,9 @@ mod tests {
         assert!(changes > 1700, "{changes}");
     }
 
-    /// A change here changes every result on synthetic pictures.
+    /// A change here changes every result on synthetic images.
     #[test]
-    fn the_pictures_of_a_seed_stay_what_they_were() {
+    fn the_images_of_a_seed_stay_what_they_were() {
         let set = synthetic(20, 3).unwrap();
         let labels = set.labels().iter().map(|&label| label as u8);
         let bytes = labels.chain(set.pixels().iter().copied());
@@ -237,34 +237,34 @@ mod tests {
     }
 
     #[test]
-    fn the_mean_colour_does_not_give_the_class_away() {
+    fn the_mean_color_does_not_give_the_class_away() {
         let set = synthetic(4000, 2).unwrap();
-        let colour = |index: usize| -> [f64; 3] {
-            let picture = set.picture(index).unwrap();
-            std::array::from_fn(|c| picture[c * PLANE..][..PLANE].iter().map(|&p| p as f64).sum())
+        let color = |index: usize| -> [f64; 3] {
+            let image = set.picture(index).unwrap();
+            std::array::from_fn(|c| image[c * PLANE..][..PLANE].iter().map(|&p| p as f64).sum())
         };
         let mut sums = [([0.0; 3], 0.0); 10];
         for index in 0..3000 {
             let (sum, count) = &mut sums[set.labels()[index] as usize];
             *count += 1.0;
-            for (sum, part) in sum.iter_mut().zip(colour(index)) {
+            for (sum, part) in sum.iter_mut().zip(color(index)) {
                 *sum += part;
             }
         }
-        let nearest = |colour: [f64; 3]| {
+        let nearest = |color: [f64; 3]| {
             let distance = |(sum, count): &([f64; 3], f64)| -> f64 {
-                sum.iter().zip(colour).map(|(sum, part)| (sum / count - part).powi(2)).sum()
+                sum.iter().zip(color).map(|(sum, part)| (sum / count - part).powi(2)).sum()
             };
             (0..10).min_by(|&a, &b| distance(&sums[a]).total_cmp(&distance(&sums[b]))).unwrap()
         };
         let test = 3000..4000;
-        let right = test.filter(|&i| nearest(colour(i)) == set.labels()[i] as usize).count();
-        assert!(right < 200, "{right} of 1000 by the mean colour");
+        let right = test.filter(|&i| nearest(color(i)) == set.labels()[i] as usize).count();
+        assert!(right < 200, "{right} of 1000 by the mean color");
     }
 
     #[test]
-    fn no_pictures_are_an_error() {
-        assert!(matches!(synthetic(0, 1), Err(Error::Setting { name: "pictures", .. })));
+    fn no_images_are_an_error() {
+        assert!(matches!(synthetic(0, 1), Err(Error::Setting { name: "images", .. })));
         assert!(matches!(synthetic(usize::MAX / 2, 1), Err(Error::SizeOverflow { .. })));
     }
 }

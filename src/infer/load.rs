@@ -13,8 +13,7 @@ use crate::{
 };
 
 impl<T: Element> Predictor<T> {
-    /// The same for images of bytes that are stored channel by channel, normalized as in
-    /// training.
+    /// Adds a normalization, for images of bytes that are stored channel by channel.
     ///
     /// # Errors
     /// [`Error::Length`] if the channels do not divide the features of an example;
@@ -34,16 +33,16 @@ impl<T: Element> Predictor<T> {
     /// [`model`]. It takes images of bytes if the file has a normalization.
     ///
     /// # Errors
-    /// As [`model::load`]; [`Error::File`] if the normalization does not fit the network.
+    /// Same as [`model::load`]; [`Error::File`] if the normalization does not fit the network.
     #[cfg(feature = "model-files")]
     pub fn load(path: &Path) -> Result<Self> {
         Self::load_with_info(path).map(|(predictor, _)| predictor)
     }
 
-    /// As [`load`](Self::load), with what else the file says.
+    /// Same as [`load`](Self::load), also returns the metadata of the file.
     ///
     /// # Errors
-    /// As [`load`](Self::load).
+    /// Same as [`load`](Self::load).
     #[cfg(feature = "model-files")]
     pub fn load_with_info(path: &Path) -> Result<(Self, ModelInfo)> {
         let (network, info) = model::load(path)?;

@@ -1,5 +1,4 @@
-//! Inference: networks packed once and shared by threads, the memory of a prediction, and what to
-//! make of logits.
+//! Inference: networks packed once and shared by threads, the memory of a prediction, and ranking.
 
 mod load;
 mod predictor;

@@ -1,5 +1,5 @@
-//! `Predictor`: a network packed for inference, which any number of threads share; and `Scratch`,
-//! the memory that each of them brings along.
+//! `Predictor`: a network packed for inference, shared by any number of threads; and `Scratch`, the
+//! memory that each of them needs.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// A network for inference: its weights are packed once and never change, so that threads share it
-/// without locks. What a prediction writes lies in the caller's [`Scratch`].
+/// without locks. A prediction uses the caller's [`Scratch`].
 ///
 /// A row's logits have the same bits in any batch, on any number of threads, and as
 /// [`Plan::forward`] computes them.
@@ -50,14 +50,13 @@ struct ByteMap<T> {
     shift: Vec<T>, // (inputs)
 }
 
-/// What is predicted from.
+/// The input of a prediction.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Examples<'a, T: Copy> {
     /// Numbers: (batch, inputs), of any strides.
     Rows(MatRef<'a, T>),
-    /// Images of bytes, one after another. The predictor's normalization makes numbers of them
-    /// where they are used.
+    /// Images of bytes. The predictor's normalization turns them into numbers when they are used.
     Images(&'a [u8]),
 }
 
@@ -77,7 +76,7 @@ impl<T: Element> Predictor<T> {
     /// Packs the weights of `network` for the best instruction set of this CPU.
     ///
     /// # Errors
-    /// As [`with_context`](Self::with_context) and [`Context::new`].
+    /// Same as [`with_context`](Self::with_context) and [`Context::new`].
     pub fn new(network: &Network<T>) -> Result<Self> {
         Self::with_context(network, Context::new()?)
     }
@@ -108,8 +107,8 @@ impl<T: Element> Predictor<T> {
         })
     }
 
-    /// The same with a scale and a shift for each value of an example, by which bytes become
-    /// numbers: `byte * scale + shift`, one multiply-add.
+    /// Adds a scale and a shift for each value of an example, which turn bytes into numbers:
+    /// `byte * scale + shift`, one multiply-add.
     ///
     /// # Errors
     /// [`Error::Length`] if there are not as many as values, [`Error::Setting`] if one is not
@@ -149,7 +148,7 @@ impl<T: Element> Predictor<T> {
         self.structure.output.features()
     }
 
-    /// Whether it knows how bytes become numbers.
+    /// Whether it has a normalization for bytes.
     pub fn takes_images(&self) -> bool {
         self.bytes.is_some()
     }
@@ -163,7 +162,7 @@ impl<T: Element> Predictor<T> {
     /// predictor was made with: the calling one, unless it says otherwise.
     ///
     /// # Errors
-    /// As [`scratch_on`](Self::scratch_on).
+    /// Same as [`scratch_on`](Self::scratch_on).
     pub fn scratch(&self, capacity: usize) -> Result<Scratch<T>> {
         Scratch::new(self, self.context, capacity)
     }
@@ -180,7 +179,7 @@ impl<T: Element> Predictor<T> {
     }
 
     /// The logits of `x`, (batch, classes), into `out`, whose columns are contiguous. Nothing is
-    /// allocated or locked. A batch larger than the scratch's capacity is worked in pieces of that
+    /// allocated or locked. A batch larger than the scratch's capacity is computed in parts of that
     /// size, to the same bits.
     ///
     /// # Errors
@@ -261,9 +260,9 @@ impl<T: Element> Predictor<T> {
     }
 }
 
-/// What one prediction at a time writes to, planned for the layers of a network and a number of
-/// rows and threads. It serves every predictor of a network of such layers, so that one can be
-/// replaced by another while its scratches stay.
+/// Memory for one prediction at a time, planned for the layers of a network and a number of rows
+/// and threads. It fits every predictor of a network with these layers, so a predictor can be
+/// replaced while its scratches are kept.
 #[derive(Debug)]
 pub struct Scratch<T: Element> {
     plan: Plan<T>,
@@ -283,12 +282,12 @@ impl<T: Element> Scratch<T> {
     /// Memory of the same size, for another thread.
     ///
     /// # Errors
-    /// [`Error::SizeOverflow`] if the memory exceeds what there is.
+    /// [`Error::SizeOverflow`] if there is not enough memory.
     pub fn try_clone(&self) -> Result<Self> {
         Ok(Self { plan: self.plan.try_clone()?, indices: indices(self.plan.capacity())? })
     }
 
-    /// Rows that are worked at a time.
+    /// Rows that are computed at a time.
     pub fn capacity(&self) -> usize {
         self.plan.capacity()
     }

@@ -16,7 +16,7 @@ pub fn top_k<T: Float>(row: &[T], best: &mut [(usize, T)]) -> usize {
     rank(row, best, |&(class, _)| class, |class| (class, row[class]))
 }
 
-/// As [`top_k`], without the values.
+/// Same as [`top_k`], without the values.
 pub fn top_classes<T: Float>(row: &[T], best: &mut [usize]) -> usize {
     rank(row, best, |&class| class, |class| class)
 }

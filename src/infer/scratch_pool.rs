@@ -1,5 +1,4 @@
-//! `ScratchPool`: a fixed number of scratches for callers who do not want to hold one for each
-//! thread.
+//! `ScratchPool`: a fixed number of scratches, for callers that do not keep one for each thread.
 
 use std::{
     ops::{Deref, DerefMut},
@@ -15,12 +14,12 @@ use crate::{
     kernels::Element,
 };
 
-/// Scratches to be taken and given back by any thread. Neither blocks or allocates: which ones are
-/// free stands in one atomic word for each 64, and whoever clears a bit of it owns that scratch.
+/// Scratches that any thread can take and give back, without blocking or allocating. The bits of
+/// atomic words mark the free ones; the thread that clears a bit owns that scratch.
 #[derive(Debug)]
 pub struct ScratchPool<T: Element> {
     free: Vec<AtomicU64>,
-    /// Bit `i` of the words is for scratch `i`. Nobody ever waits for these locks.
+    /// Bit `i` of the words is for scratch `i`. No thread ever waits for these locks.
     scratches: Vec<Mutex<Scratch<T>>>,
 }
 
@@ -50,8 +49,8 @@ impl<T: Element> ScratchPool<T> {
         self.scratches.len()
     }
 
-    /// A scratch that goes back when it is dropped, or `None` while all are taken. With as many
-    /// scratches as threads that predict there always is one.
+    /// A scratch that returns to the pool when it is dropped, or `None` while all are taken. With one
+    /// scratch for each predicting thread there is always a free one.
     pub fn take(&self) -> Option<PooledScratch<'_, T>> {
         for (number, word) in self.free.iter().enumerate() {
             let mut bits = word.load(Ordering::Relaxed);
@@ -62,7 +61,7 @@ impl<T: Element> ScratchPool<T> {
                         let index = 64 * number + bits.trailing_zeros() as usize;
                         let scratch = match self.scratches[index].try_lock() {
                             Ok(scratch) => scratch,
-                            // A scratch has nothing that a panic could leave half done.
+                            // A panic cannot leave a scratch in an invalid state.
                             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
                             Err(TryLockError::WouldBlock) => {
                                 unreachable!("whoever clears the bit is alone")

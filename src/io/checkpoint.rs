@@ -1,4 +1,4 @@
-//! The container of checkpoints: a safetensors file of named tensors as they stand in memory,
+//! The file format of checkpoints: a safetensors file of named tensors as they are in memory,
 //! little-endian, and a state of named values.
 //!
 //! The file's metadata has one entry, `tilewise-checkpoint`, a JSON object:
@@ -9,10 +9,10 @@
 //! | `format` | layout of the file |
 //! | others | the state |
 //!
-//! The checksum finds accidents. A file with a valid checksum may still be anything, so that nothing
-//! is taken for granted: a reader takes every value of the state by its name and type, says which
-//! tensors it expects, and gets them only when the file has these, no others, and in them values
-//! that they can have.
+//! The checksum detects accidental damage. A file with a valid checksum may still hold anything, so
+//! everything is checked: a reader takes every value of the state by its name and type, lists the
+//! tensors that it expects, and gets them only if the file has these and no others, with valid
+//! values.
 
 use std::{collections::HashMap, fmt::Display, fs, ops::Range, path::Path};
 
@@ -31,30 +31,30 @@ use crate::{
 
 /// The metadata key.
 const KEY: &str = "tilewise-checkpoint";
-/// Layout of the file; another number is another layout.
+/// Version of the file's layout.
 const FORMAT: u64 = 3;
-/// What stands before the digits of the checksum: JSON in a JSON string.
+/// The text before the digits of the checksum: JSON in a JSON string.
 const MARK: &[u8] = br#"\"sha256\":\""#;
 /// Digits of the checksum.
 const DIGITS: usize = 64;
-/// Bytes of a header beside its tensors and the settings: far more than it has.
+/// Limit for a header without its tensors and settings, in bytes: far more than it has.
 const HEADER: usize = 1 << 20;
-/// Bytes of a header for one tensor: more than its type, shape and place have.
+/// Limit for one tensor in a header, in bytes: more than its type, shape and offsets need.
 const HEADER_PER_TENSOR: usize = 256;
-/// Bytes of a header for one byte of a name or a setting, which are escaped.
+/// Bytes in a header for one byte of a name or a setting, which are escaped.
 const ESCAPED: usize = 4;
 
-/// A result whose error is a detail of the file's.
+/// A result whose error is a detail about the file.
 pub(crate) type Checked<R> = Result<R, String>;
 
-/// What the values of a tensor can be.
+/// The valid values of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Values {
     /// Parameters, buffers, velocities and mean gradients.
     Finite,
     /// Sums and means of squares, which may overflow: the steps are then 0.
     Squares,
-    /// What no step has changed.
+    /// Slots before the first step.
     Zeros,
     /// Losses.
     Losses,
@@ -62,7 +62,7 @@ pub(crate) enum Values {
     Accuracies,
 }
 
-/// What a checkpoint has to say of a tensor.
+/// What a checkpoint must have for a tensor.
 #[derive(Debug)]
 pub(crate) struct Expected {
     name: String,
@@ -76,7 +76,7 @@ impl Expected {
         Self { name, dtype: tensors::dtype::<T>(), shape: shape.to_vec(), values }
     }
 
-    /// An error unless the bytes hold values that the tensor can have.
+    /// An error unless the bytes hold valid values for the tensor.
     fn check(&self, bytes: &[u8]) -> Checked<()> {
         let (fits, expected): (fn(f64) -> bool, _) = match self.values {
             Values::Finite => (f64::is_finite, "a finite number"),
@@ -101,7 +101,7 @@ impl Expected {
     }
 }
 
-/// A tensor on its way into a checkpoint.
+/// A tensor to be saved in a checkpoint.
 pub(crate) struct Entry<'a> {
     pub(crate) expected: Expected,
     tensor: FileTensor<'a>,
@@ -119,7 +119,7 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// The most bytes that a checkpoint of these tensors and settings can have.
+/// The largest size, in bytes, of a checkpoint of these tensors and settings.
 pub(crate) fn most_bytes(tensors: &[Expected], settings: &Map<String, Value>) -> u64 {
     let settings = settings.iter().map(|(name, value)| name.len() + value.to_string().len());
     let header = HEADER.saturating_add(settings.sum::<usize>().saturating_mul(ESCAPED));
@@ -131,7 +131,7 @@ pub(crate) fn most_bytes(tensors: &[Expected], settings: &Map<String, Value>) ->
     most as u64
 }
 
-/// Writes a checkpoint. The file is replaced at once or not at all.
+/// Writes a checkpoint. The file is replaced atomically.
 ///
 /// # Errors
 /// [`Error::Io`] if it cannot be written; [`Error::File`] if a tensor has values that could not be
@@ -160,7 +160,7 @@ pub(crate) fn write(
 /// A file with a valid checksum and layout.
 pub(crate) struct Checkpoint {
     bytes: Vec<u8>,
-    /// What was not taken yet of its state.
+    /// The values of its state that were not taken yet.
     state: Map<String, Value>,
 }
 
@@ -168,8 +168,8 @@ impl Checkpoint {
     /// Reads a file of at most `most` bytes.
     ///
     /// # Errors
-    /// [`Error::Io`] if it cannot be read; [`Error::File`] if it is no regular file or larger, or
-    /// no checkpoint of this format, or its checksum does not match.
+    /// [`Error::Io`] if it cannot be read; [`Error::File`] if it is not a regular file, is larger, is
+    /// not a checkpoint of this format, or its checksum does not match.
     pub(crate) fn read(path: &Path, most: u64) -> Result<Self> {
         let found = fs::metadata(path).map_err(Error::io("read", path))?;
         if !found.is_file() {
@@ -191,7 +191,7 @@ impl Checkpoint {
     /// Takes a value out of the state.
     ///
     /// # Errors
-    /// That it is missing, or what is expected.
+    /// The value is missing, or of another type.
     pub(crate) fn take<R>(
         &mut self,
         name: &str,
@@ -204,7 +204,7 @@ impl Checkpoint {
     /// Takes a whole number up to `most` out of the state; `why` says what sets the limit.
     ///
     /// # Errors
-    /// As [`take`](Self::take).
+    /// Same as [`take`](Self::take).
     pub(crate) fn take_count(&mut self, name: &str, most: u64, why: &str) -> Checked<u64> {
         let value = self.take(name, "a whole number", |value| value.as_u64())?;
         if value <= most {
@@ -214,11 +214,11 @@ impl Checkpoint {
         }
     }
 
-    /// The tensors, if the state has no more values, and the file these tensors, no others, and in
-    /// them values that they can have.
+    /// The tensors, if the state has no more values, and the file has these tensors and no others,
+    /// with valid values.
     ///
     /// # Errors
-    /// What differs.
+    /// The difference.
     pub(crate) fn tensors(&self, all: &[Expected]) -> Checked<Tensors<'_>> {
         if let Some((name, _)) = self.state.iter().next() {
             let name = shown(&json!(name));
@@ -259,7 +259,7 @@ impl Tensors<'_> {
         tensors::elements(self.bytes(name))
     }
 
-    /// Copies a tensor that was expected to be as long.
+    /// Copies a tensor to memory of the same length.
     pub(crate) fn copy<T: Float>(&self, name: &str, to: &mut [T]) {
         tensors::copy(self.bytes(name), to);
     }

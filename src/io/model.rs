@@ -1,11 +1,10 @@
 //! Networks as safetensors files, named and shaped like the `state_dict` of a PyTorch
 //! `nn.Sequential` of the same layers.
 //!
-//! The layers, how images were normalized and the names of the classes stand as JSON in the file's
-//! metadata under the key `tilewise`, with a number of the format. Files of the first format, and
-//! files without that entry that PyTorch saved, load as far as their tensors say what the network
-//! is: [`load`] takes them for multilayer perceptrons. [`load_into`] takes the tensors of any
-//! network that is described beforehand.
+//! The layers, the normalization of images and the names of the classes are JSON in the file's
+//! metadata under the key `tilewise`, with a format number. [`load`] reads files of the first format,
+//! and files from PyTorch without that entry, as multilayer perceptrons. [`load_into`] reads the
+//! tensors of any network that was built before.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -32,24 +31,24 @@ use crate::{
 
 /// The metadata key of [`Metadata`].
 const KEY: &str = "tilewise";
-/// The number of the format, which has the layers. The first had none.
+/// The format number. The first format did not have the layers.
 const FORMAT: u32 = 2;
-/// Largest file that is read: four billion numbers in f32.
+/// Largest file that is read: four billion f32 values.
 const MAX_BYTES: u64 = 16 << 30;
-/// Bytes of the length of the header, which comes first.
+/// Bytes of the header's length, which comes first.
 const LENGTH_BYTES: u64 = 8;
 
-/// What a model file says beside the network.
+/// The metadata of a model file, besides the network.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ModelInfo {
-    /// How the images were normalized that the network was trained on.
+    /// The normalization of the images that the network was trained on.
     pub normalization: Option<Normalization>,
     /// Names of the classes by label; empty if unknown.
     pub class_names: Vec<String>,
 }
 
-/// The JSON in a file's metadata. One key for all, because the order of several is random, and
-/// equal networks are to make equal files.
+/// The JSON in a file's metadata. It is one entry, because the order of several is random, and
+/// equal networks must give equal files.
 #[derive(Serialize, Deserialize)]
 #[serde(default)]
 struct Metadata {
@@ -92,8 +91,8 @@ struct Affine {
     shift: Vec<f64>,
 }
 
-/// Saves a network and what belongs to it as `path`, in the network's own precision. The file is
-/// replaced at once or not at all; equal networks make equal files.
+/// Saves a network and its metadata to `path`, in the network's precision. The file is replaced
+/// atomically; equal networks give equal files.
 ///
 /// # Errors
 /// [`Error::File`] if a parameter is NaN or infinite or a class name has more than 256 characters,
@@ -124,27 +123,27 @@ pub fn save<T: Element>(path: &Path, network: &Network<T>, info: &ModelInfo) -> 
     atomic_file::write(path, |file| file.write_all(&bytes))
 }
 
-/// Loads a network and what its file says beside it. Numbers of the other precision are rounded.
+/// Loads a network and its metadata. Numbers in the other precision are converted and rounded.
 ///
-/// In a file without layers in its metadata, the layers are taken in the order of their numbers,
-/// whatever lies between them: linear layers with a ReLU between each two. The names may stand
-/// below one common prefix, as `model.0.weight` does where the `nn.Sequential` is a part of a
-/// module. Other networks need a description: [`load_into`].
+/// If the metadata has no layers, the file is read as linear layers in the order of their numbers,
+/// with a ReLU between any two; numbers may be missing. The names may share one prefix, such as
+/// `model.0.weight` if the `nn.Sequential` is a part of a module. For other networks use
+/// [`load_into`].
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be read, [`Error::File`] if it is no regular file, larger than
-/// 16 GiB, no safetensors file or cut off, its header contradicts itself, a tensor is missing,
-/// unknown, of another type than F32 or F64, does not fit its neighbors, or holds NaN or an
-/// infinity, or a class name has more than 256 characters.
+/// [`Error::Io`] if the file cannot be read, [`Error::File`] if it is not a regular file, is larger than
+/// 16 GiB, is not a complete safetensors file, its header is inconsistent, a tensor is missing,
+/// unknown, not of type F32 or F64, does not fit the other layers, or holds NaN or an infinity, or a
+/// class name has more than 256 characters.
 pub fn load<T: Element>(path: &Path) -> Result<(Network<T>, ModelInfo)> {
     load_with(path, &layers::from_config)
 }
 
-/// As [`load`], with layers of the user's own: `make` makes a layer from its configuration.
+/// Same as [`load`], with custom layers: `make` makes a layer from its configuration.
 /// [`layers::from_config`] knows those of this crate.
 ///
 /// # Errors
-/// As [`load`], and what `make` returns, with the path.
+/// Same as [`load`], and the errors of `make`, with the path.
 pub fn load_with<T: Element>(
     path: &Path,
     make: &MakeLayer<'_, T>,
@@ -155,7 +154,7 @@ pub fn load_with<T: Element>(
     let (mut network, names) = match &metadata.network {
         Some(described) => (described.network(make).map_err(wrong)?, HashMap::new()),
         None => {
-            // Checked also where no layer drops.
+            // Checked even if no layer has dropout.
             layers::Dropout::new(metadata.dropout).map_err(wrong)?;
             perceptron(path, &tensors, metadata.dropout, make)?
         }
@@ -165,12 +164,12 @@ pub fn load_with<T: Element>(
     Ok((network, info))
 }
 
-/// Loads the tensors of a file into a network that is there: its own model file, or a PyTorch
-/// state dict with the names and shapes of its tensors, which may stand below one common prefix.
+/// Loads the tensors of a file into an existing network: its own model file, or a PyTorch state
+/// dict with the names and shapes of its tensors. The names may share one prefix.
 /// The network is unchanged if there is an error.
 ///
 /// # Errors
-/// As [`load`].
+/// Same as [`load`].
 pub fn load_into<T: Element>(path: &Path, network: &mut Network<T>) -> Result<ModelInfo> {
     let bytes = read(path)?;
     let (tensors, metadata) = open(path, &bytes)?;
@@ -181,7 +180,7 @@ pub fn load_into<T: Element>(path: &Path, network: &mut Network<T>) -> Result<Mo
     Ok(info)
 }
 
-/// The tensors of a file, and tilewise's part of its metadata or its default.
+/// The tensors of a file, and tilewise's entry of its metadata or the default.
 fn open<'a>(path: &Path, bytes: &'a [u8]) -> Result<(SafeTensors<'a>, Metadata)> {
     // Both check that the header's sizes and offsets fit each other and the file.
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(damaged(path))?;
@@ -189,7 +188,7 @@ fn open<'a>(path: &Path, bytes: &'a [u8]) -> Result<(SafeTensors<'a>, Metadata)>
     Ok((tensors, metadata(path, &header)?))
 }
 
-/// The bytes of a safetensors file, which are only read if the header is one.
+/// The bytes of a safetensors file, which are read only if the header is valid.
 fn read(path: &Path) -> Result<Vec<u8>> {
     let (mut file, size) = input_file::open(path, MAX_BYTES)?;
     let mut bytes = Vec::new();
@@ -201,7 +200,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
         input_file::read_rest(path, &mut file, header, &mut bytes)?;
     }
     match SafeTensors::read_metadata(&bytes) {
-        // What the header describes is yet to be read.
+        // The tensors that the header describes are yet to be read.
         Ok(_) | Err(SafeTensorError::MetadataIncompleteBuffer) => {}
         Err(error) => return Err(damaged(path)(error)),
     }
@@ -211,7 +210,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// What to say about a file that is no whole safetensors file.
+/// The error for a file that is not a complete safetensors file.
 fn damaged(path: &Path) -> impl Fn(SafeTensorError) -> Error {
     move |error| {
         let detail = format!("not a whole safetensors file ({error}); save or copy it again");
@@ -300,7 +299,7 @@ fn to_json(node: &NodeConfig) -> Value {
     Value::Object(object)
 }
 
-/// What [`to_json`] made.
+/// The inverse of [`to_json`].
 fn from_json(value: &Value) -> Result<NodeConfig> {
     let wrong = || {
         let expected = "an object with a \"kind\" and its settings, or with \"residual\"";
@@ -329,8 +328,8 @@ fn from_json(value: &Value) -> Result<NodeConfig> {
     Ok(NodeConfig::Layer(config))
 }
 
-/// Fills a network with the tensors of a file, all of them and no others. `renamed` has names in the
-/// file by those in the network, where they differ by more than a common prefix.
+/// Fills a network with the tensors of a file, all of them and no others. `renamed` maps names in the
+/// network to names in the file, if they differ by more than a common prefix.
 fn fill<T: Element>(
     path: &Path,
     tensors: &SafeTensors<'_>,
@@ -340,8 +339,8 @@ fn fill<T: Element>(
     let names: Vec<&str> = tensors.names();
     let layouts = [network.parameters().layout(), network.buffers().layout()].map(Arc::clone);
     let wanted = || layouts.iter().flat_map(|layout| layout.tensors());
-    // What stands before the name of the first tensor. A block in the network may have a name that
-    // ends alike, with more before it.
+    // The prefix of the first tensor's name. The name of a tensor in a block may have the same end,
+    // with more before it.
     let prefix = wanted().next().and_then(|tensor| {
         let before = names.iter().filter_map(|name| name.strip_suffix(tensor.name()));
         let prefixes = before.filter(|prefix| prefix.is_empty() || prefix.ends_with('.'));
@@ -379,15 +378,15 @@ fn fill<T: Element>(
     Ok(())
 }
 
-/// The tensors of a linear layer, as far as they are there.
+/// The tensors of a linear layer, if they are there.
 #[derive(Default)]
 struct Parts<'a> {
     weight: Option<TensorView<'a>>,
     bias: Option<TensorView<'a>>,
 }
 
-/// The multilayer perceptron whose tensors a file has, with parameters 0, and the names in the file
-/// by those in the network.
+/// The multilayer perceptron whose tensors a file has, with parameters 0, and a map from names in
+/// the network to names in the file.
 fn perceptron<T: Element>(
     path: &Path,
     tensors: &SafeTensors<'_>,
@@ -489,7 +488,7 @@ fn place(name: &str) -> Option<(Option<&str>, usize, &str)> {
         Some((prefix, number)) => (Some(prefix), number),
         None => (None, rest),
     };
-    // A number has one spelling, so that no two tensors have the same place.
+    // A number has one spelling, so two tensors never have the same place.
     let layer = number.parse::<usize>().ok().filter(|layer| layer.to_string() == number)?;
     Some((prefix, layer, kind))
 }

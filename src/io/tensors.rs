@@ -1,4 +1,4 @@
-//! Tensors on their way between arenas and safetensors files.
+//! Conversion of tensors between arenas and safetensors files.
 
 use std::{borrow::Cow, path::Path};
 
@@ -11,7 +11,7 @@ use crate::{
     nn::Tensor,
 };
 
-/// A tensor as it stands in a file.
+/// A tensor as it is stored in a file.
 pub(crate) struct FileTensor<'a> {
     dtype: Dtype,
     shape: Vec<usize>,
@@ -97,7 +97,7 @@ pub(crate) fn exchanged<T: Element>(
     Ok(FileTensor { dtype: dtype::<T>(), shape, bytes: Cow::Owned(bytes) })
 }
 
-/// Elements as they stand in memory, little-endian.
+/// Elements as they are in memory, little-endian.
 pub(crate) fn raw<'a, T: Float>(shape: &[usize], elements: &'a [T]) -> FileTensor<'a> {
     let bytes = little_endian(bytemuck::cast_slice(elements), size_of::<T>());
     FileTensor { dtype: dtype::<T>(), shape: shape.to_vec(), bytes }
@@ -113,12 +113,12 @@ pub(crate) fn elements<T: Float>(bytes: &[u8]) -> impl Iterator<Item = T> {
 /// Copies the elements of a tensor that [`raw`] made.
 ///
 /// # Panics
-/// If `to` has another length.
+/// If `to` has a different length.
 pub(crate) fn copy<T: Float>(bytes: &[u8], to: &mut [T]) {
     bytemuck::cast_slice_mut(to).copy_from_slice(&little_endian(bytes, size_of::<T>()));
 }
 
-/// Numbers of `size` bytes from the byte order of the machine to that of a file, or back.
+/// Converts numbers of `size` bytes from the byte order of the machine to that of a file, or back.
 fn little_endian(bytes: &[u8], size: usize) -> Cow<'_, [u8]> {
     if cfg!(target_endian = "little") {
         return bytes.into();
@@ -128,7 +128,7 @@ fn little_endian(bytes: &[u8], size: usize) -> Cow<'_, [u8]> {
     bytes.into()
 }
 
-/// The numbers of a tensor in a file, each an error unless it is finite in the precision asked for.
+/// The numbers of a tensor in a file; an error unless each is finite in the requested precision.
 ///
 /// # Errors
 /// [`Error::File`] with `path` if the tensor has another type than F32 or F64.

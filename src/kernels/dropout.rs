@@ -56,7 +56,7 @@ impl DropoutMask {
     }
 }
 
-/// The finaliser of SplitMix64 (Steele, Lea, Flood 2014), on the next state.
+/// The finalizer of SplitMix64 (Steele, Lea, Flood 2014), on the next state.
 #[inline(always)]
 fn mix64(state: u64) -> u64 {
     let mut z = state.wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -71,7 +71,7 @@ pub(crate) unsafe fn add_scaled<S: Isa<T>, T: Float>(isa: S, factor: T, x: &[T],
 }
 
 /// Sum of squares in one fixed order: element i is added to partial sum i mod 16, then
-/// neighbouring partial sums are added pairwise until one is left.
+/// neighboring partial sums are added pairwise until one is left.
 ///
 /// # Safety
 /// None beyond the instruction set.

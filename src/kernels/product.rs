@@ -67,7 +67,7 @@ pub(crate) unsafe trait MultiplyAdd<P: Types>: Isa<P::Sum> {
     type Left: Copy;
     /// `STEP` elements of each of `LANES` columns of B.
     type Right: Copy;
-    /// Steps of k that are taken at a time; in panels their elements are neighbours.
+    /// Steps of k that are taken at a time; in panels their elements are contiguous.
     const STEP: usize;
 
     /// Zeros.

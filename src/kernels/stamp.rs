@@ -165,7 +165,7 @@ macro_rules! stamp {
 }
 
 // Tile shapes: as many accumulators as the registers hold beside the vectors of B and the value
-// of A: 28 of 32 for AVX-512, 12 of 16 for AVX2, 8 of 16 for the portable set on SSE2 (one of its
+// of A: 28 of 32 for AVX-512, 12 of 16 for AVX2, 8 of 16 for the portable instruction set on SSE2 (one of its
 // vectors takes two registers).
 #[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
 stamp!(

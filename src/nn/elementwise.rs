@@ -1,4 +1,4 @@
-//! Element-wise work and reductions on whole operands, divided among the threads of a context.
+//! Element-wise operations and reductions, divided among the threads of a context.
 
 use crate::{
     context::Context,
@@ -11,13 +11,13 @@ use crate::{
 /// Parts begin at multiples of this many elements: whole cache lines for any element type.
 const LINE: usize = 16;
 
-/// Elements of one partial sum of [`sum_of_squares`].
+/// Number of elements in each partial sum of [`sum_of_squares`].
 pub(crate) const SQUARES_BLOCK: usize = 1 << 15;
 
 /// `y = factor * x + y`.
 ///
 /// # Errors
-/// As [`Threads::tasks`](crate::threads::Threads::tasks), here and below.
+/// Same as [`Threads::tasks`](crate::threads::Threads::tasks), here and below.
 pub(crate) fn add_scaled<T: Element>(
     context: &Context<T>,
     factor: T,
@@ -40,7 +40,7 @@ pub(crate) fn move_average<T: Element>(
     })
 }
 
-/// Runs `run` on parts of x and y, which are equally long.
+/// Runs `run` on parts of x and y, which have the same length.
 fn for_pairs<T: Element>(
     context: &Context<T>,
     x: &[T],
@@ -72,8 +72,8 @@ pub(crate) fn scale<T: Element>(context: &Context<T>, factor: T, x: &mut [T]) ->
     Ok(())
 }
 
-/// Sum of squares: blocks of a fixed size, added up in their order, so that the bits do not
-/// depend on the threads. `partial` holds one element for each block.
+/// Sum of squares: blocks of a fixed size, added in order, so that the bits do not depend on the
+/// threads. `partial` has one element for each block.
 pub(crate) fn sum_of_squares<T: Element>(
     context: &Context<T>,
     x: &[T],
@@ -124,10 +124,10 @@ pub(crate) fn map_rows<T: Element>(
 }
 
 /// `gradient = scale * gradient` where the activation is above 0, else 0, in place: the gradient
-/// behind a ReLU. Both have the same shape and contiguous columns.
+/// of a ReLU. Both have the same shape and contiguous columns.
 ///
 /// # Errors
-/// As [`map_rows`].
+/// Same as [`map_rows`].
 pub(crate) fn relu_gradient<T: Element>(
     context: &Context<T>,
     activation: MatRef<'_, T>,
@@ -142,7 +142,7 @@ pub(crate) fn relu_gradient<T: Element>(
     })
 }
 
-/// `x * scale` where the mask keeps an element, else 0, in place.
+/// `x * scale` for elements that the mask keeps, else 0, in place.
 ///
 /// # Errors
 /// [`Error::Setting`] if columns are not contiguous.
@@ -167,7 +167,7 @@ fn expect_contiguous(cols: usize, col_stride: isize) -> Result<()> {
     Err(Error::setting("column stride", col_stride, "1: contiguous columns"))
 }
 
-/// Runs `run` on bands of rows, each with the number of its first row.
+/// Runs `run` on bands of rows, with the index of each band's first row.
 fn for_row_bands<'a, T: Element>(
     band: (usize, MatMut<'a, T>),
     tasks: Tasks,

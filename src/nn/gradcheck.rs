@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Central differences of `f` at `x`: `(f(x + h e_i) - f(x - h e_i)) / (2 h)` for every i. `x` is
-/// as before when this returns.
+/// restored before this returns.
 ///
 /// # Errors
 /// What `f` returns.
@@ -39,7 +39,7 @@ pub fn central_differences(
         .collect()
 }
 
-/// The largest difference of two tensors over the largest sum of absolute values at one place:
+/// The largest difference of two tensors divided by the largest sum of absolute values of an element:
 /// `max |a - b| / max (|a| + |b|)`; 0 where both are 0.
 pub fn relative_error(a: &[f64], b: &[f64]) -> f64 {
     assert_eq!(a.len(), b.len(), "tensors to compare");
@@ -49,7 +49,7 @@ pub fn relative_error(a: &[f64], b: &[f64]) -> f64 {
     if difference == 0.0 { 0.0 } else { difference / largest(|a, b| a.abs() + b.abs()) }
 }
 
-/// The check of one parameter tensor.
+/// The gradient check of one parameter tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ParameterCheck {
     /// The parameter: "0.weight".
@@ -61,13 +61,12 @@ pub struct ParameterCheck {
 }
 
 /// Checks the gradients of all parameters of a network that are not frozen against central
-/// differences of its loss with step `h` (1e-6 is right for losses around 1), with dropout as
-/// `mode` says.
+/// differences of its loss with step `h` (1e-6 suits losses around 1). `mode` sets dropout.
 ///
-/// x is (batch, inputs). Cost: two forward passes for each parameter.
+/// x is (batch, inputs). This takes two forward passes for each parameter.
 ///
 /// # Errors
-/// As [`Plan::loss_and_gradient`].
+/// Same as [`Plan::loss_and_gradient`].
 pub fn check(
     network: &Network<f64>,
     (x, labels): (MatRef<'_, f64>, &[u32]),

@@ -26,8 +26,8 @@ pub enum Init {
 }
 
 impl Init {
-    /// Fills `weight`, (in, out), for the tensor of random values number `tensor` of a network. The
-    /// same seed gives f32 and f64 networks the same numbers, rounded, on every platform.
+    /// Fills `weight`, (in, out); `tensor` counts the random tensors of a network. The same seed
+    /// gives f32 and f64 networks the same numbers, rounded, on every platform.
     ///
     /// # Errors
     /// [`Error::Setting`] if a standard deviation is negative or not finite.
@@ -53,11 +53,11 @@ impl Init {
     }
 }
 
-/// Numbers of the standard normal distribution, two from two uniform ones (Box and Muller 1958), by
+/// Samples of the standard normal distribution, computed in pairs (Box and Muller 1958) with
 /// functions whose bits do not depend on the platform.
 struct Normal {
     rng: ChaCha8Rng,
-    /// The second of two, until it is asked for.
+    /// The second of a pair, until it is used.
     second: Option<f64>,
 }
 
@@ -73,7 +73,7 @@ impl Normal {
         radius * cosine
     }
 
-    /// From 0 to below 1.
+    /// In [0, 1).
     fn uniform(&mut self) -> f64 {
         (self.rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }

@@ -1,4 +1,4 @@
-//! `Layer`: what a network, its plan and everything above know of a layer.
+//! `Layer`: the interface of a layer to networks, plans and everything built on them.
 
 use std::{fmt, sync::Arc};
 
@@ -13,23 +13,23 @@ use crate::{
     },
 };
 
-/// Whether a pass is part of training.
+/// Whether a pass is for training or evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// With dropout; the step chooses the masks.
+    /// With dropout; the masks depend on the step.
     Training {
-        /// Number of the step, from 1.
+        /// Number of the step, starting at 1.
         step: u64,
     },
     /// Without dropout.
     Evaluation,
 }
 
-/// What a layer is, for files and for people: a kind and its settings. Two layers with equal
+/// The configuration of a layer, for files and messages: its kind and settings. Layers with equal
 /// configurations compute the same.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayerConfig {
-    /// Name of the kind, as "linear".
+    /// Name of the kind, such as "linear".
     pub kind: String,
     /// Settings by name.
     pub settings: Vec<(String, Setting)>,
@@ -43,9 +43,9 @@ pub enum Setting {
     Count(u64),
     /// A number.
     Number(f64),
-    /// A switch.
+    /// A flag.
     Flag(bool),
-    /// A name.
+    /// A text.
     Text(String),
 }
 
@@ -55,17 +55,17 @@ impl LayerConfig {
         Self { kind: kind.to_owned(), settings: Vec::new() }
     }
 
-    /// The same with a size or a count.
+    /// Adds a size or a count.
     pub fn with_count(self, name: &str, value: usize) -> Self {
         self.with(name, Setting::Count(value as u64))
     }
 
-    /// The same with a number.
+    /// Adds a number.
     pub fn with_number(self, name: &str, value: f64) -> Self {
         self.with(name, Setting::Number(value))
     }
 
-    /// The same with a setting.
+    /// Adds a setting.
     pub fn with(mut self, name: &str, value: Setting) -> Self {
         self.settings.push((name.to_owned(), value));
         self
@@ -74,7 +74,7 @@ impl LayerConfig {
     /// A size or a count.
     ///
     /// # Errors
-    /// [`Error::Setting`] if the setting is missing or something else.
+    /// [`Error::Setting`] if the setting is missing or of another type.
     pub fn count(&self, name: &'static str) -> Result<usize> {
         match self.get(name) {
             Some(&Setting::Count(value)) => usize::try_from(value)
@@ -86,7 +86,7 @@ impl LayerConfig {
     /// A number.
     ///
     /// # Errors
-    /// As [`count`](Self::count).
+    /// Same as [`count`](Self::count).
     pub fn number(&self, name: &'static str) -> Result<f64> {
         match self.get(name) {
             Some(&Setting::Number(value)) => Ok(value),
@@ -122,23 +122,23 @@ impl fmt::Display for LayerConfig {
     }
 }
 
-/// What a plan may know of a layer, in order to fuse it with its neighbors. A layer that says so
-/// computes exactly what the kind named here does.
+/// How a plan may fuse a layer with its neighbors. The layer must compute exactly what the variant
+/// says.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Fusion {
-    /// Nothing: the plan calls its passes.
+    /// No fusion: the plan calls the layer's passes.
     Opaque,
     /// `x W + b` with two parameters: W (in, out) and b (out).
     Linear,
     /// `max(x, 0)`.
     Relu,
-    /// Zeros with a probability, the rest scaled by `1 / (1 - probability)`.
+    /// 0 with a probability, else the value times `1 / (1 - probability)`.
     Dropout {
         /// Probability of a zero.
         probability: f64,
     },
-    /// The same values, in another shape at most.
+    /// The same values, in a different shape at most.
     Identity,
 }
 
@@ -151,26 +151,26 @@ pub struct Needs {
     pub output: bool,
 }
 
-/// Memory of a layer for batches up to a size.
+/// Memory that a layer needs for batches of up to a given size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LayerMemory {
-    /// Elements that the forward pass leaves for the backward pass.
+    /// Elements that the forward pass saves for the backward pass.
     pub saved: usize,
-    /// Bytes of scratch memory of each pass.
+    /// Bytes of scratch memory for each pass.
     pub scratch: usize,
 }
 
-/// Where a layer's random numbers come from: a pure function of this place, so that a backward pass
-/// makes the numbers of its forward pass again, on any number of threads.
+/// The source of a layer's random numbers: a pure function of these fields, so that the backward
+/// pass gets the numbers of the forward pass again, on any number of threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RandomPlace {
     /// Seed of the network.
     pub seed: u64,
-    /// Step of the training; none in evaluation.
+    /// Training step; none in evaluation.
     pub step: Option<u64>,
-    /// Place of the layer among those of its kind in the network.
+    /// Index of the layer among those of its kind in the network.
     pub layer: u64,
-    /// Number of the batch's first row, where a batch is worked in parts.
+    /// Index of the first row in the batch, if the batch is computed in parts.
     pub first_row: usize,
 }
 
@@ -185,27 +185,27 @@ impl RandomPlace {
     }
 }
 
-/// What a layer's forward pass reads and writes.
+/// The arguments of a layer's forward pass.
 #[derive(Debug)]
 pub struct Forward<'a, T: Element> {
     /// The layer's parameters.
     pub parameters: Slices<'a, T>,
     /// The layer's buffers.
     pub buffers: Slices<'a, T>,
-    /// (batch, inputs), columns contiguous.
+    /// (batch, inputs), contiguous columns.
     pub x: MatRef<'a, T>,
-    /// (batch, outputs), columns contiguous.
+    /// (batch, outputs), contiguous columns.
     pub out: MatMut<'a, T>,
-    /// [`LayerMemory::saved`] elements for the backward pass; empty where none follows.
+    /// [`LayerMemory::saved`] elements for the backward pass; empty if there is none.
     pub saved: &'a mut [T],
-    /// [`LayerMemory::scratch`] bytes or more, on a cache line; `bytemuck::cast_slice_mut` makes
-    /// numbers of them.
+    /// [`LayerMemory::scratch`] bytes or more, aligned to a cache line;
+    /// `bytemuck::cast_slice_mut` turns them into numbers.
     pub scratch: &'a mut [u8],
-    /// Where random numbers come from.
+    /// The source of random numbers.
     pub random: RandomPlace,
 }
 
-/// What a layer's backward pass reads and writes.
+/// The arguments of a layer's backward pass.
 #[derive(Debug)]
 pub struct Backward<'a, T: Element> {
     /// The layer's parameters.
@@ -216,18 +216,18 @@ pub struct Backward<'a, T: Element> {
     pub out: Option<MatRef<'a, T>>,
     /// The gradient of the output, (batch, outputs).
     pub d_out: MatRef<'a, T>,
-    /// The gradient of the input, (batch, inputs), to be written; none where nobody asks for it.
+    /// The gradient of the input, (batch, inputs), to be written; none if it is not needed.
     pub d_x: Option<MatMut<'a, T>>,
     /// The gradients of the parameters, in their order; empty where one is frozen.
     pub gradients: SlicesMut<'a, T>,
-    /// Whether gradients of parameters are added to what is there.
+    /// Whether to add to the existing gradients of the parameters.
     pub accumulate: bool,
-    /// What the forward pass left.
+    /// The elements that the forward pass saved.
     pub saved: &'a mut [T],
-    /// [`LayerMemory::scratch`] bytes or more, on a cache line; `bytemuck::cast_slice_mut` makes
-    /// numbers of them.
+    /// [`LayerMemory::scratch`] bytes or more, aligned to a cache line;
+    /// `bytemuck::cast_slice_mut` turns them into numbers.
     pub scratch: &'a mut [u8],
-    /// Where random numbers come from: that of the forward pass.
+    /// The source of random numbers: the one of the forward pass.
     pub random: RandomPlace,
 }
 
@@ -235,19 +235,19 @@ pub struct Backward<'a, T: Element> {
 /// of this crate.
 pub type MakeLayer<'a, T> = dyn Fn(&LayerConfig) -> Result<Arc<dyn Layer<T>>> + 'a;
 
-/// A layer of a network. It describes; parameters and buffers belong to the network.
+/// A layer of a network: a description only. Parameters and buffers belong to the network.
 ///
-/// `examples/custom_layer.rs` has a layer of its own. Passes may run on the threads of the context,
+/// `examples/custom_layer.rs` has a custom layer. Passes may run on the threads of the context,
 /// allocate nothing, and give the same bits on any number of threads, so that networks of them keep
 /// the promises of the crate.
 pub trait Layer<T: Element>: fmt::Debug + Send + Sync + 'static {
-    /// Its kind and settings, from which it can be made again.
+    /// Its kind and settings, from which the layer can be rebuilt.
     fn config(&self) -> LayerConfig;
 
     /// The shape of its output.
     ///
     /// # Errors
-    /// [`Error::Setting`] if it does not take such inputs.
+    /// [`Error::Setting`] if it does not accept this input shape.
     fn output_shape(&self, input: Shape) -> Result<Shape>;
 
     /// Its parameters.
@@ -260,7 +260,7 @@ pub trait Layer<T: Element>: fmt::Debug + Send + Sync + 'static {
         Vec::new()
     }
 
-    /// What its backward pass reads.
+    /// The values that its backward pass reads.
     fn needs(&self) -> Needs {
         Needs { input: true, output: false }
     }
@@ -274,7 +274,7 @@ pub trait Layer<T: Element>: fmt::Debug + Send + Sync + 'static {
         Ok(LayerMemory::default())
     }
 
-    /// What a plan may fuse.
+    /// How a plan may fuse it.
     fn fusion(&self) -> Fusion {
         Fusion::Opaque
     }
@@ -282,12 +282,12 @@ pub trait Layer<T: Element>: fmt::Debug + Send + Sync + 'static {
     /// Computes the output from the input.
     ///
     /// # Errors
-    /// Those of what it computes with.
+    /// Those of the functions that it calls.
     fn forward(&self, context: &Context<T>, pass: Forward<'_, T>) -> Result<()>;
 
     /// Computes the gradients of the input and of the parameters from that of the output.
     ///
     /// # Errors
-    /// Those of what it computes with.
+    /// Those of the functions that it calls.
     fn backward(&self, context: &Context<T>, pass: Backward<'_, T>) -> Result<()>;
 }

@@ -20,7 +20,7 @@ pub struct CrossEntropy {
 }
 
 impl CrossEntropy {
-    /// With label smoothing; 0 is none.
+    /// A loss with this label smoothing; 0 is none.
     ///
     /// # Errors
     /// [`Error::Setting`] unless `0 <= label_smoothing < 1`.
@@ -40,8 +40,8 @@ impl CrossEntropy {
     /// The mean loss, and that of each row.
     ///
     /// # Errors
-    /// [`Error::Length`] if an operand does not fit, [`Error::Label`] if a label names no class,
-    /// [`Error::Setting`] if the elements of a row stand apart.
+    /// [`Error::Length`] if an operand does not fit, [`Error::Label`] if a label is out of range,
+    /// [`Error::Setting`] if the elements of a row are not contiguous.
     pub fn forward<T: Float>(
         self,
         logits: MatRef<'_, T>,
@@ -55,7 +55,7 @@ impl CrossEntropy {
     /// `(softmax(logits) - target) / batch`.
     ///
     /// # Errors
-    /// As [`forward`](Self::forward), and [`Error::Shape`] if the gradient does not fit.
+    /// Same as [`forward`](Self::forward), and [`Error::Shape`] if the gradient does not fit.
     pub fn forward_backward<T: Float>(
         self,
         logits: MatRef<'_, T>,
@@ -66,7 +66,7 @@ impl CrossEntropy {
         self.part_backward(logits, labels, gradient, labels.len(), row_losses)
     }
 
-    /// As [`forward_backward`](Self::forward_backward) for part of a batch of `of` rows: the
+    /// Same as [`forward_backward`](Self::forward_backward) for part of a batch of `of` rows: the
     /// gradient is that of the mean over the whole batch.
     pub(super) fn part_backward<T: Float>(
         self,
@@ -99,7 +99,7 @@ impl CrossEntropy {
                 return Err(Error::Label { label, row, classes });
             }
         }
-        let apart = || Error::setting("logits", "with rows apart", "columns side by side");
+        let apart = || Error::setting("logits", "non-contiguous rows", "contiguous rows");
         for (i, (&label, row_loss)) in labels.iter().zip(&mut *row_losses).enumerate() {
             let logits = logits.row(i).ok_or_else(apart)?;
             let gradient = match &mut gradient {
@@ -112,7 +112,7 @@ impl CrossEntropy {
         Ok(total / (batch.max(1) as f64))
     }
 
-    /// The loss of one row, and its part of the gradient.
+    /// The loss of one row, and its gradient.
     fn row<T: Float>(self, logits: &[T], label: usize, gradient: Option<&mut [T]>, of: usize) -> T {
         let largest = largest(logits).expect("a label names a class");
         let smoothed = T::from_f64(self.label_smoothing / logits.len() as f64);

@@ -6,12 +6,12 @@ use crate::{
     nn::{init::Init, network::Network, shape::Shape},
 };
 
-/// What a multilayer perceptron looks like.
+/// The configuration of a multilayer perceptron.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MlpConfig {
     /// Features of an example.
     pub input: usize,
-    /// Widths of the hidden layers; none makes a linear classifier.
+    /// Widths of the hidden layers; without any, the network is a linear classifier.
     pub hidden: Vec<usize>,
     /// Number of classes.
     pub classes: usize,
@@ -38,12 +38,12 @@ impl Default for MlpConfig {
 }
 
 /// A multilayer perceptron:
-/// `x -> [linear -> ReLU -> dropout] * hidden layers -> linear -> logits`, the dropout layers only
-/// with a probability above 0.
+/// `x -> [linear -> ReLU -> dropout] * hidden layers -> linear -> logits`, with dropout layers only
+/// if the probability is above 0.
 ///
 /// # Errors
-/// [`Error::Setting`] if a size is 0 or another setting makes no sense; [`Error::SizeOverflow`] if
-/// the weights exceed the memory.
+/// [`Error::Setting`] if a size is 0 or another setting is invalid; [`Error::SizeOverflow`] if
+/// there is not enough memory for the weights.
 pub fn mlp<T: Element>(config: &MlpConfig) -> Result<Network<T>> {
     let MlpConfig { input, hidden, classes, init, dropout, seed } = config;
     if hidden.contains(&0) {

@@ -1,7 +1,7 @@
 //! Networks: layers, parameters, loss, plans, gradient checks.
 //!
-//! Shapes are written (rows, columns); a batch is a matrix of one row for each example. A
-//! [`Network`] has layers and parameters; a [`Plan`] has the memory and the order of its passes.
+//! Shapes are written (rows, columns); a batch is a matrix with one row for each example. A
+//! [`Network`] holds layers and parameters; a [`Plan`] holds the memory and the order of its passes.
 //! Nothing here allocates after construction.
 
 mod elementwise;

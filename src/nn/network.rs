@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// A network: layers one after another, some of them in residual blocks, with their parameters.
+/// A network: a sequence of layers and residual blocks, with their parameters.
 ///
 /// ```
 /// use tilewise::nn::{Network, Shape};
@@ -40,7 +40,7 @@ pub struct Network<T: Element> {
     settings: Vec<ParameterSettings>,
 }
 
-/// What a network is, without its parameters.
+/// The structure of a network, without its parameters.
 #[derive(Clone)]
 pub(crate) struct Structure<T: Element> {
     pub(crate) input: Shape,
@@ -55,31 +55,31 @@ pub(crate) struct Structure<T: Element> {
 /// A part of a network.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Node {
-    /// The layer of this number.
+    /// The layer with this index.
     Layer(usize),
     /// `out = x + nodes(x)`.
     Residual(Vec<Node>),
 }
 
-/// A layer in its place.
+/// A layer at its place in the network.
 #[derive(Clone)]
 pub(crate) struct Placed<T: Element> {
-    /// Its numbers on the way from the network: "3" or "3.0".
+    /// Its indices, starting from the network: "3" or "3.0".
     pub(crate) name: String,
     pub(crate) layer: Arc<dyn Layer<T>>,
     pub(crate) config: LayerConfig,
     pub(crate) input: Shape,
     pub(crate) output: Shape,
-    /// Its parameters, by their numbers in the arena.
+    /// Its parameters, as indices in the arena.
     pub(crate) parameters: Range<usize>,
-    /// Its buffers, by their numbers in the arena.
+    /// Its buffers, as indices in the arena.
     pub(crate) buffers: Range<usize>,
-    /// How many layers of its kind come before it.
+    /// The number of layers of its kind before it.
     pub(crate) of_kind: u64,
 }
 
 impl<T: Element> Structure<T> {
-    /// Whether the other computes the same, parameters aside.
+    /// Whether the other computes the same, given the same parameters.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         std::ptr::eq(self, other)
             || (self.input == other.input
@@ -131,28 +131,29 @@ impl<T: Element> fmt::Debug for Network<T> {
 
 impl<T: Element> Clone for Network<T> {
     /// A copy of the parameters; the layers are shared. See [`Network::try_clone`] for a copy that
-    /// returns an error where the memory is exhausted.
+    /// returns an error instead of panicking.
     ///
     /// # Panics
-    /// If the memory is exhausted.
+    /// If there is not enough memory.
     fn clone(&self) -> Self {
         self.try_clone().expect("memory for a copy of a network")
     }
 }
 
 impl<T: Element> Network<T> {
-    /// Starts a network for examples of a shape.
+    /// Starts a network for examples of this shape.
     pub fn builder(input: Shape) -> NetworkBuilder<T> {
         let shape = checked("input of a network", input);
         NetworkBuilder { input, seed: 0, list: List { parts: Vec::new(), shape } }
     }
 
-    /// A network of layers by their configurations, with parameters 0: what a file describes.
-    /// `make` makes a layer from a configuration; [`layers::from_config`](super::layers::from_config)
-    /// knows those of this crate.
+    /// A network from the configurations of its layers, as in a file, with all parameters 0. `make`
+    /// makes a layer from a configuration; [`layers::from_config`](super::layers::from_config)
+    /// makes those of this crate.
     ///
     /// # Errors
-    /// What `make` returns; [`Error::Setting`] if a layer does not take what the one before gives.
+    /// The errors of `make`; [`Error::Setting`] if a layer does not accept the output of the layer
+    /// before it.
     pub fn from_config(
         input: Shape,
         config: &[NodeConfig],
@@ -173,7 +174,7 @@ impl<T: Element> Network<T> {
         Self::assemble(input, &parts(config, make)?, 0, false)
     }
 
-    /// The layers by their configurations.
+    /// The configurations of the layers.
     pub fn config(&self) -> Vec<NodeConfig> {
         fn config<T: Element>(structure: &Structure<T>, nodes: &[Node]) -> Vec<NodeConfig> {
             let node = |node: &Node| match node {
@@ -216,7 +217,7 @@ impl<T: Element> Network<T> {
         Ok(network)
     }
 
-    /// Sets all tensors to what they hold before training.
+    /// Sets all tensors to their initial values.
     fn fill(&mut self) -> Result<()> {
         let mut random = 0;
         for arena in [&mut self.parameters, &mut self.buffers] {
@@ -237,10 +238,10 @@ impl<T: Element> Network<T> {
         Ok(())
     }
 
-    /// A copy with parameters of its own; the layers are shared.
+    /// A copy with its own parameters; the layers are shared.
     ///
     /// # Errors
-    /// [`Error::SizeOverflow`] if the memory is exhausted.
+    /// [`Error::SizeOverflow`] if there is not enough memory.
     pub fn try_clone(&self) -> Result<Self> {
         Ok(Self {
             structure: Arc::clone(&self.structure),
@@ -269,7 +270,7 @@ impl<T: Element> Network<T> {
         self.structure.output
     }
 
-    /// Values of an example: columns of the input.
+    /// Number of values in an example: columns of the input.
     pub fn in_features(&self) -> usize {
         self.structure.input.features()
     }
@@ -279,7 +280,7 @@ impl<T: Element> Network<T> {
         self.structure.output.features()
     }
 
-    /// The same layers and parameters, with another seed of random numbers in training.
+    /// Sets the seed of random numbers in training; layers and parameters stay the same.
     pub fn with_seed(mut self, seed: u64) -> Self {
         Arc::make_mut(&mut self.structure).seed = seed;
         self
@@ -295,7 +296,7 @@ impl<T: Element> Network<T> {
         &self.parameters
     }
 
-    /// All parameters, to be changed.
+    /// All parameters, mutable.
     pub fn parameters_mut(&mut self) -> &mut Arena<T> {
         &mut self.parameters
     }
@@ -305,7 +306,7 @@ impl<T: Element> Network<T> {
         &self.buffers
     }
 
-    /// All buffers, to be changed.
+    /// All buffers, mutable.
     pub fn buffers_mut(&mut self) -> &mut Arena<T> {
         &mut self.buffers
     }
@@ -326,7 +327,7 @@ impl<T: Element> Network<T> {
         &self.settings
     }
 
-    /// Changes how the parameter called `name` is trained.
+    /// Sets how the parameter `name` is trained.
     ///
     /// # Errors
     /// [`Error::Setting`] if there is no such parameter, or a factor is negative or not finite.
@@ -351,7 +352,7 @@ impl<T: Element> Network<T> {
         &self.structure
     }
 
-    /// Parameters and buffers, to be changed.
+    /// Parameters and buffers, mutable.
     #[cfg(feature = "model-files")]
     pub(crate) fn arenas_mut(&mut self) -> (&mut Arena<T>, &mut Arena<T>) {
         (&mut self.parameters, &mut self.buffers)
@@ -500,7 +501,7 @@ impl<T: Element> NetworkBuilder<T> {
     /// The network with initial parameters.
     ///
     /// # Errors
-    /// [`Error::Setting`] if a layer's settings make no sense, it does not take what the layer
+    /// [`Error::Setting`] if a layer's settings are invalid, it does not take what the layer
     /// before it gives, or there is none; [`Error::SizeOverflow`] if the parameters exceed the
     /// memory.
     pub fn build(self) -> Result<Network<T>> {
@@ -512,7 +513,7 @@ impl<T: Element> NetworkBuilder<T> {
 macro_rules! builder_methods {
     ($builder:ident, $list:tt) => {
         impl<T: Element> $builder<T> {
-            /// A layer of any kind, the user's own included.
+            /// A layer of any kind, custom layers included.
             pub fn layer(mut self, layer: impl Layer<T>) -> Self {
                 self.$list.push(|_| Ok(layer));
                 self

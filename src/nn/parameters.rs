@@ -1,7 +1,7 @@
-//! Parameters: what a layer says of its tensors, where they stand in an arena, and the arena.
+//! Parameters: descriptions of tensors, their places in an arena, and the arena.
 //!
-//! All parameters of a network lie in one aligned block, each tensor on a cache line. Gradients,
-//! the slots of an optimizer and averages are arenas of the same layout.
+//! All parameters of a network are in one aligned block; each tensor starts on a cache line.
+//! Gradients, the slots of an optimizer and averages are arenas of the same layout.
 
 use std::{ops::Range, sync::Arc};
 
@@ -12,52 +12,52 @@ use crate::{
     nn::init::Init,
 };
 
-/// What a parameter is for. L2 regularization and weight decay apply to weights alone, unless
+/// The role of a parameter. L2 regularization and weight decay apply only to weights, unless
 /// [`ParameterSettings`] say otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ParameterKind {
-    /// Factors of inputs.
+    /// A weight: factors of inputs.
     Weight,
-    /// A summand.
+    /// A bias: a summand.
     Bias,
-    /// A factor for each channel, as of a normalization.
+    /// A factor for each channel, as in a normalization layer.
     Scale,
 }
 
-/// What a tensor holds before training.
+/// The initial values of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Fill {
-    /// One value everywhere.
+    /// The same value for all elements.
     Constant(f64),
     /// Random values; the first axis of the shape is fan-in, the last is fan-out.
     Random(Init),
 }
 
-/// What a layer says of one of its tensors.
+/// A layer's description of one of its tensors.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TensorSpec {
     /// Its name within the layer: "weight", "bias", ...
     pub name: &'static str,
     /// Its shape in memory, the last axis contiguous.
     pub shape: Vec<usize>,
-    /// What it is for.
+    /// Its role.
     pub kind: ParameterKind,
-    /// What it holds before training.
+    /// Its initial values.
     pub fill: Fill,
-    /// The tensor in a PyTorch state dict: axis `i` there is axis `exchange[i]` here. Empty: the
-    /// same.
+    /// The order of axes in a PyTorch state dict: axis `i` there is axis `exchange[i]` here. Empty:
+    /// the same order.
     pub exchange: Vec<usize>,
 }
 
 impl TensorSpec {
-    /// A tensor whose axes are those of PyTorch.
+    /// A tensor with the axes of PyTorch.
     pub fn new(name: &'static str, shape: &[usize], kind: ParameterKind, fill: Fill) -> Self {
         Self { name, shape: shape.to_vec(), kind, fill, exchange: Vec::new() }
     }
 
-    /// The same tensor, whose axis `i` in a PyTorch state dict is axis `exchange[i]` here.
+    /// Sets the order of axes in a PyTorch state dict: axis `i` there is axis `exchange[i]` here.
     pub fn with_exchange(self, exchange: &[usize]) -> Self {
         Self { exchange: exchange.to_vec(), ..self }
     }
@@ -72,8 +72,8 @@ pub struct Tensor {
 }
 
 impl PartialEq for Tensor {
-    /// Whether they are the same tensor in the same place, whatever it held before training: that of
-    /// a network from a file is not known.
+    /// Whether they are the same tensor at the same place. Initial values are not compared: those of
+    /// a network from a file are unknown.
     fn eq(&self, other: &Self) -> bool {
         let TensorSpec { name: _, shape, kind, fill: _, exchange } = &self.spec;
         let theirs = &other.spec;
@@ -94,12 +94,12 @@ impl Tensor {
         &self.spec.shape
     }
 
-    /// What it is for.
+    /// Its role.
     pub fn kind(&self) -> ParameterKind {
         self.spec.kind
     }
 
-    /// What the layer says of it.
+    /// The layer's description of it.
     pub fn spec(&self) -> &TensorSpec {
         &self.spec
     }
@@ -114,7 +114,7 @@ impl Tensor {
         self.range.is_empty()
     }
 
-    /// Where it stands in an arena.
+    /// Its place in an arena.
     pub(crate) fn range(&self) -> Range<usize> {
         self.range.clone()
     }
@@ -127,12 +127,12 @@ pub struct ParameterSettings {
     pub learning_rate_factor: f64,
     /// Factor of the optimizer's weight decay: 1 for weights, 0 for others.
     pub weight_decay_factor: f64,
-    /// Whether it stays as it is.
+    /// Whether it is not trained.
     pub frozen: bool,
 }
 
 impl ParameterSettings {
-    /// The usual settings of a kind of parameter.
+    /// The default settings for a kind of parameter.
     pub(crate) fn of(kind: ParameterKind) -> Self {
         let weight_decay_factor = if kind == ParameterKind::Weight { 1.0 } else { 0.0 };
         Self { learning_rate_factor: 1.0, weight_decay_factor, frozen: false }
@@ -153,18 +153,17 @@ impl ParameterSettings {
     }
 }
 
-/// The tensors of an arena and where they stand.
+/// The tensors of an arena and their places.
 #[derive(Debug, Default, PartialEq)]
 pub struct TensorLayout {
     tensors: Vec<Tensor>,
-    /// Those of the tensors.
+    /// The layout of these tensors.
     ranges: Vec<Range<usize>>,
     len: usize,
 }
 
 impl TensorLayout {
-    /// Adds a tensor of the layer called `layer` on the next cache line of elements of `size`
-    /// bytes.
+    /// Adds a tensor of the layer `layer` on the next cache line, for elements of `size` bytes.
     pub(crate) fn push(&mut self, layer: &str, spec: TensorSpec, size: usize) -> Result<()> {
         let name = format!("{layer}.{}", spec.name);
         let overflow = || Error::SizeOverflow { what: "parameters", rows: 1, cols: usize::MAX };
@@ -182,15 +181,15 @@ impl TensorLayout {
         &self.tensors
     }
 
-    /// The place of the tensor called `name`.
+    /// The place of the tensor `name`.
     pub fn index(&self, name: &str) -> Option<usize> {
         self.tensors.iter().position(|tensor| tensor.name == name)
     }
 
-    /// The place of the tensor called `name`.
+    /// The place of the tensor `name`.
     ///
     /// # Errors
-    /// [`Error::Setting`] with all names if there is none.
+    /// [`Error::Setting`] with all names if there is no such tensor.
     pub(crate) fn require(&self, name: &str) -> Result<usize> {
         self.index(name).ok_or_else(|| {
             let names: Vec<&str> = self.tensors.iter().map(Tensor::name).collect();
@@ -210,7 +209,7 @@ impl<T: Element> Arena<T> {
     /// An arena of zeros.
     ///
     /// # Errors
-    /// [`Error::SizeOverflow`] with the shape of the largest tensor if it exceeds the memory.
+    /// [`Error::SizeOverflow`] with the shape of the largest tensor if there is not enough memory.
     pub(crate) fn zeros(layout: Arc<TensorLayout>) -> Result<Self> {
         let block = AlignedBuf::zeroed(layout.len).map_err(|_| {
             let largest = layout.tensors.iter().max_by_key(|tensor| tensor.len());
@@ -226,17 +225,17 @@ impl<T: Element> Arena<T> {
     /// A copy.
     ///
     /// # Errors
-    /// [`Error::SizeOverflow`] if it exceeds the memory.
+    /// [`Error::SizeOverflow`] if there is not enough memory.
     pub fn try_clone(&self) -> Result<Self> {
         let mut copy = Self::zeros(Arc::clone(&self.layout))?;
         copy.block.copy_from_slice(&self.block);
         Ok(copy)
     }
 
-    /// A copy without the elements of some tensors, which are empty there.
+    /// A copy in which some tensors are empty.
     ///
     /// # Errors
-    /// [`Error::SizeOverflow`] if it exceeds the memory.
+    /// [`Error::SizeOverflow`] if there is not enough memory.
     pub(crate) fn without(&self, numbers: &[usize]) -> Result<Self> {
         let mut layout = TensorLayout::default();
         for (number, tensor) in self.layout.tensors.iter().enumerate() {
@@ -255,7 +254,7 @@ impl<T: Element> Arena<T> {
         Ok(copy)
     }
 
-    /// The tensors and where they stand.
+    /// The tensors and their places.
     pub fn layout(&self) -> &Arc<TensorLayout> {
         &self.layout
     }
@@ -265,7 +264,7 @@ impl<T: Element> Arena<T> {
         self.layout.index(name).map(|index| self.tensor(index))
     }
 
-    /// The elements of the tensor called `name`, to be changed.
+    /// The elements of the tensor called `name`, mutable.
     pub fn get_mut(&mut self, name: &str) -> Option<&mut [T]> {
         self.layout.index(name).map(|index| self.tensor_mut(index))
     }
@@ -278,7 +277,7 @@ impl<T: Element> Arena<T> {
         &self.block[self.layout.tensors[index].range()]
     }
 
-    /// The elements of tensor number `index`, to be changed.
+    /// The elements of tensor number `index`, mutable.
     ///
     /// # Panics
     /// If there is no such tensor.
@@ -294,7 +293,7 @@ impl<T: Element> Arena<T> {
     /// Copies all elements of an arena of the same layout.
     ///
     /// # Errors
-    /// [`Error::Setting`] if its layout is another.
+    /// [`Error::Setting`] if its layout is different.
     pub fn copy_from(&mut self, other: &Self) -> Result<()> {
         if self.layout != other.layout {
             let expected = "tensors of the same names and shapes";
@@ -322,7 +321,7 @@ impl<T: Element> Arena<T> {
         Slices { block: &self.block, ranges: &self.layout.ranges[range] }
     }
 
-    /// The tensors numbered `range`, to be changed.
+    /// The tensors numbered `range`, mutable.
     ///
     /// # Panics
     /// If there are no such tensors.
@@ -331,7 +330,7 @@ impl<T: Element> Arena<T> {
     }
 }
 
-/// The tensors of one layer, in the order in which it names them.
+/// The tensors of one layer, in its own order.
 #[derive(Clone, Copy, Debug)]
 pub struct Slices<'a, T> {
     pub(crate) block: &'a [T],
@@ -348,7 +347,7 @@ impl<'a, T> Slices<'a, T> {
     }
 }
 
-/// The tensors of one layer, to be changed, in the order in which it names them.
+/// The tensors of one layer, mutable, in its own order.
 #[derive(Debug)]
 pub struct SlicesMut<'a, T> {
     pub(crate) block: &'a mut [T],
@@ -364,7 +363,7 @@ impl<T> SlicesMut<'_, T> {
         &mut self.block[self.ranges[index].clone()]
     }
 
-    /// The same for a shorter time.
+    /// Reborrows the tensors for a shorter lifetime.
     pub fn reborrow(&mut self) -> SlicesMut<'_, T> {
         SlicesMut { block: self.block, ranges: self.ranges }
     }

@@ -1,4 +1,4 @@
-//! `L2`: the squared weights in the loss.
+//! `L2`: L2 regularization.
 
 use crate::{
     error::{Error, Result},
@@ -11,13 +11,13 @@ use crate::{
     },
 };
 
-/// L2 regularization: the loss has this factor times the sum of all squared weights (not biases),
-/// so the gradient of a weight w has `2 factor w`.
+/// L2 regularization: adds this factor times the sum of all squared weights (not biases) to the
+/// loss, and so `2 factor w` to the gradient of a weight w.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct L2(f64);
 
 impl L2 {
-    /// With this factor; 0 is none.
+    /// L2 regularization with this factor; 0 is none.
     ///
     /// # Errors
     /// [`Error::Setting`] unless the factor is finite and not negative.
@@ -36,7 +36,7 @@ impl L2 {
     /// The term of the loss.
     ///
     /// # Errors
-    /// [`Error::Setting`] if the plan has several threads and the calling one is in no rayon pool.
+    /// [`Error::Setting`] if the plan has several threads and the calling one is not in a rayon pool.
     pub fn loss<T: Element>(self, network: &Network<T>, plan: &mut Plan<T>) -> Result<f64> {
         if self.0 == 0.0 {
             return Ok(0.0);
@@ -53,7 +53,7 @@ impl L2 {
     /// Adds the gradient of the term to the gradients of the plan, if it stores them.
     ///
     /// # Errors
-    /// As [`loss`](Self::loss).
+    /// Same as [`loss`](Self::loss).
     pub fn add_gradient<T: Element>(self, network: &Network<T>, plan: &mut Plan<T>) -> Result<()> {
         if self.0 == 0.0 {
             return Ok(());

@@ -1,27 +1,27 @@
-//! `Shape`: what one example looks like between two layers.
+//! `Shape`: the shape of one example between two layers.
 
 use std::fmt;
 
-/// The shape of one example. A batch is a matrix of one row for each example; an image's row holds
-/// its pixels from the top left on, the channels of a pixel contiguous.
+/// The shape of one example. A batch is a matrix with one row for each example. The row of an image
+/// holds its pixels from the top left, with the channels of a pixel contiguous.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Shape {
-    /// A vector of so many features.
+    /// A vector of this many features.
     Features(usize),
     /// An image, channels last.
     Image {
-        /// Rows of pixels.
+        /// Height in pixels.
         height: usize,
-        /// Pixels in a row.
+        /// Width in pixels.
         width: usize,
-        /// Values of a pixel.
+        /// Number of channels.
         channels: usize,
     },
 }
 
 impl Shape {
-    /// Values of one example: columns of a batch. `None` if they exceed the address space.
+    /// Number of values in one example: columns of a batch. `None` if it exceeds the address space.
     pub fn values(self) -> Option<usize> {
         match self {
             Self::Features(features) => Some(features),
@@ -31,7 +31,7 @@ impl Shape {
         }
     }
 
-    /// Values of one example of a shape that was checked before.
+    /// Number of values in one example, for a shape that was checked before.
     pub(crate) fn features(self) -> usize {
         self.values().expect("a checked shape")
     }

@@ -6,8 +6,8 @@ use crate::{
     matrix::MatMut,
 };
 
-/// Turns logits, (batch, classes), into probabilities, in place: `exp(logit - largest)` over the
-/// sum of these in the row. A row does not depend on the others. Rows with NaN or an infinite
+/// Turns logits, (batch, classes), into probabilities, in place: `exp(logit - largest)` divided by
+/// the sum of these in the row. A row does not depend on the others. Rows with NaN or an infinite
 /// largest logit become NaN.
 ///
 /// # Errors

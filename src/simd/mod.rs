@@ -8,7 +8,7 @@
 //! `kernels::stamp` makes. All methods are `#[inline(always)]`: they compile to the set's
 //! instructions once they are inlined into such a function.
 //!
-//! With `RUSTFLAGS="--cfg tilewise_portable"` the portable set is the only one, and nothing of the
+//! With `RUSTFLAGS="--cfg tilewise_portable"` the portable instruction set is the only one, and nothing of the
 //! crate is of one architecture. That leaves the dependencies: `wide` takes the instructions that
 //! the build's target has for certain; `chacha20`, below `rand`, detects more at run time unless
 //! `--cfg chacha20_backend="soft"` is given too, to the same numbers.

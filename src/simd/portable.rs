@@ -1,4 +1,4 @@
-//! The portable set over `wide`: 32-byte vectors made of whatever the build's target offers.
+//! The portable instruction set over `wide`: 32-byte vectors made of whatever the build's target offers.
 //!
 //! `wide` picks its instructions at compile time (SSE2, AVX, NEON, WebAssembly or plain scalars),
 //! so this set needs no detection and serves every CPU.

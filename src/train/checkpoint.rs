@@ -1,26 +1,26 @@
-//! Checkpoints: all that a [`Trainer`] or a [`Solver`] needs to continue as if it had never
-//! stopped, in one file.
+//! Checkpoints: the complete state of a [`Trainer`] or a [`Solver`] in one file, so that it can
+//! resume as if it had never stopped.
 //!
-//! | tensor | what it holds |
+//! | tensor | content |
 //! |---|---|
 //! | `network.<t>`, `average.<t>`, `best.<t>` | parameters and buffers by their names, as `network.0.weight` |
-//! | `<slot>.<t>` | what the optimizer keeps for the parameters, by the names of [`Optimizer::slot_names`] |
+//! | `<slot>.<t>` | the optimizer's slots, named as in [`Optimizer::slot_names`] |
 //! | `history.<name>` | losses of iterations and accuracies of epochs |
 //!
-//! | value | what it is |
+//! | value | meaning |
 //! |---|---|
 //! | `kind` | `trainer` or `solver` |
-//! | `settings` | every setting on which the bits depend, by name; of a solver also the SHA-256 of its images and labels |
-//! | `steps`, `learning_rate` | of a trainer: steps done, and the present learning rate |
-//! | `epochs`, `batches` | of a solver: epochs done, and batches done of the epoch after them |
-//! | `nanoseconds` | of a solver: wall time of these batches |
+//! | `settings` | every setting that the bits depend on, by name; for a solver also the SHA-256 of its images and labels |
+//! | `steps`, `learning_rate` | for a trainer: steps done, and the current learning rate |
+//! | `epochs`, `batches` | for a solver: epochs done, and batches done in the next epoch |
+//! | `nanoseconds` | for a solver: wall time of these batches |
 //!
-//! What follows from these is not stored: a solver's number of steps and learning rate, the losses
-//! of the present epoch, the best epoch. The order of the images, their augmentation and dropout
+//! Values that follow from these are not stored: a solver's number of steps and learning rate, the losses
+//! of the current epoch, the best epoch. The order of the images, their augmentation and dropout
 //! have no state: they are functions of the seed, the epoch, the step and the image.
 //!
-//! Every value of a file is checked, against its range, the trainer or solver and the other values,
-//! before anything changes.
+//! Before anything changes, every value of a file is checked against its range, the trainer or
+//! solver, and the other values.
 //!
 //! [`Optimizer::slot_names`]: crate::train::Optimizer::slot_names
 
@@ -40,22 +40,22 @@ use crate::{
     },
 };
 
-/// What a file is a checkpoint of.
+/// What the checkpoint is of: a trainer or a solver.
 const TRAINER: &str = "trainer";
 const SOLVER: &str = "solver";
-/// Steps that `f64`, in which optimizers compute with them, can count.
+/// The largest number of steps that `f64`, which optimizers compute with, can count exactly.
 const MOST_STEPS: u64 = 1 << 53;
 /// No epoch takes longer.
 const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 impl<T: Element> Trainer<T> {
-    /// Saves where training stands: parameters, buffers, what the optimizer keeps, the average, the
-    /// number of steps and the present learning rate. The file is replaced at once or not at all.
+    /// Saves the state of training: parameters, buffers, the optimizer's slots, the average, the
+    /// number of steps and the current learning rate. The file is replaced atomically.
     ///
     /// # Errors
     /// [`Error::Setting`] if part of a batch was accumulated and not applied; [`Error::Io`] if the
-    /// file cannot be written; [`Error::File`] if a parameter is no longer finite: training could
-    /// not continue from it.
+    /// file cannot be written; [`Error::File`] if a parameter is not finite: training could not
+    /// continue from it.
     pub fn save_checkpoint(&self, path: &Path) -> Result<()> {
         self.expect_planned()?;
         if let Some(Pending { rows, of, .. }) = self.pending {
@@ -73,16 +73,15 @@ impl<T: Element> Trainer<T> {
         checkpoint::write(path, state.into_iter().collect(), self.entries(self.steps))
     }
 
-    /// Continues where the trainer stood that saved the checkpoint: this one must have been made
-    /// with the same network and settings, threads, batch size and learning rate aside. Steps on
-    /// the same batches then have the same bits as without the interruption. The learning rate
-    /// becomes that of the checkpoint, and parts of a batch that wait for [`apply`](Self::apply) are
-    /// dropped.
+    /// Restores the state that a trainer saved. This trainer must have the same network and settings,
+    /// except for threads, batch size and learning rate. Steps on the same batches then have the same
+    /// bits as without the interruption. The learning rate becomes that of the checkpoint, and
+    /// parts of a batch that were accumulated and not applied are dropped.
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be read; [`Error::Setting`] if it belongs to other settings;
-    /// [`Error::File`] if it is no checkpoint of a trainer, truncated or altered, or holds what no
-    /// steps with these settings can have come to. The trainer is unchanged then.
+    /// [`Error::File`] if it is not a checkpoint of a trainer, is truncated or altered, or holds a
+    /// state that no steps with these settings can reach. The trainer is then unchanged.
     pub fn load_checkpoint(&mut self, path: &Path) -> Result<()> {
         self.expect_planned()?;
         let wrong = |detail: String| Error::file(path, detail);
@@ -102,13 +101,13 @@ impl<T: Element> Trainer<T> {
         Ok(())
     }
 
-    /// An error if the network is another than the one that the trainer was made with.
+    /// An error unless the network is the one that the trainer was made with.
     fn expect_planned(&self) -> Result<()> {
         self.plan.expect(self.network.structure())?;
         self.plan.expect_frozen(self.network.parameter_settings())
     }
 
-    /// All tensors after so many steps.
+    /// All tensors after this many steps.
     fn entries(&self, steps: u64) -> Vec<Entry<'_>> {
         let mut entries = of_network("network", &self.network);
         entries.extend(self.average.iter().flat_map(|network| of_network("average", network)));
@@ -127,12 +126,12 @@ impl<T: Element> Trainer<T> {
         entries
     }
 
-    /// What a checkpoint has after so many steps.
+    /// The content of a checkpoint after this many steps.
     fn expected(&self, steps: u64) -> Vec<Expected> {
         self.entries(steps).into_iter().map(|entry| entry.expected).collect()
     }
 
-    /// Takes over what was checked.
+    /// Takes over the checked values.
     fn restore(&mut self, steps: u64, learning_rate: f64, tensors: &Tensors<'_>) {
         restore_network("network", &mut self.network, tensors);
         if let Some(average) = &mut self.average {
@@ -152,11 +151,11 @@ impl<T: Element> Trainer<T> {
 }
 
 impl<T: Element> Solver<'_, T> {
-    /// Saves where training stands. The file is replaced at once or not at all.
+    /// Saves the state of the run. The file is replaced atomically.
     ///
     /// # Errors
-    /// [`Error::Io`] if it cannot be written; [`Error::File`] if a parameter is no longer finite: it
-    /// could not be resumed from.
+    /// [`Error::Io`] if it cannot be written; [`Error::File`] if a parameter is not finite: the run
+    /// could not resume from it.
     pub fn save_checkpoint(&self, path: &Path) -> Result<()> {
         let Position { epochs, batches, time, .. } = self.position;
         let state = [
@@ -176,14 +175,14 @@ impl<T: Element> Solver<'_, T> {
         checkpoint::write(path, state.into_iter().collect(), entries)
     }
 
-    /// Continues where the run stood that saved the checkpoint: this solver must have been made with
-    /// the same network, images and settings, threads aside. What follows then has the same bits as
-    /// without the interruption.
+    /// Restores the state that a solver saved. This solver must have the same network, images and
+    /// settings, except for threads. The rest of the run then has the same bits as without the
+    /// interruption.
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be read; [`Error::Setting`] if it belongs to other settings
-    /// or images; [`Error::File`] if it is no checkpoint of a solver, truncated or altered, or holds
-    /// what no run with these settings can have come to. The solver is unchanged then.
+    /// or images; [`Error::File`] if it is not a checkpoint of a solver, is truncated or altered, or
+    /// holds a state that no run with these settings can reach. The solver is then unchanged.
     pub fn load_checkpoint(&mut self, path: &Path) -> Result<()> {
         let wrong = |detail: String| Error::file(path, detail);
         let settings = self.identity();
@@ -200,7 +199,7 @@ impl<T: Element> Solver<'_, T> {
         Ok(())
     }
 
-    /// Where the run stood, if a run with these settings can stand there.
+    /// The position of the run, if a run with these settings can reach it.
     fn take_position(&self, file: &mut Checkpoint) -> Checked<Position> {
         let all_epochs = self.config.epochs as u64;
         let epochs = file.take_count("epochs", all_epochs, "those of the run")?;
@@ -224,12 +223,12 @@ impl<T: Element> Solver<'_, T> {
         self.config.epoch(self.order.indices().len()).0
     }
 
-    /// Steps of a run that stands there.
+    /// Steps of a run at this position.
     fn steps_at(&self, position: Position) -> usize {
         position.epochs * self.batches() + position.batches
     }
 
-    /// The learning rate of the last step of a run that stands there.
+    /// The learning rate of the last step of a run at this position.
     fn rate_at(&self, position: Position) -> Checked<f64> {
         let rate = match self.steps_at(position) {
             0 => self.config.trainer.learning_rate,
@@ -241,14 +240,14 @@ impl<T: Element> Solver<'_, T> {
         })
     }
 
-    /// All tensors after so many steps, without the histories.
+    /// All tensors after this many steps, without the histories.
     fn entries(&self, steps: u64) -> Vec<Entry<'_>> {
         let mut entries = self.trainer.entries(steps);
         entries.extend(of_network("best", &self.best_network));
         entries
     }
 
-    /// What a checkpoint has of a run that stands there.
+    /// The content of a checkpoint of a run at this position.
     fn expected(&self, position: Position) -> Vec<Expected> {
         let steps = self.steps_at(position);
         let entries = self.entries(steps as u64);
@@ -262,8 +261,8 @@ impl<T: Element> Solver<'_, T> {
         expected
     }
 
-    /// The best epoch, from 1, and its validation accuracy; an error if the run would have been out
-    /// of patience before it came to `position`.
+    /// The best epoch, from 1, and its validation accuracy; an error if early stopping would have
+    /// ended the run before `position`.
     fn check_history(
         &self,
         position: Position,
@@ -293,7 +292,7 @@ impl<T: Element> Solver<'_, T> {
         Ok(best)
     }
 
-    /// Takes over what was checked.
+    /// Takes over the checked values.
     fn restore(
         &mut self,
         position: Position,
@@ -326,7 +325,7 @@ fn of_network<'a, T: Element>(kind: &str, network: &'a Network<T>) -> Vec<Entry<
     tensors.map(entry).collect()
 }
 
-/// As [`of_network`], to be read back.
+/// Same as [`of_network`], mutable.
 fn restore_network<T: Element>(kind: &str, network: &mut Network<T>, tensors: &Tensors<'_>) {
     let (parameters, buffers) = network.arenas_mut();
     for arena in [parameters, buffers] {
@@ -337,7 +336,7 @@ fn restore_network<T: Element>(kind: &str, network: &mut Network<T>, tensors: &T
     }
 }
 
-/// What the values of a history can be.
+/// The valid values of a history.
 fn of_history(name: &str) -> Values {
     if name == "history.loss" { Values::Losses } else { Values::Accuracies }
 }

@@ -1,11 +1,11 @@
-//! `with_` methods for configurations that may grow.
+//! `with_` methods for configurations that may get more fields.
 
-/// Adds a method to a configuration for each of its fields: the same with another value.
+/// Adds a `with_` method to a configuration for each of its fields.
 macro_rules! with_fields {
     ($config:ident { $($field:ident $with:ident: $type:ty),* $(,)? }) => {
         impl $config {
             $(
-                #[doc = concat!("The same with another [`", stringify!($field), "`](Self::", stringify!($field), ").")]
+                #[doc = concat!("Sets [`", stringify!($field), "`](Self::", stringify!($field), ").")]
                 pub fn $with(self, $field: $type) -> Self {
                     Self { $field, ..self }
                 }

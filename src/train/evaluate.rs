@@ -11,16 +11,16 @@ use crate::{
     train::feed::Feed,
 };
 
-/// What a network made of a set of images.
+/// The results of a network on a set of images.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Evaluation {
-    /// Images seen.
+    /// Number of images.
     pub images: usize,
-    /// Mean cross-entropy, without regularisation.
+    /// Mean cross-entropy, without regularization.
     pub loss: f64,
-    /// Images whose largest logit is their label's.
+    /// Number of images that were classified correctly: the largest logit is that of the label.
     pub correct: usize,
-    /// For each class, its images that were predicted right, and all of its images.
+    /// For each class, the number of correctly classified images, and of all images.
     pub classes: Vec<(usize, usize)>,
 }
 
@@ -30,17 +30,17 @@ impl Evaluation {
         Self { classes: vec![(0, 0); classes], ..Self::default() }
     }
 
-    /// The fraction of right predictions, from 0 to 1.
+    /// The fraction of correct predictions, from 0 to 1.
     pub fn accuracy(&self) -> f64 {
         self.correct as f64 / self.images.max(1) as f64
     }
 
-    /// Evaluates `net` on the images `indices` of a feed, without allocating, and shows the
-    /// logits of each batch to `on_batch`. The numbers do not depend on the size of the batches.
+    /// Evaluates `net` on the images `indices` of a feed, without allocating, and calls `on_batch`
+    /// with the logits of each batch. The results do not depend on the size of the batches.
     ///
     /// # Errors
-    /// As [`Feed::batch`] and [`Plan::forward`], and [`Error::NotFinite`] with the
-    /// first image whose logits, or whose loss, are not finite; `self` is of no use then.
+    /// Same as [`Feed::batch`] and [`Plan::forward`], and [`Error::NotFinite`] with the
+    /// first image whose logits, or whose loss, are not finite; `self` is invalid then.
     pub(super) fn run<T: Element>(
         &mut self,
         network: &Network<T>,
@@ -93,8 +93,8 @@ fn first_not_finite<T: Element>(logits: MatRef<'_, T>) -> Option<(usize, f64)> {
 }
 
 /// Evaluates networks of one shape on images of a set, batch by batch. After construction nothing
-/// is allocated. With more threads than the calling one, construct and run it inside of the rayon
-/// pool that it is to use.
+/// is allocated. With several threads, construct and run it inside of the rayon pool that it is to
+/// use.
 pub struct Evaluator<'a, T: Element> {
     plan: Plan<T>,
     feed: Feed<'a, T>,
@@ -107,7 +107,7 @@ impl<'a, T: Element> Evaluator<'a, T> {
     ///
     /// # Errors
     /// [`Error::Setting`] if `batch_size` is 0, or the threads of `context` are more than the calling one
-    /// and it is in no rayon pool; [`Error::Shape`] if the network does not fit the images.
+    /// and it is not in a rayon pool; [`Error::Shape`] if the network does not fit the images.
     pub fn new(
         network: &Network<T>,
         context: Context<T>,
@@ -127,19 +127,19 @@ impl<'a, T: Element> Evaluator<'a, T> {
     /// Loss and accuracy of `net` on the images `indices`.
     ///
     /// # Errors
-    /// [`Error::Setting`] if an index names no image, the network has other layers than planned, or
-    /// there are several threads and the calling one is in no rayon pool; [`Error::Label`] if the
-    /// network knows fewer classes than the images; [`Error::NotFinite`] with the first image whose
-    /// logits, or whose loss, are not finite: an accuracy would say nothing of such a network.
+    /// [`Error::Setting`] if an index is out of range, the network has other layers than planned, or
+    /// there are several threads and the calling one is not in a rayon pool; [`Error::Label`] if the
+    /// network has fewer classes than the images; [`Error::NotFinite`] with the first image whose
+    /// logits, or whose loss, are not finite: the accuracy of such a network has no meaning.
     pub fn run(&mut self, network: &Network<T>, indices: &[u32]) -> Result<&Evaluation> {
         self.run_with(network, indices, &mut |_, _| ())
     }
 
-    /// As [`run`](Self::run), and shows the indices of each batch and its logits,
-    /// (batch, classes), all of them finite, to `on_batch`.
+    /// Same as [`run`](Self::run), and calls `on_batch` with the indices of each batch and its
+    /// logits, (batch, classes), which are all finite.
     ///
     /// # Errors
-    /// As [`run`](Self::run).
+    /// Same as [`run`](Self::run).
     pub fn run_with(
         &mut self,
         network: &Network<T>,
@@ -155,7 +155,7 @@ impl<'a, T: Element> Evaluator<'a, T> {
 /// Evaluates a network on all images of a set, in batches of up to `batch_size`.
 ///
 /// # Errors
-/// As [`Evaluator::new`] and [`Evaluator::run`].
+/// Same as [`Evaluator::new`] and [`Evaluator::run`].
 pub fn evaluate<T: Element>(
     network: &Network<T>,
     context: Context<T>,

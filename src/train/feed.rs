@@ -1,4 +1,4 @@
-//! `Feed`: batches of pictures, as rows that are gathered and normalised where they are used, and
+//! `Feed`: batches of images, as rows that are gathered and normalized when they are used, and
 //! their labels.
 
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
     threads::{Tasks, cut, divide},
 };
 
-/// A set of pictures, how their bytes become inputs, and room for the labels of a batch.
+/// A set of images, how their bytes become inputs, and room for the labels of a batch.
 pub(super) struct Feed<'a, T: Element> {
     images: &'a ImageSet,
     map: FeatureMap<T>,
@@ -17,7 +17,7 @@ pub(super) struct Feed<'a, T: Element> {
     augmented: Option<Augmented>,
 }
 
-/// Room for the changed pictures of a batch, and what is needed to change them.
+/// Memory for the augmented images of a batch, and the settings of augmentation.
 struct Augmented {
     augmentation: Augmentation,
     seed: u64,
@@ -29,10 +29,10 @@ struct Augmented {
 }
 
 impl<'a, T: Element> Feed<'a, T> {
-    /// For batches of up to `capacity` pictures.
+    /// For batches of up to `capacity` images.
     ///
     /// # Errors
-    /// [`Error::Length`] if the pictures have another number of channels than the normalisation.
+    /// [`Error::Length`] if the images have a different number of channels than the normalization.
     pub(super) fn new(
         images: &'a ImageSet,
         normalization: &Normalization,
@@ -46,10 +46,10 @@ impl<'a, T: Element> Feed<'a, T> {
         Ok(Self { images, map, labels: vec![0; capacity], augmented: None })
     }
 
-    /// The same with pictures changed at random in [`training_batch`](Self::training_batch).
+    /// Augments the images in [`training_batch`](Self::training_batch).
     ///
     /// # Errors
-    /// [`Error::Setting`] if the pictures are too small for the settings.
+    /// [`Error::Setting`] if the images are too small for the settings.
     pub(super) fn with_augmentation(
         self,
         augmentation: Augmentation,
@@ -69,10 +69,10 @@ impl<'a, T: Element> Feed<'a, T> {
         Ok(Self { augmented: Some(augmented), ..self })
     }
 
-    /// As [`batch`](Self::batch), the pictures changed as the epoch says, by up to `tasks` tasks.
+    /// Same as [`batch`](Self::batch), with the augmentation of the epoch, on up to `tasks` tasks.
     ///
     /// # Errors
-    /// As [`batch`](Self::batch).
+    /// Same as [`batch`](Self::batch).
     pub(super) fn training_batch<'b>(
         &'b mut self,
         indices: &'b [u32],
@@ -85,7 +85,7 @@ impl<'a, T: Element> Feed<'a, T> {
         self.load_labels(indices)?;
         let Self { images, map: FeatureMap { scale, shift }, labels, augmented } = self;
         let Some(Augmented { augmentation, seed, zeros, pixels, indices: rows }) = augmented else {
-            unreachable!("pictures are changed here")
+            unreachable!("images are changed here")
         };
         let features = images.features();
         let pixels = &mut pixels[..indices.len() * features];
@@ -99,8 +99,8 @@ impl<'a, T: Element> Feed<'a, T> {
             },
             &|(indices, pixels): (&[u32], &mut [u8])| {
                 for (&index, out) in indices.iter().zip(pixels.chunks_exact_mut(features)) {
-                    let picture = images.picture(index as usize).expect("its label was there");
-                    augmentation.apply(images.shape(), (*seed, epoch, index), picture, zeros, out);
+                    let image = images.picture(index as usize).expect("its label was there");
+                    augmentation.apply(images.shape(), (*seed, epoch, index), image, zeros, out);
                 }
             },
         );
@@ -127,11 +127,11 @@ impl<'a, T: Element> Feed<'a, T> {
         self.labels.len()
     }
 
-    /// The pictures `indices` and their labels.
+    /// The images `indices` and their labels.
     ///
     /// # Errors
     /// [`Error::BatchTooLarge`] if there are too many, [`Error::Setting`] if an index names no
-    /// picture.
+    /// image.
     pub(super) fn batch<'b>(
         &'b mut self,
         indices: &'b [u32],

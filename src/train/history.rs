@@ -1,4 +1,4 @@
-//! What a training run leaves behind: losses and accuracies.
+//! Losses and accuracies of a training run.
 
 use crate::error::{Error, Result};
 
@@ -7,9 +7,9 @@ use crate::error::{Error, Result};
 pub struct History {
     /// The loss of every iteration, L2 term included.
     pub loss_history: Vec<f64>,
-    /// After every epoch, the accuracy on some of the training pictures.
+    /// After every epoch, the accuracy on some of the training images.
     pub train_acc_history: Vec<f64>,
-    /// After every epoch, the accuracy on the validation pictures.
+    /// After every epoch, the accuracy on the validation images.
     pub val_acc_history: Vec<f64>,
 }
 
@@ -17,7 +17,7 @@ impl History {
     /// An empty history with room for a whole run, so that it does not allocate later.
     ///
     /// # Errors
-    /// [`Error::SizeOverflow`] if the run has more iterations than memory has room for.
+    /// [`Error::SizeOverflow`] if there is not enough memory for the iterations of the run.
     pub(super) fn with_capacity(epochs: usize, iterations: usize) -> Result<Self> {
         let mut history = Self::default();
         let overflow =
@@ -30,7 +30,7 @@ impl History {
         Ok(history)
     }
 
-    /// All of it by name, to be stored.
+    /// All values by name, for a checkpoint.
     #[cfg(feature = "model-files")]
     pub(super) fn all(&self) -> [(&'static str, &[f64]); 3] {
         [
@@ -40,7 +40,7 @@ impl History {
         ]
     }
 
-    /// As [`all`](Self::all), to be read back.
+    /// Same as [`all`](Self::all), mutable.
     #[cfg(feature = "model-files")]
     pub(super) fn all_mut(&mut self) -> [(&'static str, &mut Vec<f64>); 3] {
         [
@@ -51,7 +51,7 @@ impl History {
     }
 }
 
-/// One epoch in numbers.
+/// The results of one epoch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EpochRecord {
     /// Number of the epoch, from 1.
@@ -60,14 +60,14 @@ pub struct EpochRecord {
     pub iteration: usize,
     /// Mean of the losses of the epoch's iterations.
     pub loss: f64,
-    /// Accuracy on some of the training pictures after the epoch.
+    /// Accuracy on some of the training images after the epoch.
     pub train_accuracy: f64,
-    /// Accuracy on the validation pictures after the epoch.
+    /// Accuracy on the validation images after the epoch.
     pub val_accuracy: f64,
     /// Learning rate of the epoch's last step.
     pub learning_rate: f64,
     /// Wall time of the epoch's training, without the accuracy checks.
     pub seconds: f64,
-    /// Training pictures a second, over that time.
+    /// Training images per second in this time.
     pub images_per_second: f64,
 }

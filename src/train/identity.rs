@@ -1,5 +1,5 @@
-//! Which run it is: all settings on which its bits depend, by name, and a digest of its data. A
-//! checkpoint belongs to one run.
+//! The identity of a run: all settings that its bits depend on, by name, and a digest of its data.
+//! A checkpoint belongs to one run.
 
 use std::path::Path;
 
@@ -50,7 +50,7 @@ impl Setting {
     }
 }
 
-/// Settings as they stand in a file.
+/// Settings as they are stored in a file.
 pub(super) fn object(settings: &[Setting]) -> Map<String, Value> {
     settings.iter().map(|setting| (setting.key(), setting.value.clone())).collect()
 }
@@ -92,8 +92,8 @@ pub(super) fn compare(
 }
 
 impl<T: Element> Trainer<T> {
-    /// All settings on which the bits of its steps depend, each name once, but for the batches and
-    /// the present learning rate.
+    /// All settings that the bits of its steps depend on, each name once, except the batches and the
+    /// current learning rate.
     pub(super) fn identity(&self) -> Vec<Setting> {
         // Neither the largest batch nor stored gradients nor threads change bits.
         let TrainerConfig {
@@ -149,7 +149,7 @@ impl<T: Element> Trainer<T> {
 }
 
 impl<T: Element> Solver<'_, T> {
-    /// All settings on which the bits of the run depend, each name once.
+    /// All settings that the bits of the run depend on, each name once.
     pub(super) fn identity(&self) -> Vec<Setting> {
         // The validation images are counted below.
         let SolverConfig {
@@ -177,7 +177,7 @@ impl<T: Element> Solver<'_, T> {
             Setting::new("learning_rate", json!(learning_rate)),
         ]);
         settings.extend(of_schedule(schedule));
-        // A range: its first and its last say which they are.
+        // A range: the first and the last identify it.
         let validation = [self.validation.first(), self.validation.last()];
         settings.extend([
             Setting::new("flip", json!(flip)),
@@ -199,7 +199,7 @@ impl<T: Element> Solver<'_, T> {
     }
 }
 
-/// The rule, and the settings that it has.
+/// The optimizer and its settings.
 fn of_optimizer(optimizer: &Optimizer) -> Vec<Setting> {
     let Optimizer { rule, weight_decay } = optimizer;
     let mut settings = vec![
@@ -227,7 +227,7 @@ fn of_optimizer(optimizer: &Optimizer) -> Vec<Setting> {
     settings
 }
 
-/// The curve and the warm-up, and the settings that they have.
+/// The curve and the warm-up, and their settings.
 fn of_schedule(Schedule { curve, warm_up }: &Schedule) -> Vec<Setting> {
     let mut settings = vec![Setting::new("schedule", json!(curve.name()))];
     settings.extend(match curve {

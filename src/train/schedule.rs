@@ -1,10 +1,10 @@
-//! Learning-rate schedules: the rate of every step as a pure function of its number.
+//! Learning-rate schedules: the learning rate of every step as a pure function of its number.
 
 use std::{f64::consts::PI, str::FromStr};
 
 use crate::error::{Error, Result};
 
-/// How the learning rate changes over a run: a curve, and a warm-up in front of it.
+/// How the learning rate changes over a run: a warm-up and then a curve.
 ///
 /// ```
 /// use tilewise::train::{Curve, Schedule, WarmUp};
@@ -16,9 +16,9 @@ use crate::error::{Error, Result};
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Schedule {
-    /// The learning rate behind the warm-up.
+    /// The learning rate after the warm-up.
     pub curve: Curve,
-    /// Steps in front of the curve.
+    /// Steps before the curve.
     pub warm_up: WarmUp,
 }
 
@@ -44,15 +44,15 @@ pub enum Curve {
     /// "SGDR: Stochastic gradient descent with warm restarts" (2016); PyTorch's
     /// `CosineAnnealingLR` with `T_max = T`, once a step.
     Cosine {
-        /// What the rate would reach at step T; from 0 to the base rate.
+        /// The learning rate at step T; from 0 to the base rate.
         minimum: f64,
     },
     /// Half a cosine up from `base / initial_divisor` to `base` at step `share T - 1`, and another
     /// down to `base / (initial_divisor final_divisor)` at step T - 1: the policy of Smith and
     /// Topin, "Super-convergence" (2017), as PyTorch's `OneCycleLR` shapes it, once a step. The
-    /// momentum stays as it is.
+    /// momentum is not changed.
     OneCycle {
-        /// Share of the steps that go up, from 0 to below 1.
+        /// Fraction of the steps in which the learning rate rises, from 0 to below 1.
         share: f64,
         /// At least 1; PyTorch's default is 25.
         initial_divisor: f64,
@@ -61,15 +61,14 @@ pub enum Curve {
     },
 }
 
-/// A linear rise of the learning rate. Of W steps, step t has `(t + 1) / (W + 1)` of the curve's
-/// first rate, which follows; the curve has the other steps for itself, and its epochs begin with
-/// them. In PyTorch, a `SequentialLR` of `LinearLR(start_factor = 1 / (W + 1), total_iters = W)`
+/// Linear warm-up of the learning rate. Of W steps, step t has `(t + 1) / (W + 1)` of the curve's
+/// first rate. The curve, with its epochs, starts after the warm-up. In PyTorch, a `SequentialLR` of `LinearLR(start_factor = 1 / (W + 1), total_iters = W)`
 /// and the curve.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum WarmUp {
-    /// So many steps; 0 is no warm-up.
+    /// This many steps; 0 is no warm-up.
     Steps(u64),
-    /// So many epochs, rounded to whole steps.
+    /// This many epochs, rounded to whole steps.
     Epochs(f64),
 }
 
@@ -89,7 +88,7 @@ impl From<Curve> for Schedule {
 
 impl Schedule {
     /// The learning rate of step number `step` (from 0) of a run of `total_steps`, in epochs of
-    /// `steps_per_epoch`; steps behind the run's end have the rate of the last.
+    /// `steps_per_epoch`; steps after the end of the run have the rate of the last step.
     pub fn rate(&self, base: f64, step: u64, steps_per_epoch: u64, total_steps: u64) -> f64 {
         let warm_up = match self.warm_up {
             WarmUp::Steps(steps) => steps,
@@ -105,7 +104,7 @@ impl Schedule {
     }
 
     /// # Errors
-    /// [`Error::Setting`] if a setting makes no sense with this base rate.
+    /// [`Error::Setting`] if a setting is invalid with this base rate.
     pub fn check(&self, base: f64) -> Result<()> {
         let fits = |name, value: f64, fits: bool, expected: &str| {
             if value.is_finite() && fits {
@@ -145,7 +144,7 @@ impl Schedule {
     }
 }
 
-/// The curves with their usual settings.
+/// The curves with their default settings.
 const CURVES: [Curve; 5] = [
     Curve::Constant,
     Curve::EpochDecay { factor: 0.95 },
@@ -157,7 +156,7 @@ const CURVES: [Curve; 5] = [
 impl FromStr for Curve {
     type Err = Error;
 
-    /// The curve of that name: a decay of 0.95 an epoch, steps of 0.1 every 10 epochs, a cosine to
+    /// The curve of that name: a decay of 0.95 per epoch, steps of 0.1 every 10 epochs, a cosine to
     /// 0, or one cycle with PyTorch's settings.
     fn from_str(name: &str) -> Result<Self> {
         CURVES
@@ -168,7 +167,7 @@ impl FromStr for Curve {
 }
 
 impl Curve {
-    /// Names of all curves, as [`FromStr`] reads them.
+    /// Names of all curves, as [`FromStr`] parses them.
     pub const NAMES: [&'static str; 5] = {
         let mut names = [""; 5];
         let mut i = 0;

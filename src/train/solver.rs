@@ -20,25 +20,25 @@ use crate::{
     },
 };
 
-/// Pictures, their division, and how pixels become inputs.
+/// Images, their split, and their normalization.
 #[derive(Clone, Debug)]
 pub struct TrainingData<'a> {
-    /// Training and validation pictures.
+    /// Training and validation images.
     pub images: &'a ImageSet,
-    /// Which of them train and which validate.
+    /// Which of them are for training and which for validation.
     pub split: Split,
-    /// From bytes to inputs.
+    /// The map from bytes to inputs.
     pub normalization: Normalization,
 }
 
-/// What becomes of the pictures that are left over when an epoch is cut into batches.
+/// What to do with the last batch of an epoch if it is smaller.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LastBatch {
-    /// They wait for another epoch's order: an update from a few pictures is a noisy one. A
-    /// training set smaller than a batch is one batch all the same.
+    /// Drop it: an update from a few images is noisy. A training set smaller than a batch is still
+    /// one batch.
     #[default]
     Drop,
-    /// They make a smaller batch.
+    /// Keep it.
     Keep,
 }
 
@@ -47,24 +47,25 @@ pub enum LastBatch {
 #[non_exhaustive]
 pub struct SolverConfig {
     /// Settings of the steps. A training set smaller than `batch_size` is one batch; the learning
-    /// rate is the one that the schedule starts from. With an average of the parameters, accuracies
+    /// rate is the base rate of the schedule. With an average of the parameters, accuracies
     /// and best parameters are those of the average.
     pub trainer: TrainerConfig,
-    /// Passes over the training pictures.
+    /// Passes over the training images.
     pub epochs: usize,
-    /// What becomes of an epoch's last batch if it is smaller.
+    /// What to do with the last batch of an epoch if it is smaller.
     pub last_batch: LastBatch,
     /// How the learning rate changes from step to step.
     pub schedule: Schedule,
-    /// Random changes of the training pictures.
+    /// Augmentation of the training images.
     pub augmentation: Augmentation,
-    /// Epochs without a better validation accuracy after which training stops early.
+    /// Early stopping after this many epochs without a better validation accuracy.
     pub patience: Option<usize>,
-    /// Training pictures whose accuracy is checked after each epoch, chosen at random.
+    /// Number of training images, chosen at random, to measure the accuracy on after each epoch.
     pub train_accuracy_samples: usize,
-    /// Validation pictures whose accuracy is checked after each epoch: the first so many, or all.
+    /// Number of validation images, the first ones, to measure the accuracy on after each epoch;
+    /// all if `None`.
     pub validation_samples: Option<usize>,
-    /// Seed of the order of the pictures.
+    /// Seed of the order of the images.
     pub seed: u64,
 }
 
@@ -116,7 +117,7 @@ impl SolverConfig {
         self.schedule.check(learning_rate)
     }
 
-    /// Batches and pictures of an epoch over `images` training pictures.
+    /// Number of batches and of images in an epoch over `images` training images.
     pub(super) fn epoch(&self, images: usize) -> (usize, usize) {
         let batch = self.trainer.batch_size.min(images);
         match self.last_batch {
@@ -125,7 +126,7 @@ impl SolverConfig {
         }
     }
 
-    /// The learning rate of a step, from 0, in epochs of so many batches.
+    /// The learning rate of a step, from 0, in epochs of this many batches.
     pub(super) fn rate(&self, step: u64, batches: usize) -> f64 {
         let iterations = batches * self.epochs;
         let base = self.trainer.learning_rate;
@@ -133,7 +134,7 @@ impl SolverConfig {
     }
 }
 
-/// How far a run has come.
+/// The progress of a run.
 #[derive(Clone, Copy, Debug)]
 pub enum Progress<'a> {
     /// A batch is done.
@@ -146,21 +147,21 @@ pub enum Progress<'a> {
         iterations: usize,
         /// Loss of the batch.
         loss: f64,
-        /// Pictures of the batch.
+        /// Images of the batch.
         images: usize,
     },
     /// An epoch is done.
     Epoch(&'a EpochRecord),
 }
 
-/// The parameters of the best validation accuracy.
+/// The parameters with the best validation accuracy.
 #[derive(Clone, Copy, Debug)]
 pub struct Best<'a, T: Element> {
     /// Their epoch, from 1.
     pub epoch: usize,
     /// Their validation accuracy, from 0 to 1.
     pub val_accuracy: f64,
-    /// A network that has them.
+    /// A network with these parameters.
     pub network: &'a Network<T>,
 }
 
@@ -183,12 +184,12 @@ pub struct Solver<'a, T: Element> {
     pub(super) data_digest: std::sync::OnceLock<String>,
 }
 
-/// Where a run stands.
+/// The position of a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Position {
-    /// Epochs that are done.
+    /// Number of finished epochs.
     pub(super) epochs: usize,
-    /// Batches that are done of the epoch after them.
+    /// Number of finished batches in the next epoch.
     pub(super) batches: usize,
     /// Sum of the losses of these batches.
     pub(super) loss: f64,
@@ -200,21 +201,21 @@ impl<'a, T: Element> Solver<'a, T> {
     /// Plans a run.
     ///
     /// # Errors
-    /// [`Error::Setting`] if a setting makes no sense, [`Error::Shape`] if the network does not
-    /// fit the pictures, [`Error::IsaUnavailable`] if `TILEWISE_ISA` names a set that is not
-    /// available.
+    /// [`Error::Setting`] if a setting is invalid, [`Error::Shape`] if the network does not
+    /// fit the images, [`Error::IsaUnavailable`] if `TILEWISE_ISA` names an instruction set that
+    /// is not available.
     pub fn new(network: Network<T>, data: TrainingData<'a>, config: SolverConfig) -> Result<Self> {
         config.check()?;
         let TrainingData { images, split, normalization } = data;
         let expected = (images.features(), images.classes());
         let found = (network.in_features(), network.classes());
         if expected != found {
-            let what = "inputs x classes of a network for these pictures";
+            let what = "inputs x classes of a network for these images";
             return Err(Error::Shape { what, expected, found });
         }
         for part in [&split.train, &split.validation] {
             if part.is_empty() || part.end > images.len() {
-                let expected = format!("some of the {} pictures", images.len());
+                let expected = format!("some of the {} images", images.len());
                 return Err(Error::setting("split", format!("{part:?}"), expected));
             }
         }
@@ -243,23 +244,23 @@ impl<'a, T: Element> Solver<'a, T> {
         })
     }
 
-    /// Trains all epochs, or until the patience is at an end.
+    /// Trains all epochs, or until early stopping.
     ///
     /// # Errors
-    /// [`Error::Diverged`] when the loss is no longer finite, and training stops before the update;
-    /// or when the parameters, or the logits of the images whose accuracy is checked, are not
-    /// finite at the end of an epoch, which is then not recorded. History and best parameters of
-    /// what came before are kept. [`Error::Setting`] if there are several threads and the calling
-    /// one is in no rayon pool.
+    /// [`Error::Diverged`] if the loss is not finite, in which case training stops before the update,
+    /// or if the parameters, or the logits of the images whose accuracy is measured, are not finite
+    /// at the end of an epoch, which is then not recorded. The history and the best parameters up to
+    /// that point are kept. [`Error::Setting`] if there are several threads and the calling
+    /// one is not in a rayon pool.
     pub fn train(&mut self) -> Result<()> {
         self.train_with(&mut |_| ControlFlow::Continue(()))
     }
 
-    /// Trains until all epochs are done, the patience is at an end, or `on_progress` breaks off;
-    /// calling it again goes on with the next batch, to the same bits as without the break.
+    /// Trains until all epochs are done, early stopping, or `on_progress` breaks off. Another call
+    /// continues with the next batch, to the same bits as without the break.
     ///
     /// # Errors
-    /// As [`train`](Self::train).
+    /// Same as [`train`](Self::train).
     pub fn train_with(
         &mut self,
         on_progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
@@ -272,18 +273,18 @@ impl<'a, T: Element> Solver<'a, T> {
         Ok(())
     }
 
-    /// Whether all epochs are done or the patience is at an end.
+    /// Whether all epochs are done or early stopping has ended the run.
     pub fn is_done(&self) -> bool {
         self.position.epochs >= self.config.epochs || self.is_out_of_patience()
     }
 
-    /// Whether so many epochs have brought no better validation accuracy that training stops.
+    /// Whether early stopping ends the run: too many epochs without a better validation accuracy.
     pub fn is_out_of_patience(&self) -> bool {
         let best = self.best_epoch.map_or(0, |(epoch, _)| epoch);
         self.config.patience.is_some_and(|patience| self.position.epochs - best >= patience)
     }
 
-    /// Trains what is left of the epoch.
+    /// Trains the rest of the epoch.
     fn train_epoch(
         &mut self,
         on_progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
@@ -312,8 +313,8 @@ impl<'a, T: Element> Solver<'a, T> {
             }
         }
         let samples = self.config.train_accuracy_samples.clamp(1, images);
-        // Before anything is recorded: an epoch that ends outside of the finite numbers has no
-        // accuracy, and no network that could be the best.
+        // Before anything is recorded: an epoch that ends with numbers that are not finite has no
+        // accuracy, and its network cannot be the best.
         let diverged = Error::Diverged {
             iteration: self.iteration(),
             learning_rate: self.trainer.config().learning_rate,
@@ -370,12 +371,13 @@ impl<'a, T: Element> Solver<'a, T> {
         &self.history
     }
 
-    /// The network with its present parameters.
+    /// The network with its current parameters.
     pub fn network(&self) -> &Network<T> {
         self.trainer.network()
     }
 
-    /// The parameters of the best validation accuracy so far; none before the first epoch's end.
+    /// The parameters with the best validation accuracy so far; none before the end of the first
+    /// epoch.
     pub fn best(&self) -> Option<Best<'_, T>> {
         let (epoch, val_accuracy) = self.best_epoch?;
         Some(Best { epoch, val_accuracy, network: &self.best_network })

@@ -1,13 +1,13 @@
-//! `Trainer`: one training step after another on batches of the caller's, planned once.
+//! `Trainer`: training steps on the caller's batches, planned once.
 //!
 //! ```text
 //! forward    each layer, fused with its neighbors, from the first to the last
 //! loss       softmax, loss and gradient in one pass over the logits
 //! backward   each layer from the last to the first: the gradient of its input, then those of its
 //!            parameters
-//! update     in the product that computes the gradient of weights where the rule allows, else one
-//!            pass over the parameter
-//! average    of the parameters over the steps, where it is asked for
+//! update     of weights in the product that computes their gradient if possible, else in one pass
+//!            over the parameter
+//! average    of the parameters over the steps, if `ema_decay` is set
 //! ```
 
 use std::time::{Duration, Instant};
@@ -51,17 +51,17 @@ pub struct TrainerConfig {
     /// L2 regularization: the loss has this factor times the sum of all squared weights; see
     /// [`L2`].
     pub l2: f64,
-    /// Gradients whose norm over all parameters is larger are scaled down to it.
+    /// Gradient clipping: the largest L2 norm of all gradients together.
     pub clip_norm: Option<f64>,
     /// Decay of an exponential moving average (EMA) of the parameters, from 0 to below 1:
     /// `average = decay average + (1 - decay) w`, starting with the parameters after the first
     /// step, as PyTorch's `AveragedModel` with `get_ema_multi_avg_fn`. Without it there is no
     /// average. See [`Trainer::average`].
     pub ema_decay: Option<f64>,
-    /// Whether gradients have a place of their own although no setting asks for it, for
-    /// [`Trainer::accumulate`] and [`Trainer::gradients`]. It changes no bits.
+    /// Whether to store all gradients, for [`Trainer::accumulate`] and [`Trainer::gradients`], even if
+    /// no other setting requires it. It does not change the bits.
     pub store_gradients: bool,
-    /// What becomes of denormal numbers in the kernels of a step.
+    /// How denormal numbers are handled in the kernels of a step.
     pub denormals: Denormals,
     /// Threads that a step is divided among; see [`Threads`]. The result's bits do not depend on
     /// them.
@@ -100,7 +100,7 @@ with_fields! {
     }
 }
 
-/// What a step did.
+/// The results of a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StepStats {
     /// Mean loss of the batch before the update, L2 term included.
@@ -109,7 +109,7 @@ pub struct StepStats {
     pub rows: usize,
     /// Norm of all gradients before clipping, if they are clipped.
     pub gradient_norm: Option<f64>,
-    /// Where the time went.
+    /// The time of each phase.
     pub times: StepTimes,
 }
 
@@ -122,9 +122,9 @@ pub struct StepTimes {
     pub loss: Duration,
     /// Gradients of the inputs of the layers.
     pub input_gradients: Duration,
-    /// Gradients of the parameters, and their updates where those are part of the same product.
+    /// Gradients of the parameters, and their updates if those are fused.
     pub parameter_gradients: Duration,
-    /// Updates in passes of their own, clipping, and the average of the parameters.
+    /// Updates in separate passes, clipping, and the average of the parameters.
     pub updates: Duration,
 }
 
@@ -136,9 +136,8 @@ impl StepTimes {
     }
 }
 
-/// Trains a network step by step. After construction nothing is allocated. With other threads than
-/// the caller's, construct and use it inside of the rayon pool that it is to use:
-/// `pool.install(|| ...)`.
+/// Trains a network step by step. After construction nothing is allocated. With several threads,
+/// construct and use it inside of the rayon pool that it is to use: `pool.install(|| ...)`.
 ///
 /// ```
 /// use tilewise::{matrix::MatRef, nn::{Network, Shape}};
@@ -163,7 +162,7 @@ pub struct Trainer<T: Element> {
     pub(super) optimizer: OptimizerState<T>,
     pub(super) config: TrainerConfig,
     l2: L2,
-    /// How each parameter is trained in the step that is under way.
+    /// How each parameter is trained in the current step.
     settings: Vec<ParameterSettings>,
     pub(super) steps: u64,
     /// The batch that is being accumulated.
@@ -178,7 +177,7 @@ pub(super) struct Pending {
     stats: StepStats,
 }
 
-/// Gives each gradient to the optimizer as soon as it is there.
+/// Gives each gradient to the optimizer as soon as it is computed.
 struct Updates<'a, T: Element> {
     optimizer: &'a mut OptimizerState<T>,
     network_settings: &'a [ParameterSettings],
@@ -221,17 +220,17 @@ impl<T: Element> Trainer<T> {
     /// Plans training steps with the best instruction set.
     ///
     /// # Errors
-    /// [`Error::Setting`] if a setting makes no sense, [`Error::SizeOverflow`] if the memory
+    /// [`Error::Setting`] if a setting is invalid, [`Error::SizeOverflow`] if the memory
     /// exceeds what there is, [`Error::IsaUnavailable`] if `TILEWISE_ISA` names an instruction set
     /// that is not available.
     pub fn new(network: Network<T>, config: TrainerConfig) -> Result<Self> {
         Self::with_context(network, config, Context::new()?)
     }
 
-    /// As [`new`](Self::new), with the kernels of `context`; the threads are those of `config`.
+    /// Same as [`new`](Self::new), with the kernels of `context`; the threads are those of `config`.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// Same as [`new`](Self::new).
     pub fn with_context(
         network: Network<T>,
         config: TrainerConfig,
@@ -274,7 +273,7 @@ impl<T: Element> Trainer<T> {
     }
 
     /// One step on a batch x, (rows, inputs), a matrix or rows gathered from bytes, with a label
-    /// for each row. Parts of a batch that wait for [`apply`](Self::apply) are dropped.
+    /// for each row. Parts of a batch that were accumulated and not applied are dropped.
     ///
     /// # Errors
     /// [`Error::Diverged`] if the loss is not finite; then nothing is updated.
@@ -303,11 +302,11 @@ impl<T: Element> Trainer<T> {
     }
 
     /// Adds the gradients of part of a batch of `of` rows to those of the parts before it; with
-    /// [`apply`](Self::apply) behind the last part, the step has the same bits as one
+    /// [`apply`](Self::apply) after the last part, the step has the same bits as one
     /// [`step`](Self::step) on the whole batch. Its stats are those of the part.
     ///
     /// # Errors
-    /// As [`step`](Self::step); [`Error::Setting`] if the trainer does not store gradients, or the
+    /// Same as [`step`](Self::step); [`Error::Setting`] if the trainer does not store gradients, or the
     /// parts exceed the batch or disagree about its size.
     pub fn accumulate<'x>(
         &mut self,
@@ -411,7 +410,7 @@ impl<T: Element> Trainer<T> {
         }
         self.settings.copy_from_slice(self.network.parameter_settings());
         self.plan.expect_frozen(&self.settings)?;
-        // Whatever cannot be transposed for the backward pass is refused before any update.
+        // An input that cannot be transposed for the backward pass is refused before any update.
         x.t()?;
         let begin = Instant::now();
         self.plan.run_forward((&self.network).into(), x, part, None)?;
@@ -430,13 +429,13 @@ impl<T: Element> Trainer<T> {
         Ok(stats)
     }
 
-    /// The part of the present step's batch from a row on.
+    /// The part of the current step's batch from a row on.
     fn part(&self, first_row: usize) -> Part {
         Part { mode: Mode::Training { step: self.steps + 1 }, first_row }
     }
 
-    /// Scales the gradients down to the largest norm allowed, as PyTorch's `clip_grad_norm_`, and
-    /// returns what their norm was.
+    /// Clips the gradients to the largest norm, as PyTorch's `clip_grad_norm_`, and returns their
+    /// norm before.
     fn clip(&mut self) -> Result<Option<f64>> {
         let context = *self.plan.context();
         let (Some(largest), Some((gradients, partial_sums))) =
@@ -460,7 +459,7 @@ impl<T: Element> Trainer<T> {
         Ok(Some(norm))
     }
 
-    /// Changes the learning rate of the steps to come.
+    /// Sets the learning rate of the next steps.
     ///
     /// # Errors
     /// [`Error::Setting`] unless it is finite and not negative.
@@ -476,18 +475,18 @@ impl<T: Element> Trainer<T> {
         self.plan.gradients()
     }
 
-    /// The network with its present parameters.
+    /// The network with its current parameters.
     pub fn network(&self) -> &Network<T> {
         &self.network
     }
 
     /// The network with the average of the parameters over the steps, if there is one; before the
-    /// first step it has the initial parameters. It is the one to evaluate and to keep.
+    /// first step it has the initial parameters. Evaluate and save this network.
     pub fn average(&self) -> Option<&Network<T>> {
         self.average.as_ref()
     }
 
-    /// The network, to be changed: parameters and how they are trained.
+    /// The network, mutable: its parameters and their settings.
     pub fn network_mut(&mut self) -> &mut Network<T> {
         &mut self.network
     }
@@ -497,7 +496,7 @@ impl<T: Element> Trainer<T> {
         self.network
     }
 
-    /// The settings; the learning rate is the present one.
+    /// The settings; the learning rate is the current one.
     pub fn config(&self) -> &TrainerConfig {
         &self.config
     }

@@ -18,7 +18,7 @@ def leading(array, by_rows):
         return False, rows
     if rows == 1:
         return True, cols
-    raise ValueError(f"neither rows nor columns are side by side: {array.strides}")
+    raise ValueError(f"neither rows nor columns are contiguous: {array.strides}")
 
 
 def gemm(library, alpha, a, b, beta, c):

@@ -34,8 +34,8 @@ struct Batch<T> {
     bias: Vec<T>,
 }
 
-/// Pictures in the store of a batch.
-const PICTURES: usize = 100;
+/// Images in the store of a batch.
+const IMAGES: usize = 100;
 
 impl<T: Element> Batch<T> {
     /// For products of (m, k) by (k, n), with k features of m gathered rows.
@@ -44,8 +44,8 @@ impl<T: Element> Batch<T> {
         Self {
             a: values(&mut rng, m * k),
             b: values(&mut rng, k * n.max(m)),
-            store: (0..PICTURES * k).map(|_| rng.random()).collect(),
-            indices: (0..m).map(|_| rng.random_range(0..PICTURES as u32)).collect(),
+            store: (0..IMAGES * k).map(|_| rng.random()).collect(),
+            indices: (0..m).map(|_| rng.random_range(0..IMAGES as u32)).collect(),
             scale: values(&mut rng, k),
             shift: values(&mut rng, k),
             bias: values(&mut rng, n),
@@ -337,7 +337,7 @@ fn the_alignment_of_a_store_of_bytes() {
         let expected = product(gemm, batch.rows(), b, Epilogue::default());
         for offset in 0..64 {
             let mut store =
-                tilewise::aligned::AlignedBuf::<u8>::zeroed(offset + PICTURES * k).unwrap();
+                tilewise::aligned::AlignedBuf::<u8>::zeroed(offset + IMAGES * k).unwrap();
             store[offset..].copy_from_slice(&batch.store);
             let rows =
                 GatheredRows::new(&store[offset..], &batch.indices, &batch.scale, &batch.shift);
@@ -347,7 +347,7 @@ fn the_alignment_of_a_store_of_bytes() {
     }
 }
 
-/// A shape and content on which a neighbour's parallel product is wrong: 5018 rows of f64 with
+/// A shape and content on which a neighbor's parallel product is wrong: 5018 rows of f64 with
 /// blocks of zeros, denormals and huge values.
 #[test]
 fn structured_operands_in_parallel() {

@@ -118,9 +118,9 @@ fn no_backend_reads_what_a_factor_of_0_takes_out() {
             assert_eq!(run(&old, Epilogue::scaled(1.0)), old, "{about}: beta 1");
             let halves: Vec<f32> = old.iter().map(|c| 0.5 * c).collect();
             assert_eq!(run(&old, Epilogue::scaled(0.5)), halves, "{about}: beta 0.5");
-            let rectified: Vec<f32> = halves.iter().map(|c| c.max(0.0)).collect();
+            let clamped: Vec<f32> = halves.iter().map(|c| c.max(0.0)).collect();
             let relu = Epilogue { finish: Finish::Relu, ..Epilogue::scaled(0.5) };
-            assert_eq!(run(&old, relu), rectified, "{about}: beta 0.5 and ReLU");
+            assert_eq!(run(&old, relu), clamped, "{about}: beta 0.5 and ReLU");
             let biased: Vec<f32> = (0..m).flat_map(|_| bias.iter().map(|b| b.max(0.0))).collect();
             let found = run(&nan[..m * n], Epilogue::bias_relu(&bias));
             assert_eq!(found, biased, "{about}: bias and ReLU");

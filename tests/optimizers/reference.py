@@ -1,4 +1,4 @@
-"""Writes updates.csv and schedules.csv beside this file: what PyTorch makes of the update rules and
+"""Writes updates.csv and schedules.csv beside this file: the results of PyTorch's optimizers and
 the learning-rate schedules, in double precision. Made with PyTorch 2.15.
 
 Parameters w (7 of them), from step t = 1 on, with gradients

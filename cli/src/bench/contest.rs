@@ -1,4 +1,4 @@
-//! What the benchmarks share: their arguments, who competes, and the peak that nobody can exceed.
+//! Common parts of the benchmarks: arguments, backends, and the FMA peak.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ pub(super) struct Common {
 }
 
 impl Common {
-    /// Runs a benchmark in a pool of the threads asked for, in the precision asked for.
+    /// Runs a benchmark in a pool with the requested threads, in the requested precision.
     pub(super) fn run(
         &self,
         f32: impl FnOnce() -> Result<()> + Send,
@@ -47,7 +47,7 @@ impl Common {
         })
     }
 
-    /// Products on the instruction set asked for, on the calling thread.
+    /// Products on the requested instruction set, on the calling thread.
     pub(super) fn gemm<T: Element>(&self) -> Result<Gemm<T>> {
         Gemm::with_instruction_set(self.isa.map_or_else(InstructionSet::preferred, Ok)?)
     }
@@ -78,7 +78,7 @@ impl Perceptron {
     }
 }
 
-/// Who can compete, in the order of the report.
+/// The backends, in the order of the report.
 pub(super) const BACKENDS: [(&str, Backend); 3] = [
     ("tilewise", Backend::Tilewise),
     ("matrixmultiply", Backend::MatrixMultiply),
@@ -104,7 +104,7 @@ pub(super) fn backend() -> impl TypedValueParser<Value = Backend> {
 pub(super) struct Peak {
     /// Of one thread.
     pub(super) one: f64,
-    /// Of all threads of the pool at once, as far as each has a core.
+    /// Of all threads of the pool at once, if each has a core.
     pub(super) all: f64,
 }
 

@@ -1,5 +1,5 @@
 //! `tilewise bench gemm`: rates of products by tilewise, matrixmultiply and three plain loops,
-//! beside the rate of multiply-adds on registers alone that no product can exceed.
+//! compared with the peak: multiply-adds on registers only.
 
 use std::{
     fmt::{self, Write as _},
@@ -146,7 +146,7 @@ impl GemmArgs {
 /// Runs `tilewise bench gemm`.
 ///
 /// # Errors
-/// As [`super::run`].
+/// Same as [`super::run`].
 ///
 /// # Panics
 /// If two backends disagree on a product, which would be a bug of one of them.
@@ -178,7 +178,7 @@ fn bench<T: Element>(args: &GemmArgs) -> Result<()> {
     print(&if json { as_json(&gemm, &lines) } else { as_text(&gemm, threads, &lines) })
 }
 
-/// What one backend reached for one product.
+/// The result of one backend for one product.
 struct Line {
     shape: Shape,
     transpose: Transpose,
@@ -261,7 +261,7 @@ impl<'g, T: Element> Operands<'g, T> {
         Ok(measured.chain(missing).map(line).collect())
     }
 
-    /// Fails unless C is what it should be, but for another order of summation.
+    /// Fails unless C is correct up to the order of summation.
     fn expect_close(&self, expected: MatRef<'_, T>, backend: &str) {
         let epsilon = if size_of::<T>() == 4 { f32::EPSILON.into() } else { f64::EPSILON };
         let tolerance = 8.0 * epsilon * self.shape.k as f64;

@@ -1,7 +1,7 @@
 //! `tilewise bench infer`: latency and throughput of predictions at several batch sizes, with
-//! weights packed beforehand, on one thread and on more, beside forward passes on the products of
-//! matrixmultiply and a plain read of as many bytes as the packed weights have. A small batch can
-//! be no faster than that read.
+//! weights packed in advance, on one thread and on several, compared with forward passes on the
+//! products of matrixmultiply and a plain read of the bytes of the packed weights. A small batch
+//! cannot be faster than this read.
 
 use std::{fmt::Write as _, hint::black_box, time::Instant};
 
@@ -43,7 +43,7 @@ pub struct InferArgs {
 /// Runs `tilewise bench infer`.
 ///
 /// # Errors
-/// As [`super::run`].
+/// Same as [`super::run`].
 pub(super) fn run(args: &InferArgs) -> Result<()> {
     args.common.run(|| bench::<f32>(args), || bench::<f64>(args))
 }

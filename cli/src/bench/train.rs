@@ -1,5 +1,5 @@
 //! `tilewise bench train`: whole training steps of a network, by tilewise and by the same engine
-//! on other products, beside the FMA peak of the same run.
+//! on other products, compared with the FMA peak of the same run.
 
 use std::{
     fmt::Write as _,
@@ -57,7 +57,7 @@ pub struct TrainArgs {
 /// Runs `tilewise bench train`.
 ///
 /// # Errors
-/// As [`super::run`].
+/// Same as [`super::run`].
 pub(super) fn run(args: &TrainArgs) -> Result<()> {
     args.common.run(|| bench::<f32>(args), || bench::<f64>(args))
 }
@@ -234,7 +234,7 @@ impl<T: Element> Contestant<T> {
     }
 }
 
-/// What one backend reached.
+/// The result of one backend.
 struct Line {
     backend: &'static str,
     threads: usize,

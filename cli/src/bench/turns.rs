@@ -1,5 +1,5 @@
-//! Timing by turns: a machine that slows down in bursts then does so to every contestant, and the
-//! best of many short batches is what each one can do.
+//! Interleaved timing: a machine that slows down in bursts then slows every contestant, and the best
+//! of many short batches shows what each can reach.
 
 use std::time::Instant;
 
@@ -51,7 +51,7 @@ impl Record {
     fn add_batch(&mut self, mut repeat: impl FnMut() -> Result<()>) -> Result<()> {
         let begin = Instant::now();
         repeat()?;
-        // A clock may stand still for a short repetition.
+        // A clock may not advance during a short repetition.
         let first = begin.elapsed().as_secs_f64().max(1e-9);
         if first > LONG {
             self.rates.push(1.0 / first);

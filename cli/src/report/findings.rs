@@ -1,5 +1,5 @@
-//! What a run's network makes of the test images: the confusion matrix, the most confident
-//! mistakes, and the weights of the first layer as images.
+//! The test results of a run's network: the confusion matrix, the most confident mistakes, and the
+//! weights of the first layer as images.
 
 use crate::{
     classify, console, network,
@@ -18,7 +18,7 @@ const MISTAKES: usize = 24;
 /// Most units of the first layer that are shown.
 const UNITS: usize = 100;
 
-/// What is known of a network.
+/// The test results of a network.
 pub(super) struct Findings {
     /// The network in a line.
     pub(super) network: String,
@@ -48,13 +48,13 @@ pub(super) struct Weights {
 }
 
 impl Findings {
-    /// Right predictions and images of class `class`.
+    /// Correct predictions and images of class `class`.
     pub(super) fn class(&self, class: usize) -> (usize, usize) {
         let row = &self.confusion[class];
         (row[class], row.iter().sum())
     }
 
-    /// Right predictions and images.
+    /// Correct predictions and images.
     pub(super) fn all(&self) -> (usize, usize) {
         let classes = (0..self.confusion.len()).map(|class| self.class(class));
         classes.fold((0, 0), |sum, class| (sum.0 + class.0, sum.1 + class.1))
@@ -64,7 +64,7 @@ impl Findings {
 /// Tests a run's network on the caller's pool.
 ///
 /// # Errors
-/// Why nothing can be said.
+/// Why the network cannot be tested.
 pub(super) fn find(files: &RunFiles, data: &Cifar10) -> Result<Findings, String> {
     let path = files.model.as_ref().ok_or("the run has no model")?;
     let test = data.test.as_ref().ok_or("the data set has no test images")?;

@@ -12,7 +12,7 @@ use tilewise::{
 /// Pixels between images.
 const GAP: usize = 2;
 
-/// Pictures of bytes, plane by plane, in rows of `columns`; what is between them is transparent.
+/// Images of bytes, plane by plane, in rows of `columns`; what is between them is transparent.
 /// One plane is gray, of more the first three are red, green and blue.
 pub(super) fn montage(images: &[Vec<u8>], shape: ImageShape, columns: usize) -> RgbaImage {
     let extent = |count: usize, side: usize| (count * (side + GAP)).saturating_sub(GAP) as u32;

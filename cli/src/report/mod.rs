@@ -1,4 +1,4 @@
-//! `tilewise report`: compares training runs in one HTML file that needs nothing else.
+//! `tilewise report`: compares training runs in one self-contained HTML file.
 
 mod findings;
 mod images;
@@ -32,7 +32,7 @@ pub struct ReportArgs {
     /// HTML file to write; an earlier one is replaced.
     #[arg(long, value_name = "FILE.html", default_value = "report.html")]
     out: PathBuf,
-    /// Pictures to test the networks on [default: those of each run]
+    /// Images to test the networks on [default: those of each run]
     #[command(flatten)]
     dataset: DatasetArgs,
     /// Number of threads [default: one for each core]

@@ -1,4 +1,4 @@
-//! The page: a summary, curves, settings, and what each network gets right and wrong. Text is
+//! The page: a summary, curves, settings, and the test results of each network. Text is
 //! escaped where it enters the template, and control characters in the page as a whole.
 
 use std::error::Error;
@@ -10,16 +10,16 @@ use toml::Value;
 
 use crate::{
     console::{self, thousands},
-    plots::{self, COLOURS},
+    plots::{self, COLORS},
     report::{Run, findings::Findings},
     run_dir::Metrics,
 };
 use tilewise::printable;
 
-/// What a run has to say in one row of a table.
+/// The cell of a run in one row of a table.
 type Figure<'a> = &'a dyn Fn(&Run) -> Option<String>;
 
-/// What a chart shows of each epoch.
+/// The value of an epoch in a chart.
 type Curve = fn(&Metrics) -> f64;
 
 const STYLE: &str = include_str!("style.css");
@@ -27,7 +27,7 @@ const STYLE: &str = include_str!("style.css");
 /// Makes the page.
 ///
 /// # Errors
-/// What the drawing library refuses.
+/// Those of the drawing library.
 pub(super) fn page(runs: &[Run]) -> Result<String, Box<dyn Error>> {
     let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
     let title = format!("Training report: {}", names.join(", "));
@@ -75,9 +75,9 @@ fn lead(runs: &[Run]) -> String {
     }
 }
 
-/// A run's name behind its colour.
+/// A run's color and name.
 fn name(runs: &[Run], number: usize) -> Markup {
-    let RGBColor(red, green, blue) = COLOURS[number % COLOURS.len()];
+    let RGBColor(red, green, blue) = COLORS[number % COLORS.len()];
     html! {
         span.run {
             span.swatch style=(format!("background: rgb({red} {green} {blue})")) {}
@@ -242,9 +242,9 @@ fn classes(runs: &[Run]) -> Markup {
     }
 }
 
-/// A share as a bar in a run's colour, with its figure.
+/// A fraction as a bar in a run's color, with its number.
 fn bar(number: usize, share: Option<f64>) -> Markup {
-    let RGBColor(red, green, blue) = COLOURS[number % COLOURS.len()];
+    let RGBColor(red, green, blue) = COLORS[number % COLORS.len()];
     let width = 100.0 * share.unwrap_or(0.0);
     let style = format!("width: {width:.1}%; background: rgb({red} {green} {blue})");
     html! {

@@ -1,5 +1,5 @@
-//! `tilewise sweep`: trains with many settings, at the same time or one after the other, drops those
-//! that fall behind, and resumes after a kill or a signal with what is left to do.
+//! `tilewise sweep`: trains with many settings, at the same time or one after the other, stops the
+//! worse ones early, and resumes after a kill or a signal.
 
 mod plot;
 mod results;

@@ -40,7 +40,7 @@ type Drawn = Result<(), Box<dyn Error>>;
 /// The trials as SVG; those without a setting of their own are left out.
 ///
 /// # Errors
-/// What the drawing library refuses.
+/// Those of the drawing library.
 pub(super) fn plot(axes: &[Axis], ranking: &[&Record]) -> Result<String, Box<dyn Error>> {
     match axes {
         [
@@ -71,13 +71,13 @@ fn draw(
     Ok(svg)
 }
 
-/// A colour for a place from 0 to 1.
-fn colour(place: f64) -> RGBColor {
+/// A color for a place from 0 to 1.
+fn color(place: f64) -> RGBColor {
     let mix = |a: u8, b: u8| (f64::from(a) + (f64::from(b) - f64::from(a)) * place).round() as u8;
     RGBColor(mix(PALE.0, DEEP.0), mix(PALE.1, DEEP.1), mix(PALE.2, DEEP.2))
 }
 
-/// Where `value` lies between the worst and the best trial.
+/// The position of `value` between the worst and the best trial.
 fn place(ranking: &[&Record], value: f64) -> f64 {
     let accuracies = || ranking.iter().map(|record| record.val_accuracy());
     let (low, high) = (
@@ -93,9 +93,9 @@ fn text(
     at: (i32, i32),
     size: i32,
     side: HPos,
-    colour: RGBColor,
+    color: RGBColor,
 ) -> Drawn {
-    let style = ("sans-serif", size).into_font().color(&colour).pos(Pos::new(side, VPos::Center));
+    let style = ("sans-serif", size).into_font().color(&color).pos(Pos::new(side, VPos::Center));
     area.draw(&Text::new(text.to_owned(), at, style))?;
     Ok(())
 }
@@ -118,7 +118,7 @@ fn heat_map(
             let shade = place(ranking, record.val_accuracy());
             let corner = (left + CELL.0 * column, top + CELL.1 * row);
             let opposite = (corner.0 + CELL.0 - 2, corner.1 + CELL.1 - 2);
-            area.draw(&Rectangle::new([corner, opposite], colour(shade).filled()))?;
+            area.draw(&Rectangle::new([corner, opposite], color(shade).filled()))?;
             let mark = if record.diverged { "*" } else { "" };
             let label = format!("{:.4}{mark}", record.val_accuracy());
             let ink = if shade > 0.5 { WHITE } else { INK };
@@ -139,7 +139,7 @@ fn heat_map(
     Ok(())
 }
 
-/// Where the values of one coordinate stand, from 0 at the bottom to 1.
+/// The positions of the values of one coordinate, from 0 at the bottom to 1.
 enum Scale {
     Linear(f64, f64),
     Log(f64, f64),
@@ -238,7 +238,7 @@ fn parallel(area: &Area<'_>, axes: &[Axis], ranking: &[&Record]) -> Drawn {
             .enumerate()
             .map(|(number, (_, values))| Some(at(number, values.get(trial)?)))
             .collect();
-        let style = colour(shade).stroke_width(if trial == 0 { 4 } else { 2 });
+        let style = color(shade).stroke_width(if trial == 0 { 4 } else { 2 });
         area.draw(&PathElement::new(points.unwrap_or_default(), style))?;
     }
     for (number, (name, values)) in coordinates.iter().enumerate() {

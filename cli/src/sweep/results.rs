@@ -1,4 +1,4 @@
-//! What trials came to: one line of JSON for each, written whole after every trial; and the table.
+//! Results of trials: one line of JSON for each, written after every trial; and the table.
 
 use std::{
     fmt::Write as _,
@@ -188,7 +188,7 @@ impl Results {
     }
 }
 
-/// The columns of a record behind those of its settings, as texts.
+/// The columns of a record after those of its settings, as texts.
 const COLUMNS: [&str; 7] =
     ["epochs", "val_acc", "best_epoch", "train_acc", "loss", "seconds", "diverged"];
 

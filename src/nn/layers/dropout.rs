@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Sets each element to 0 with a probability, and scales those that are kept by
-/// `1 / (1 - probability)`, so that their expectation stays (inverted dropout, Srivastava et al.
+/// `1 / (1 - probability)`, which keeps their expectation (inverted dropout, Srivastava et al.
 /// 2014). In evaluation it is the identity.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dropout {
@@ -38,7 +38,7 @@ impl Dropout {
         self.probability
     }
 
-    /// The factor of what is kept: `1 / (1 - probability)`.
+    /// The factor of kept elements: `1 / (1 - probability)`.
     pub fn scale<T: Float>(&self) -> T {
         T::from_f64(1.0 / (1.0 - self.probability))
     }

@@ -11,8 +11,7 @@ use crate::{
     },
 };
 
-/// The values of an image as features, in the order in which they stand. A plan moves nothing for
-/// it.
+/// The values of an image as features, in the same order. A plan moves no data for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flatten;
 

@@ -25,12 +25,12 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// W in the order in which the layer names its parameters.
+    /// Index of W among the layer's parameters.
     pub(crate) const WEIGHT: usize = 0;
-    /// b in the same order.
+    /// Index of b among the layer's parameters.
     pub(crate) const BIAS: usize = 1;
 
-    /// A layer with weights of He et al. (2015) and biases 0.
+    /// A layer with He initialization (He et al. 2015) and biases 0.
     ///
     /// # Errors
     /// [`Error::Setting`] if a size is 0.
@@ -43,7 +43,7 @@ impl Linear {
         Ok(Self { in_features, out_features, init: Init::He })
     }
 
-    /// The same with other initial weights.
+    /// Sets the initialization of the weights.
     pub fn with_init(self, init: Init) -> Self {
         Self { init, ..self }
     }

@@ -16,13 +16,13 @@ macro_rules! layers {
             pub use $module::$layer;
         )*
 
-        /// The kinds of layers that exist here.
+        /// The kinds of layers in this crate.
         pub const KINDS: &[&str] = &[$($kind),*];
 
-        /// The layer with a configuration.
+        /// The layer for a configuration.
         ///
         /// # Errors
-        /// [`Error::Setting`] if the kind is unknown, or a setting is missing or wrong.
+        /// [`Error::Setting`] if the kind is unknown, or a setting is missing or invalid.
         pub fn from_config<T: Element>(config: &LayerConfig) -> Result<Arc<dyn Layer<T>>> {
             match config.kind.as_str() {
                 $($kind => Ok(Arc::new($layer::from_config(config)?)),)*

@@ -1,5 +1,5 @@
-//! Lowering: a network's layers as steps, each of which is one pass over memory where that is
-//! possible. All fusion is decided here.
+//! Lowering: a network's layers as steps, each of them one pass over memory if possible. All
+//! fusion is decided here.
 
 use std::fmt;
 
@@ -15,9 +15,9 @@ use crate::{
 /// A value between two steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Value {
-    /// The batch as it is given.
+    /// The batch, the input of the network.
     Input,
-    /// The value of this number.
+    /// The value with this number.
     Of(usize),
 }
 
@@ -34,39 +34,39 @@ impl Value {
 /// What a step computes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Kind {
-    /// `out = dropout(relu(x W + b))` in one product; ReLU and dropout as they are there.
+    /// `out = dropout(relu(x W + b))` in one product; ReLU and dropout only if the network has them.
     Linear {
         relu: bool,
         /// Probability, and the layer.
         dropout: Option<(f64, usize)>,
-        /// Whether the gradient of `out` comes already gated by the ReLU, out of the product that
-        /// computes it.
+        /// Whether the product that computes the gradient of `out` already applies the gradient of
+        /// the ReLU.
         gated: bool,
     },
     /// The layer's own passes.
     Layer,
     /// `out = x + skip`: the end of a residual block.
     Add { skip: Value },
-    /// The batch as a matrix, for steps that read nothing else.
+    /// The batch as a matrix, for steps that need one.
     Load,
 }
 
-/// How a step's gradient of its input joins those of other steps.
+/// How a step's gradient of its input is combined with those of other steps.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Contribution {
-    /// Nobody asks for it.
+    /// It is not needed.
     pub(crate) unused: bool,
-    /// Other steps have contributed before.
+    /// Other steps have contributed before: add.
     pub(crate) accumulate: bool,
-    /// The product gates the sum by the ReLU that computed the input: with this factor.
+    /// The product applies the gradient of the ReLU that computed the input, with this factor.
     pub(crate) gate: Option<f64>,
 }
 
-/// One step of a forward pass, and of the backward pass in the opposite order.
+/// One step of the forward pass, and of the backward pass in reverse order.
 #[derive(Clone, Debug)]
 pub(crate) struct Step {
     pub(crate) kind: Kind,
-    /// The layer that it is named after; nothing for `Add` and `Load`.
+    /// The layer that it is named after; none for `Add` and `Load`.
     pub(crate) layer: Option<usize>,
     pub(crate) x: Value,
     pub(crate) out: usize,
@@ -84,7 +84,7 @@ pub(crate) struct Lowered {
     pub(crate) columns: Vec<usize>,
     /// Whether each value has a gradient.
     pub(crate) has_gradient: Vec<bool>,
-    /// A value whose gradient is that of another, in the same memory.
+    /// A value whose gradient is the same as another's and shares its memory.
     pub(crate) gradient_of: Vec<usize>,
     /// The value of the logits.
     pub(crate) output: usize,
@@ -173,7 +173,7 @@ impl Lowered {
         Value::Of(out)
     }
 
-    /// Puts a step first that makes a matrix of the batch, if other steps than products read it.
+    /// Adds a first step that turns the batch into a matrix, if steps other than products read it.
     fn load_input(&mut self, columns: usize) {
         let reads = |step: &Step| {
             let skip = matches!(step.kind, Kind::Add { skip: Value::Input });
@@ -200,7 +200,7 @@ impl Lowered {
         self.steps.insert(0, load);
     }
 
-    /// Decides which values have gradients, and how those of a value's readers are summed.
+    /// Decides which values have gradients, and how the gradients from several readers are added.
     fn plan_gradients<T: Element>(&mut self, structure: &Structure<T>, frozen: &[bool]) {
         let trained =
             |layer: usize| structure.layers[layer].parameters.clone().any(|index| !frozen[index]);

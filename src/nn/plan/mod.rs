@@ -1,4 +1,4 @@
-//! `Plan`: a network's passes, lowered once to fused steps, with all the memory that they need.
+//! `Plan`: a network's passes, lowered once to fused steps, with all the memory they need.
 
 mod lower;
 mod place;
@@ -28,28 +28,28 @@ use crate::{
 use lower::{Kind, Lowered, Step};
 use place::Places;
 
-/// What a plan is for; each has room for what those before it do.
+/// The purpose of a plan; each includes the ones before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Passes {
     /// Forward passes alone.
     Forward,
-    /// Training steps in which the products that compute the gradients of weights update them at
-    /// once; other gradients have a place until they are used.
+    /// Training steps in which the products that compute the gradients of weights also update the
+    /// weights; other gradients are stored until they are used.
     FusedUpdate,
     /// Training steps that update the parameters of a layer before they continue with the next;
-    /// the gradients of all layers share their places.
+    /// the gradients of all layers share memory.
     LayerUpdate,
-    /// Backward passes that leave the gradients of all parameters behind, in an arena.
+    /// Backward passes that store the gradients of all parameters in an arena.
     Gradient,
 }
 
-/// The parameters that a pass computes with.
+/// The parameters that a pass uses.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Weights<'a, T: Element> {
     pub(crate) structure: &'a Structure<T>,
     pub(crate) parameters: &'a Arena<T>,
     pub(crate) buffers: &'a Arena<T>,
-    /// The weights of linear steps in panels, by step; empty: those of the arena.
+    /// The packed weights of linear steps, by step; empty if those of the arena are used.
     pub(crate) packed: &'a [Option<Packed<T>>],
 }
 
@@ -64,12 +64,12 @@ impl<'a, T: Element> From<&'a Network<T>> for Weights<'a, T> {
     }
 }
 
-/// A network's passes over batches of up to a number of rows, as fused steps, and their memory in
-/// one aligned block in which every value has a place for as long as it is needed. A pass allocates
-/// nothing.
+/// A network's passes over batches of up to a given number of rows, as fused steps, with their
+/// memory in one aligned block that values share when they are not needed at the same time. A pass
+/// allocates nothing.
 ///
-/// A plan serves networks of the layers that it was made for and refuses others. Make it inside of
-/// the rayon pool that will run it: its threads are made ready then.
+/// A plan works for networks with the layers that it was made for and refuses others. Make it inside
+/// of the rayon pool that will run it, which prepares the pool's threads.
 pub struct Plan<T: Element> {
     pub(super) structure: Arc<Structure<T>>,
     pub(super) context: Context<T>,
@@ -80,13 +80,13 @@ pub struct Plan<T: Element> {
     pub(super) block: AlignedBuf<T>,
     /// Gradients of all parameters, in a plan for [`Passes::Gradient`].
     pub(super) gradients: Option<Arena<T>>,
-    /// Parameters that stay as they are.
+    /// Parameters that are frozen.
     pub(super) frozen: Vec<bool>,
-    /// Rows of the last forward pass, whose logits stand in the block; 0 if there are none.
+    /// Rows of the last forward pass, whose logits are in the block; 0 if there are none.
     pub(super) rows: usize,
 }
 
-/// Where everything stands in the block.
+/// The place of everything in the block.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Memory {
     pub(super) len: usize,
@@ -94,18 +94,18 @@ pub(super) struct Memory {
     pub(super) values: Vec<Rows>,
     /// The gradients of the values; empty where there is none.
     pub(super) d_values: Vec<Rows>,
-    /// Of each step: what a layer keeps for its backward pass.
+    /// For each step: what a layer saves for its backward pass.
     pub(super) saved: Vec<Range<usize>>,
-    /// Of each step: a gradient of its input before it joins that of other steps.
+    /// For each step: a gradient of its input before it is added to those of other steps.
     pub(super) apart: Vec<Rows>,
-    /// Of each step: the gradients of its parameters.
+    /// For each step: the gradients of its parameters.
     pub(super) parameters: Vec<ParameterPlaces>,
     pub(super) row_losses: Range<usize>,
     pub(super) partial_sums: Range<usize>,
     pub(super) scratch: Range<usize>,
 }
 
-/// A matrix in the block: as many rows as the batch has.
+/// A matrix in the block with one row for each row of the batch.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rows {
     pub(super) range: Range<usize>,
@@ -118,7 +118,7 @@ pub(super) struct Rows {
 pub(super) struct ParameterPlaces {
     /// All of them, in the arena of gradients if there is one, else in the block.
     pub(super) region: Range<usize>,
-    /// Each of them within the region; empty where none is stored.
+    /// Each of them within the region; empty if it is not stored.
     pub(super) ranges: Vec<Range<usize>>,
 }
 
@@ -143,7 +143,7 @@ impl<T: Element> Plan<T> {
     ///
     /// # Errors
     /// [`Error::Setting`] if `capacity` is 0 or the network computes nothing;
-    /// [`Error::SizeOverflow`] if the memory exceeds what there is.
+    /// [`Error::SizeOverflow`] if there is not enough memory.
     pub fn new(
         network: &Network<T>,
         capacity: usize,
@@ -154,7 +154,7 @@ impl<T: Element> Plan<T> {
         Self::of_structure(network.structure(), frozen, capacity, passes, context)
     }
 
-    /// A plan for forward passes alone, without a network at hand.
+    /// A plan for forward passes only, made without a network.
     pub(crate) fn forward_of(
         structure: &Arc<Structure<T>>,
         capacity: usize,
@@ -179,7 +179,7 @@ impl<T: Element> Plan<T> {
             let cols = memory.len.div_ceil(capacity);
             Error::SizeOverflow { what: "values of a batch", rows: capacity, cols }
         })?;
-        // The system gives pages when they are written to first: now, and not in the first pass.
+        // The system maps pages when they are first written: do it now, not in the first pass.
         std::hint::black_box(&mut block[..]).fill(T::ZERO);
         warm_up();
         Ok(Self {
@@ -196,10 +196,10 @@ impl<T: Element> Plan<T> {
         })
     }
 
-    /// Bytes of the memory of such a plan.
+    /// Memory of such a plan in bytes.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// Same as [`new`](Self::new).
     pub fn planned_bytes(
         network: &Network<T>,
         capacity: usize,
@@ -216,10 +216,10 @@ impl<T: Element> Plan<T> {
         bytes.and_then(|bytes| bytes.checked_add(gradients)).ok_or(overflow)
     }
 
-    /// A plan of the same memory, for another thread.
+    /// A plan of the same size, for another thread.
     ///
     /// # Errors
-    /// [`Error::SizeOverflow`] if the memory exceeds what there is.
+    /// [`Error::SizeOverflow`] if there is not enough memory.
     pub(crate) fn try_clone(&self) -> Result<Self> {
         Ok(Self {
             structure: Arc::clone(&self.structure),
@@ -240,7 +240,7 @@ impl<T: Element> Plan<T> {
         self.capacity
     }
 
-    /// What the plan is for.
+    /// The passes that the plan is made for.
     pub fn passes(&self) -> Passes {
         self.passes
     }
@@ -271,7 +271,7 @@ impl<T: Element> Plan<T> {
         &mut self.block[self.memory.partial_sums.clone()]
     }
 
-    /// Packs the weights of the linear steps, for passes that use them often.
+    /// Packs the weights of the linear steps, for repeated passes.
     pub(crate) fn pack_weights(&self, parameters: &Arena<T>) -> Result<Vec<Option<Packed<T>>>> {
         let step = |step: &Step| {
             let (Kind::Linear { .. }, Some(layer)) = (step.kind, step.layer) else {
@@ -293,13 +293,13 @@ impl<T: Element> Plan<T> {
         layers.map(|layer| self.structure.layers[layer].parameters.start + Linear::WEIGHT)
     }
 
-    /// What it was made for.
+    /// The structure that it was made for.
     pub(crate) fn structure(&self) -> &Structure<T> {
         &self.structure
     }
 
     /// # Errors
-    /// [`Error::Setting`] if the network is not of the layers that the plan was made for.
+    /// [`Error::Setting`] if the network does not have the layers that the plan was made for.
     pub(crate) fn expect(&self, structure: &Structure<T>) -> Result<()> {
         if self.structure.is_same(structure) {
             return Ok(());
@@ -331,7 +331,7 @@ impl<T: Element> Plan<T> {
 }
 
 impl Memory {
-    /// Time goes from step to step, through the loss, and back from step to step.
+    /// The points in time: each forward step, the loss, and each backward step.
     fn plan<T: Element>(
         structure: &Structure<T>,
         lowered: &Lowered,
@@ -372,8 +372,8 @@ impl Memory {
                 times[step.out].1 = times[step.out].1.max(back(at));
             }
         }
-        // From the first step that contributes, which is the last that reads, to the one that made
-        // the value.
+        // From the first step that contributes, which is the last that reads the value, to the step
+        // that computed it.
         let mut d_times: Vec<(usize, usize)> = vec![(loss, 0); columns.len()];
         for (at, step) in steps.iter().enumerate().rev() {
             let own = gradient_of[step.out];
@@ -438,7 +438,7 @@ impl Memory {
             memory.d_values[value].range = found[d_of].clone();
         }
         for (value, &owner) in gradient_of.iter().enumerate() {
-            // In the same memory as another's.
+            // It shares the memory of another gradient.
             memory.d_values[value].range = memory.d_values[owner].range.clone();
         }
         memory.saved = saved.iter().map(|&wanted| found[wanted].clone()).collect();
@@ -513,7 +513,7 @@ impl<T: Element> fmt::Debug for Plan<T> {
 }
 
 impl<T: Element> fmt::Display for Plan<T> {
-    /// The steps, a line each: what each computes, from and to which values, and where they stand
+    /// The steps, one per line: what each computes, its input and output values, and their places
     /// in the block.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(

@@ -1,13 +1,13 @@
-//! Placement: parts of one block of memory, each for as long as it is needed.
+//! Placement: requests for memory share one block if they are not needed at the same time.
 
 use std::ops::Range;
 
 use crate::error::{Error, Result};
 
-/// Requests for memory, each with the times at which it begins and ends to be needed.
+/// Requests for memory, each with the first and the last time at which it is needed.
 #[derive(Debug)]
 pub(super) struct Places {
-    /// Elements of a cache line, on which every part begins.
+    /// Elements in a cache line; every part starts on one.
     line: usize,
     wanted: Vec<Wanted>,
 }
@@ -24,7 +24,7 @@ impl Places {
         Self { line, wanted: Vec::new() }
     }
 
-    /// Asks for `rows * cols` elements from time `from` to time `to`, both included; returns the
+    /// Requests `rows * cols` elements from time `from` to time `to`, both included; returns the
     /// number of the request.
     ///
     /// # Errors
@@ -42,7 +42,7 @@ impl Places {
     }
 
     /// A place for each request, and the length of the block: the largest come first, each at the
-    /// lowest place that is free as long as it is needed.
+    /// lowest place that is free while it is needed.
     ///
     /// # Errors
     /// [`Error::SizeOverflow`] if the block exceeds the address space.

@@ -1,4 +1,4 @@
-//! Passes of a plan: each reads from top to bottom, a step after another.
+//! Passes of a plan: forward, loss and backward, step by step.
 
 use std::{
     ops::Range,
@@ -26,14 +26,14 @@ use crate::{
     simd::Denormals,
 };
 
-/// Wall time of a backward pass by what it computes.
+/// Wall time of a backward pass by phase.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PassTimes {
     /// Gradients of inputs.
     pub input_gradients: Duration,
-    /// Gradients of parameters, and their updates where those are part of the same product.
+    /// Gradients of parameters, and their updates if those are fused.
     pub parameter_gradients: Duration,
-    /// Updates in passes of their own.
+    /// Updates in separate passes.
     pub updates: Duration,
 }
 
@@ -48,16 +48,16 @@ impl Clock {
     }
 }
 
-/// Where the gradients of parameters go, one after another, from the last layer to the first.
+/// Receives the gradients of parameters one by one, from the last layer to the first.
 pub trait Sink<T: Element> {
-    /// The epilogue that turns the product that computes the gradient of parameter number
-    /// `parameter`, a matrix of weights, into its update. It is asked in plans for [`Passes::FusedUpdate`] alone.
+    /// The epilogue that fuses the update of parameter number `parameter`, a weight matrix, into the
+    /// product that computes its gradient. Called only for plans with [`Passes::FusedUpdate`].
     ///
     /// # Errors
     /// Those of the optimizer.
     fn fused(&mut self, parameter: usize) -> Result<Epilogue<'_, T>>;
 
-    /// Takes the gradient of parameter number `parameter`. It is not called in plans for
+    /// Takes the gradient of parameter number `parameter`. Not called for plans with
     /// [`Passes::Gradient`].
     ///
     /// # Errors
@@ -89,7 +89,7 @@ impl<T: Element> Sink<T> for Gradients {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Part {
     pub(crate) mode: Mode,
-    /// Number of its first row in the batch.
+    /// Index of its first row in the batch.
     pub(crate) first_row: usize,
 }
 
@@ -99,7 +99,7 @@ impl Part {
         Self { mode, first_row: 0 }
     }
 
-    /// Whether dropout drops: in evaluation it is the identity, and so is its gradient.
+    /// Whether dropout is active: in evaluation it is the identity, and so is its gradient.
     fn drops(self) -> bool {
         matches!(self.mode, Mode::Training { .. })
     }
@@ -120,8 +120,8 @@ impl<T: Element> Plan<T> {
     ///
     /// # Errors
     /// [`Error::BatchTooLarge`] if the plan has no room for the batch, [`Error::Shape`] if x has
-    /// another number of columns, [`Error::Setting`] if the network is not of the layers that the
-    /// plan was made for.
+    /// a different number of columns, [`Error::Setting`] if the network does not have the layers that
+    /// the plan was made for.
     pub fn forward<'x>(
         &mut self,
         network: &Network<T>,
@@ -144,7 +144,7 @@ impl<T: Element> Plan<T> {
         Ok(rows.view(&self.block[rows.range.clone()], batch))
     }
 
-    /// The mean loss of the last forward pass, with a label for each of its rows.
+    /// The mean loss of the last forward pass; `labels` has one label for each row.
     ///
     /// # Errors
     /// [`Error::Length`] if there are more or fewer labels than rows, [`Error::Label`] if one names
@@ -157,7 +157,7 @@ impl<T: Element> Plan<T> {
     /// The loss of each row of the last forward pass.
     ///
     /// # Errors
-    /// As [`loss`](Self::loss).
+    /// Same as [`loss`](Self::loss).
     pub fn row_losses(&mut self, criterion: CrossEntropy, labels: &[u32]) -> Result<&[T]> {
         self.run_loss(criterion, labels, labels.len(), false)?;
         Ok(&self.block[self.memory.row_losses.clone()][..labels.len()])
@@ -167,7 +167,7 @@ impl<T: Element> Plan<T> {
     /// [`Passes::Gradient`] the [`gradients`](Self::gradients) of all parameters.
     ///
     /// # Errors
-    /// As [`forward`](Self::forward) and [`loss`](Self::loss); [`Error::Setting`] if the plan
+    /// Same as [`forward`](Self::forward) and [`loss`](Self::loss); [`Error::Setting`] if the plan
     /// stores no gradients.
     pub fn loss_and_gradient<'x>(
         &mut self,
@@ -188,7 +188,7 @@ impl<T: Element> Plan<T> {
         Ok(loss)
     }
 
-    /// The forward pass; with `logits` they are written there.
+    /// The forward pass; the logits are written to `logits` if it is given.
     pub(crate) fn run_forward(
         &mut self,
         weights: Weights<'_, T>,
@@ -216,7 +216,7 @@ impl<T: Element> Plan<T> {
             let [x_rows, skip_rows] = step.reads().map(rows);
             let out_rows = &memory.values[step.out];
             let mut given = if step.out == lowered.output { logits.as_mut() } else { None };
-            // A block that adds nothing reads one value twice.
+            // An empty block reads one value twice.
             let twice = step.reads()[0] == step.reads()[1];
             let nothing = 0..0;
             let [x_data, skip_data, out_data, saved, scratch] = disjoint(
@@ -324,7 +324,7 @@ impl<T: Element> Plan<T> {
             let what = "labels of the last forward pass";
             return Err(Error::Length { what, expected: self.rows, found: batch });
         }
-        // All passes of a plan need its pool, also those that divide nothing.
+        // All passes of a plan need its pool, even those that are not divided.
         self.context.tasks()?;
         let (logits, d_logits) =
             (&self.memory.values[self.lowered.output], &self.memory.d_values[self.lowered.output]);
@@ -343,9 +343,9 @@ impl<T: Element> Plan<T> {
         criterion.part_backward(logits, labels, d_logits.view_mut(d_values, batch), of, row_losses)
     }
 
-    /// The backward pass behind [`run_forward`](Self::run_forward) and
+    /// The backward pass after [`run_forward`](Self::run_forward) and
     /// [`run_loss`](Self::run_loss), with the same batch. With `accumulate` the gradients of
-    /// parameters are added to what is there.
+    /// parameters are added to the existing ones.
     pub(crate) fn run_backward(
         &mut self,
         network: &mut Network<T>,
@@ -394,7 +394,7 @@ impl<T: Element> Plan<T> {
         Ok(times)
     }
 
-    /// Adds the gradient of a step's output to that of a value that it reads, or begins it.
+    /// Adds the gradient of a step's output to that of a value that it reads, or starts it.
     fn contribute(&mut self, at: usize, to: Value, accumulate: bool, batch: usize) -> Result<()> {
         let Some(to) = to.number() else { return Ok(()) };
         let (from, to) =
@@ -404,7 +404,7 @@ impl<T: Element> Plan<T> {
         if accumulate { add(&self.context, from, to) } else { copy(&self.context, from, to) }
     }
 
-    /// `d_x = gate(d_out Wᵀ)`, behind the step's own ReLU where `d_out` comes without it.
+    /// `d_x = gate(d_out Wᵀ)`, after the gradient of the step's own ReLU if `d_out` does not include it.
     fn linear_input(
         &mut self,
         at: usize,
@@ -418,7 +418,7 @@ impl<T: Element> Plan<T> {
         let Kind::Linear { relu, dropout, gated } = kind else { unreachable!("a linear step") };
         let (out_rows, d_out_rows) = (&memory.values[out], &memory.d_values[out]);
         if relu && !gated {
-            // What was kept was scaled, what was dropped is 0: the gate passes what was kept.
+            // Kept elements were scaled, dropped ones are 0: the gate passes the kept ones.
             let scale = dropout.filter(|_| part.drops());
             let scale = scale.map_or(T::ONE, |(probability, _)| kept_scale(probability));
             let [out, d_out] = disjoint(block, [&out_rows.range, &d_out_rows.range]);
@@ -502,7 +502,7 @@ impl<T: Element> Plan<T> {
         context.gemm().run(T::ONE, x.t()?, d_out, to, epilogue, scratch)
     }
 
-    /// The backward pass of a layer that computes itself.
+    /// The backward pass of a layer that is not fused.
     fn layer_backward(
         &mut self,
         at: usize,
@@ -568,7 +568,7 @@ impl<T: Element> Plan<T> {
         }
     }
 
-    /// Gives the sink the gradients of a step's parameters, as far as they are stored.
+    /// Gives the sink the stored gradients of a step's parameters.
     fn give(&mut self, at: usize, network: &mut Network<T>, sink: &mut dyn Sink<T>) -> Result<()> {
         let Some(layer) = self.lowered.steps[at].layer else { return Ok(()) };
         let places = &self.memory.parameters[at];
@@ -586,7 +586,7 @@ impl<T: Element> Plan<T> {
     }
 }
 
-/// The factor of what dropout keeps.
+/// The factor of the elements that dropout keeps.
 fn kept_scale<T: Element>(probability: f64) -> T {
     T::from_f64(1.0 / (1.0 - probability))
 }

@@ -1,9 +1,9 @@
-//! Update rules: how parameters follow their gradients.
+//! Optimizers: how gradients update parameters.
 //!
-//! Each step takes parameters w, the gradient g of the loss, a learning rate lr, and what the rule
-//! keeps for each parameter (its slots):
+//! Each step takes parameters w, the gradient g of the loss, a learning rate lr, and the optimizer's
+//! state for each parameter (its slots):
 //!
-//! | rule | step | source |
+//! | optimizer | step | source |
 //! |---|---|---|
 //! | SGD | `w -= lr g` | Robbins & Monro 1951 |
 //! | momentum | `v = rho v - lr g; w += v` | Polyak 1964 |
@@ -13,13 +13,13 @@
 //! | Adam | `m = b1 m + (1 - b1) g; s = b2 s + (1 - b2) g²; w -= lr m' / (sqrt(s') + eps)` with `m' = m / (1 - b1^t)`, `s' = s / (1 - b2^t)` | Kingma & Ba 2015 |
 //! | AdamW | as Adam, and `w -= lr decay w` | Loshchilov & Hutter 2019 |
 //!
-//! They agree with those of PyTorch; the velocities, which have the learning rate in them here and
-//! not there, make the same steps as long as the learning rate stays the same.
+//! They agree with those of PyTorch. Velocities include the learning rate here and not in PyTorch;
+//! the steps are the same while the learning rate is constant.
 //!
-//! Weight decay is added to the gradient behind the L2 term and behind clipping, `g += decay w`,
-//! rounded once, whether the update is fused or not; except for AdamW, where it shrinks the
-//! weights apart from the gradient. Like the L2 term of the loss, whose gradient is `2 l2 w`, it
-//! applies to weight matrices and not to biases; PyTorch decays all parameters that it is given.
+//! Weight decay is added to the gradient after the L2 term and after clipping, `g += decay w`,
+//! rounded once, whether the update is fused or not. In AdamW it is decoupled: it shrinks the weights
+//! directly. Like the L2 term of the loss, whose gradient is `2 l2 w`, it applies to weight matrices
+//! and not to biases; PyTorch decays all parameters that it is given.
 //!
 //! Full-batch gradient descent is SGD whose batch is the data set.
 
@@ -31,7 +31,7 @@ use std::{fmt, str::FromStr};
 
 use crate::error::{Error, Result};
 
-/// An update rule and its settings; [`OptimizerState`] carries it out.
+/// An optimizer and its settings; [`OptimizerState`] performs the steps.
 ///
 /// ```
 /// use tilewise::train::Optimizer;
@@ -55,46 +55,46 @@ pub enum UpdateRule {
     /// Stochastic gradient descent.
     #[default]
     Sgd,
-    /// A velocity that keeps a share of itself.
+    /// SGD with momentum.
     Momentum {
-        /// Share of the velocity that is kept, from 0 to below 1.
+        /// Momentum coefficient, in [0, 1).
         momentum: f64,
     },
-    /// Momentum with the gradient at the look-ahead.
+    /// Nesterov momentum: the gradient is taken at the look-ahead.
     Nesterov {
-        /// Share of the velocity that is kept, from 0 to below 1.
+        /// Momentum coefficient, in [0, 1).
         momentum: f64,
     },
-    /// Each parameter's steps shrink with the sum of its squared gradients.
+    /// Gradients are divided by the root of the sum of their squares.
     AdaGrad {
-        /// Added to the root, above 0.
+        /// Added to the root for numerical stability, above 0.
         epsilon: f64,
     },
-    /// Each parameter's gradient over its root mean square.
+    /// Gradients are divided by the root of the running mean of their squares.
     RmsProp {
-        /// Share of the mean square that is kept, from 0 to below 1.
+        /// Decay of the running mean of the squared gradient, in [0, 1).
         decay: f64,
-        /// Added to the root, above 0.
+        /// Added to the root for numerical stability, above 0.
         epsilon: f64,
-        /// Share of the velocity that is kept, from 0 to below 1; at 0 there is no velocity.
+        /// Momentum coefficient, in [0, 1); without momentum if 0.
         momentum: f64,
     },
-    /// Mean gradient over root mean square.
+    /// The running mean of the gradient divided by the root of that of its square.
     Adam {
-        /// Share of the mean gradient that is kept, from 0 to below 1.
+        /// Decay of the running mean of the gradient, in [0, 1).
         beta1: f64,
-        /// Share of the mean square that is kept, from 0 to below 1.
+        /// Decay of the running mean of the squared gradient, in [0, 1).
         beta2: f64,
-        /// Added to the root, above 0.
+        /// Added to the root for numerical stability, above 0.
         epsilon: f64,
     },
-    /// Adam with its weight decay apart from the gradient.
+    /// Adam with decoupled weight decay.
     AdamW {
-        /// Share of the mean gradient that is kept, from 0 to below 1.
+        /// Decay of the running mean of the gradient, in [0, 1).
         beta1: f64,
-        /// Share of the mean square that is kept, from 0 to below 1.
+        /// Decay of the running mean of the squared gradient, in [0, 1).
         beta2: f64,
-        /// Added to the root, above 0.
+        /// Added to the root for numerical stability, above 0.
         epsilon: f64,
     },
 }
@@ -106,9 +106,9 @@ impl From<UpdateRule> for Optimizer {
     }
 }
 
-/// The constructors take PyTorch's defaults for what is not given.
+/// The constructors use PyTorch's defaults for settings that are not given.
 impl Optimizer {
-    /// Names of all rules, as [`FromStr`] reads them.
+    /// Names of all optimizers, as [`FromStr`] parses them.
     pub const NAMES: [&'static str; 7] =
         ["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"];
 
@@ -148,7 +148,7 @@ impl Optimizer {
         Self { rule, weight_decay }
     }
 
-    /// The rule's usual name.
+    /// The optimizer's usual name.
     pub fn name(&self) -> &'static str {
         match self.rule {
             UpdateRule::Sgd => "sgd",
@@ -161,7 +161,7 @@ impl Optimizer {
         }
     }
 
-    /// Names of what the rule keeps for each parameter.
+    /// Names of the slots: the state for each parameter.
     pub fn slot_names(&self) -> &'static [&'static str] {
         match self.rule {
             UpdateRule::Sgd => &[],
@@ -174,7 +174,7 @@ impl Optimizer {
     }
 
     /// # Errors
-    /// [`Error::Setting`] if a setting makes no sense.
+    /// [`Error::Setting`] if a setting is invalid.
     pub fn check(&self) -> Result<()> {
         let share = |name, value: f64| {
             let expected = "a number from 0 to below 1";
@@ -227,7 +227,7 @@ impl fmt::Display for Optimizer {
 impl FromStr for Optimizer {
     type Err = Error;
 
-    /// The rule of that name with PyTorch's settings: AdamW with weight decay 0.01, the others
+    /// The optimizer of that name with PyTorch's settings: AdamW with weight decay 0.01, the others
     /// without; momentum 0.9, for which PyTorch has no default.
     fn from_str(name: &str) -> Result<Self> {
         Ok(match name {

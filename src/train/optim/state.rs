@@ -1,5 +1,4 @@
-//! `OptimizerState`: what an optimizer keeps for each parameter from step to step, in arenas, and
-//! its steps.
+//! `OptimizerState`: an optimizer's state for each parameter, in arenas, and its steps.
 
 use std::sync::Arc;
 
@@ -18,12 +17,12 @@ use crate::{
     train::optim::{Optimizer, UpdateRule},
 };
 
-/// What a step of one parameter depends on beside the optimizer.
+/// The settings of one parameter's step, besides the optimizer.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StepSettings {
     /// Learning rate of the parameter.
     pub learning_rate: f64,
-    /// Factor of the squared parameter in the loss; 0 if its gradient is in the one given.
+    /// L2 factor of the parameter in the loss; 0 if the gradient already includes the L2 term.
     pub l2: f64,
     /// Weight decay.
     pub weight_decay: f64,
@@ -50,8 +49,8 @@ impl<T: Element> OptimizerState<T> {
     /// State for parameters of this layout, before the first step.
     ///
     /// # Errors
-    /// [`Error::Setting`] if a setting makes no sense, or an epsilon is 0 in the precision of the
-    /// parameters; [`Error::SizeOverflow`] if the memory exceeds what there is.
+    /// [`Error::Setting`] if a setting is invalid, or an epsilon is 0 in the precision of the
+    /// parameters; [`Error::SizeOverflow`] if there is not enough memory.
     pub fn new(optimizer: &Optimizer, layout: &Arc<TensorLayout>) -> Result<Self> {
         optimizer.check()?;
         if let UpdateRule::AdaGrad { epsilon }
@@ -92,7 +91,7 @@ impl<T: Element> OptimizerState<T> {
         self.steps
     }
 
-    /// Continues as if so many steps had been begun: for a state whose slots were stored.
+    /// Sets the number of steps begun, for a state whose slots were loaded.
     pub fn set_steps(&mut self, steps: u64) {
         self.steps = steps;
         if let UpdateRule::Adam { beta1, beta2, .. } | UpdateRule::AdamW { beta1, beta2, .. } =
@@ -107,23 +106,23 @@ impl<T: Element> OptimizerState<T> {
         self.set_steps(self.steps.saturating_add(1));
     }
 
-    /// What is kept for each parameter, by the names of [`Optimizer::slot_names`].
+    /// The slots of each parameter, named as in [`Optimizer::slot_names`].
     pub fn slots(&self) -> impl Iterator<Item = (&'static str, &Arena<T>)> {
         self.optimizer.slot_names().iter().copied().zip(&self.slots)
     }
 
-    /// As [`slots`](Self::slots), to be read back.
+    /// Same as [`slots`](Self::slots), mutable.
     pub fn slots_mut(&mut self) -> impl Iterator<Item = (&'static str, &mut Arena<T>)> {
         self.optimizer.slot_names().iter().copied().zip(&mut self.slots)
     }
 
-    /// Updates parameter number `number` with its gradient, both as long as planned, in one pass
-    /// that is divided among the threads of the context.
+    /// Updates parameter number `number` with its gradient in one pass that is divided among the
+    /// threads of the context. Both have the length of the parameter.
     ///
     /// # Errors
     /// [`Error::Setting`] if there is no such parameter, no step was begun, or the context has several
-    /// threads and the calling one is in no rayon pool; [`Error::Length`] if the parameter or the
-    /// gradient has another length.
+    /// threads and the calling one is not in a rayon pool; [`Error::Length`] if the parameter or the
+    /// gradient has a different length.
     pub fn update(
         &mut self,
         context: &Context<T>,
@@ -148,7 +147,7 @@ impl<T: Element> OptimizerState<T> {
             &|(w, g, slots): (&mut [T], &[T], [&mut [T]; MAX_SLOTS]), left, parts| {
                 let at = cut(w.len(), line, left, parts);
                 let ((w1, w2), (g1, g2)) = (w.split_at_mut(at), g.split_at(at));
-                // A slot that the rule does not have is empty.
+                // A slot that the optimizer does not have is empty.
                 let [(a1, a2), (b1, b2)] = slots.map(|slot| slot.split_at_mut(at.min(slot.len())));
                 ((w1, g1, [a1, b1]), (w2, g2, [a2, b2]))
             },
@@ -157,8 +156,8 @@ impl<T: Element> OptimizerState<T> {
         Ok(())
     }
 
-    /// The epilogue of a product that computes the gradient of parameter number `number`, a matrix of
-    /// weights, which makes it update them instead.
+    /// The epilogue that fuses the update of parameter number `number`, a weight matrix, into the
+    /// product that computes its gradient.
     ///
     /// # Errors
     /// [`Error::Setting`] if there is no such parameter, it is no matrix, or no step was begun.
@@ -185,7 +184,7 @@ impl<T: Element> OptimizerState<T> {
     /// This step of a parameter, with its factors.
     fn step(&self, settings: StepSettings) -> Update<T> {
         let StepSettings { learning_rate, l2, weight_decay } = settings;
-        // AdamW decays the weights apart from the gradient.
+        // The weight decay of AdamW is decoupled.
         let decoupled = matches!(self.optimizer.rule, UpdateRule::AdamW { .. });
         Update {
             l2: T::from_f64(2.0 * l2),
@@ -248,7 +247,7 @@ impl<T: Element> OptimizerState<T> {
             .ok_or_else(|| Error::setting("parameter", number, format!("below {}", tensors.len())))
     }
 
-    /// The slots of a parameter; those that the rule does not have are empty.
+    /// The slots of a parameter; those that the optimizer does not have are empty.
     fn slots_of(&mut self, number: usize) -> [&mut [T]; MAX_SLOTS] {
         let mut all = self.slots.iter_mut();
         std::array::from_fn(|_| all.next().map_or(&mut [][..], |slot| slot.tensor_mut(number)))
