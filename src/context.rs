@@ -71,7 +71,7 @@ impl<T: Element> Context<T> {
     /// # Errors
     /// As [`of`](Self::of).
     pub fn with_threads(self, threads: Threads) -> Result<Self> {
-        Self::of(self.gemm.threads(threads))
+        Self::of(self.gemm.with_threads(threads))
     }
 
     /// The same with denormal numbers kept or flushed in training; evaluation goes by the calling

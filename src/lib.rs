@@ -14,6 +14,10 @@
 //!
 //! Builds with `RUSTFLAGS="--cfg tilewise_portable"` do without `std::arch`, see [`simd`].
 //!
+//! A value `x` of a type is read by `x()`; `with_x(...)` returns the same with another value, and
+//! `set_x(...)` changes it in place. Configurations are `#[non_exhaustive]`, with a default and a
+//! `with_` method for each field.
+//!
 //! Errors are [`Error`], with the sizes, the path or the setting in it. The library starts
 //! no threads: operations run on the calling thread or, where asked to, on the caller's rayon pool;
 //! see [`threads::Threads`].

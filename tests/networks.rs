@@ -79,7 +79,7 @@ impl<T: Element> Layer<T> for LearnedSlope {
         let sums = bytemuck::cast_slice_mut::<u8, T>(pass.scratch);
         let sums = &mut sums[..self.features];
         // One chain over the parts of a batch; the gradient is empty if it is frozen.
-        let start = pass.gradients.get(0);
+        let start = pass.gradients.get_mut(0);
         match pass.accumulate && !start.is_empty() {
             true => sums.copy_from_slice(start),
             false => sums.fill(T::ZERO),
@@ -94,7 +94,7 @@ impl<T: Element> Layer<T> for LearnedSlope {
                 }
             }
         }
-        if let gradient @ [_, ..] = pass.gradients.get(0) {
+        if let gradient @ [_, ..] = pass.gradients.get_mut(0) {
             gradient.copy_from_slice(sums);
         }
         Ok(())

@@ -154,7 +154,7 @@ fn refused_layer(threads: Threads, context: &Context<f32>, layer: impl Layer<f32
 fn several(images: &ImageSet, threads: Threads) {
     refused(threads, Solver::new(net::<f32>(), data(images), solver_config(threads)));
     refused(threads, Trainer::new(net::<f32>(), trainer_config(threads)));
-    let gemm = Gemm::<f32>::new().unwrap().threads(threads);
+    let gemm = Gemm::<f32>::new().unwrap().with_threads(threads);
     refused(threads, Context::of(gemm));
     refused(threads, Context::<f32>::on(threads));
     refused(threads, Context::<f32>::new().unwrap().with_threads(threads));

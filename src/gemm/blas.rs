@@ -42,7 +42,7 @@ pub(crate) unsafe fn product<T: Element>(
             MatMut::from_raw(c.0, (m, n), (c.1, c.2)),
         )
     };
-    let gemm = Gemm::new()?.threads(threads);
+    let gemm = Gemm::new()?.with_threads(threads);
     let depth = if alpha == T::ZERO { 0 } else { k };
     let (a, b) = (Lines::Matrix(a, alpha), Lines::Matrix(b.t(), T::ONE));
     let mut scratch = gemm.scratch(m, n, depth)?;

@@ -130,7 +130,7 @@ impl<T: Element> Gemm<T> {
 
     /// The same with other threads. Products and plans outside of a rayon pool are errors where
     /// that asks for more than the calling thread; see [`Threads`].
-    pub fn threads(self, threads: Threads) -> Self {
+    pub fn with_threads(self, threads: Threads) -> Self {
         Self { threads, ..self }
     }
 
@@ -167,6 +167,11 @@ impl<T: Element> Gemm<T> {
     /// operands: to see where the time of a product goes.
     pub fn with_pack_clock(self, clock: &'static AtomicU64) -> Self {
         Self { pack_clock: Some(clock), ..self }
+    }
+
+    /// How its work is divided.
+    pub fn threads(&self) -> Threads {
+        self.threads
     }
 
     /// The backend in use.

@@ -360,7 +360,7 @@ impl<T> SlicesMut<'_, T> {
     ///
     /// # Panics
     /// If the layer has no such tensor.
-    pub fn get(&mut self, index: usize) -> &mut [T] {
+    pub fn get_mut(&mut self, index: usize) -> &mut [T] {
         &mut self.block[self.ranges[index].clone()]
     }
 

@@ -260,7 +260,7 @@ fn sizes_beyond_the_address_space() {
         let found = matches!(error, Error::SizeOverflow { rows, cols: 8, .. } if rows == huge);
         assert!(found, "{error}");
     }
-    let threads = plan().threads(Threads::Count(usize::MAX / 4));
+    let threads = plan().with_threads(Threads::Count(usize::MAX / 4));
     let error = in_pool(|| threads.scratch_bytes(huge, huge, huge)).unwrap_err();
     assert!(matches!(error, Error::SizeOverflow { .. }), "{error}");
     let error = in_pool(|| threads.scratch(1000, 1000, 1000)).unwrap_err();
@@ -279,7 +279,7 @@ fn a_given_blocking_is_the_one_in_use() {
     let gemm = plan().with_blocking(given);
     assert_eq!(gemm.blocking(), given);
     // Also where a derived one adapts: several tasks, and a C out of all caches.
-    let many = gemm.threads(Threads::Count(4));
+    let many = gemm.with_threads(Threads::Count(4));
     assert_eq!(in_pool(|| many.blocking_of(5000, 5000, 5000)).unwrap(), given);
     assert_ne!(plan().blocking_of(5000, 5000, 5000).unwrap(), plan().blocking());
     // It is rounded up to whole tiles, and cut to the product.
@@ -312,7 +312,7 @@ fn smaller_products_need_no_more() {
             kb: up_to(120),
             ..plan().blocking()
         };
-        let gemm = plan().with_blocking(blocking).threads(Threads::Count(up_to(4)));
+        let gemm = plan().with_blocking(blocking).with_threads(Threads::Count(up_to(4)));
         let len = |(m, n, k): (usize, usize, usize)| gemm.scratch_bytes(m, n, k).unwrap();
         if len(small) > len(large) {
             failures.push(format!(

@@ -155,7 +155,7 @@ pub(super) fn run(args: &GemmArgs) -> Result<()> {
 }
 
 fn bench<T: Element>(args: &GemmArgs) -> Result<()> {
-    let gemm = args.common.gemm::<T>()?.threads(Threads::Pool);
+    let gemm = args.common.gemm::<T>()?.with_threads(Threads::Pool);
     let products = args.products();
     let bar = ProgressBar::new(products.len() as u64);
     if let Ok(style) = ProgressStyle::with_template("{pos}/{len}  {msg}") {
