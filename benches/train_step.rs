@@ -20,7 +20,7 @@ const BATCH: usize = 512;
 
 fn steps(criterion: &mut Criterion) {
     for hidden in [vec![200], vec![512, 1024]] {
-        let config = MlpConfig { hidden: hidden.clone(), init: Init::He, ..MlpConfig::default() };
+        let config = MlpConfig::default().with_hidden(hidden.clone()).with_init(Init::He);
         let network = mlp::<f32>(&config).expect("a sensible network");
         let dims = [&[network.in_features()], &hidden[..], &[network.classes()]].concat();
         let mut group = criterion.benchmark_group(format!("train_step/{dims:?}"));

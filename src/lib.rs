@@ -31,6 +31,7 @@ pub mod atomic_file;
 mod capi;
 #[cfg(feature = "cblas")]
 pub mod cblas;
+mod config;
 pub mod context;
 pub mod data;
 pub mod error;

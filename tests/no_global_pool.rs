@@ -26,8 +26,7 @@ const BATCH: usize = 256;
 const SEVERAL: [Threads; 3] = [Threads::Pool, Threads::Count(2), Threads::Count(9)];
 
 fn net<T: Element>() -> Network<T> {
-    let config =
-        MlpConfig { hidden: vec![200], init: Init::He, dropout: 0.1, ..MlpConfig::default() };
+    let config = MlpConfig::default().with_hidden(vec![200]).with_init(Init::He).with_dropout(0.1);
     mlp(&config).unwrap()
 }
 
@@ -45,7 +44,7 @@ fn trainer_config(threads: Threads) -> TrainerConfig {
 fn solver_config(threads: Threads) -> SolverConfig {
     let trainer = trainer_config(threads).with_optimizer(Optimizer::adam());
     let trainer = trainer.with_clip_norm(Some(1.0)).with_ema_decay(Some(0.9));
-    let augmentation = Augmentation { flip: true, shift: 2, cutout: 4, ..Augmentation::default() };
+    let augmentation = Augmentation::default().with_flip(true).with_shift(2).with_cutout(4);
     SolverConfig::default().with_trainer(trainer).with_epochs(1).with_augmentation(augmentation)
 }
 

@@ -5,7 +5,10 @@ use std::{fmt, str::FromStr};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 
 use super::images::ImageShape;
-use crate::error::{Error, Result};
+use crate::{
+    config::with_fields,
+    error::{Error, Result},
+};
 
 /// What stands where a shifted picture has no pixels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,6 +48,7 @@ impl FromStr for Border {
 /// Random changes of training pictures. Which ones a picture undergoes depends on the seed, the
 /// epoch and the picture alone, so that neither threads nor batches matter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Augmentation {
     /// Every other picture, on average, is mirrored left to right.
     pub flip: bool,
@@ -55,6 +59,15 @@ pub struct Augmentation {
     /// Side of a square around a random pixel that is set to zeros (DeVries & Taylor 2017,
     /// "cutout"); what of it lies outside is lost. 0 is none.
     pub cutout: usize,
+}
+
+with_fields! {
+    Augmentation {
+        flip with_flip: bool,
+        shift with_shift: usize,
+        border with_border: Border,
+        cutout with_cutout: usize,
+    }
 }
 
 impl Augmentation {

@@ -30,6 +30,7 @@ use super::{
     cifar10::{Form, locate},
 };
 use crate::{
+    config::with_fields,
     error::{Error, Result},
     input_file,
 };
@@ -44,6 +45,7 @@ const MAX_ARCHIVE_BYTES: u64 = 1 << 30;
 
 /// What to fetch, and how patiently.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct DownloadOptions {
     /// Directory that receives the folder `cifar-10-batches-bin`; it is made where it is missing.
     pub dir: PathBuf,
@@ -57,6 +59,17 @@ pub struct DownloadOptions {
     pub retry_pause: Duration,
     /// Longest wait for a connection, an answer, or the next bytes of it.
     pub patience: Duration,
+}
+
+with_fields! {
+    DownloadOptions {
+        dir with_dir: PathBuf,
+        url with_url: String,
+        md5 with_md5: String,
+        attempts with_attempts: usize,
+        retry_pause with_retry_pause: Duration,
+        patience with_patience: Duration,
+    }
 }
 
 impl DownloadOptions {

@@ -22,6 +22,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     atomic_file,
+    config::with_fields,
     data::{Normalization, check_class_names},
     error::{Error, Result},
     input_file,
@@ -41,11 +42,19 @@ const LENGTH_BYTES: u64 = 8;
 
 /// What a model file says beside the network.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct ModelInfo {
     /// How the images were normalized that the network was trained on.
     pub normalization: Option<Normalization>,
     /// Names of the classes by label; empty if unknown.
     pub class_names: Vec<String>,
+}
+
+with_fields! {
+    ModelInfo {
+        normalization with_normalization: Option<Normalization>,
+        class_names with_class_names: Vec<String>,
+    }
 }
 
 /// The JSON in a file's metadata. One key for all, because the order of several is random, and

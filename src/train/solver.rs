@@ -6,12 +6,12 @@ use std::{
 };
 
 use crate::{
+    config::with_fields,
     data::{Augmentation, EpochOrder, ImageSet, Normalization, Split},
     error::{Error, Result},
     kernels::Element,
     nn::Network,
     train::{
-        config::with_fields,
         evaluate::Evaluation,
         feed::Feed,
         history::{EpochRecord, History},

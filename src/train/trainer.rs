@@ -13,6 +13,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{
+    config::with_fields,
     context::Context,
     error::{Error, Result},
     gemm::{Backend, Epilogue, Operand},
@@ -23,10 +24,7 @@ use crate::{
     },
     simd::Denormals,
     threads::Threads,
-    train::{
-        config::with_fields,
-        optim::{Optimizer, OptimizerState, StepSettings},
-    },
+    train::optim::{Optimizer, OptimizerState, StepSettings},
 };
 
 /// Settings of a [`Trainer`].

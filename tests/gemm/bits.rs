@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use tilewise::{
     Element,
     gemm::{
-        Blocking, DropoutMask, Epilogue, Finish, GatheredRows, Gemm, Operand, Rule, Update,
+        DropoutMask, Epilogue, Finish, GatheredRows, Gemm, Operand, Rule, Update,
         epilogue::Momentum, naive,
     },
     matrix::{MatMut, MatRef},
@@ -298,7 +298,7 @@ fn alignment_does_not_matter<T: Element>(seed: u64) {
     for set in InstructionSet::available() {
         for in_place_work in [0, 1 << 30] {
             let gemm = Gemm::with_instruction_set(set).unwrap();
-            let blocking = Blocking { in_place_work, in_place_lines: 0, ..gemm.blocking() };
+            let blocking = gemm.blocking().with_in_place_work(in_place_work).with_in_place_lines(0);
             let gemm = gemm.with_blocking(blocking);
             let expected = at_offsets(gemm, &batch, shape, [0; 4]);
             for offset in 0..64 / size_of::<T>() {
