@@ -40,7 +40,7 @@ fn steps(criterion: &mut Criterion) {
                 .with_batch_size(BATCH)
                 .with_learning_rate(0.01)
                 .with_threads(Threads::Count(threads));
-            let (network, gemm) = (network.clone(), gemm(backend));
+            let (network, gemm) = (network.try_clone().unwrap(), gemm(backend));
             let trainer = || Trainer::with_context(network, config, Context::of(gemm)?);
             let mut trainer = pool.install(trainer).expect("sensible settings");
             let mut steps = |count| {

@@ -789,7 +789,7 @@ fn a_trainer_continues<T: Element>(images: &ImageSet, optimizer: Optimizer, conf
     let networks = [network(images), residual(images.features(), images.classes())];
     for network in networks {
         let config = config.clone().with_optimizer(optimizer);
-        let mut whole = Trainer::new(network.clone(), config.clone()).unwrap();
+        let mut whole = Trainer::new(network.try_clone().unwrap(), config.clone()).unwrap();
         let mut stats = Vec::new();
         for number in 0..STEPS {
             if number == STOP {
@@ -804,7 +804,7 @@ fn a_trainer_continues<T: Element>(images: &ImageSet, optimizer: Optimizer, conf
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let other = other.clone().with_threads(Threads::Count(threads));
             pool.install(|| {
-                let mut resumed = Trainer::new(network.clone(), other).unwrap();
+                let mut resumed = Trainer::new(network.try_clone().unwrap(), other).unwrap();
                 batches.step(&mut resumed, 0);
                 resumed.load_checkpoint(&file(&dir)).unwrap();
                 assert_eq!(resumed.steps(), STOP as u64);

@@ -390,15 +390,15 @@ fn updates_have_the_same_bits_wherever_they_are_made() {
                 let config = TrainerConfig::default().with_learning_rate(0.01);
                 let config = config.with_optimizer(optimizer);
                 let stored = config.clone().with_store_gradients(true);
-                let expected = trained(network.clone(), config.clone(), &[]);
+                let expected = trained(network.try_clone().unwrap(), config.clone(), &[]);
                 assert!(expected != bits(&network), "{name}, {rule}");
-                let found = trained(network.clone(), stored.clone(), &[]);
+                let found = trained(network.try_clone().unwrap(), stored.clone(), &[]);
                 assert!(found == expected, "{name}, {rule}: stored");
-                let found = trained(network.clone(), stored, &[0..1, 1..5, 5..7]);
+                let found = trained(network.try_clone().unwrap(), stored, &[0..1, 1..5, 5..7]);
                 assert!(found == expected, "{name}, {rule}: accumulated");
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
                 let config = config.with_threads(Threads::Pool);
-                let found = pool.install(|| trained(network.clone(), config, &[]));
+                let found = pool.install(|| trained(network.try_clone().unwrap(), config, &[]));
                 assert!(found == expected, "{name}, {rule}: 3 threads");
             }
         }
@@ -416,7 +416,7 @@ fn trained_by<T: Element>(
 ) -> Vec<u64> {
     let x = Store::new().matrix();
     let x = Matrix::from_fn(7, 12, |i, j| T::from_f64(x.view().get(i, j))).unwrap();
-    let mut trainer = Trainer::with_context(network.clone(), config, context).unwrap();
+    let mut trainer = Trainer::with_context(network.try_clone().unwrap(), config, context).unwrap();
     assert_eq!(trainer.plan().passes(), passes);
     for _ in 0..4 {
         trainer.step(x.view(), &LABELS).unwrap();
@@ -464,7 +464,7 @@ fn frozen_parameters_stay_and_the_others_do_not() {
         let config = config.with_optimizer(Optimizer::adam_w(0.1)).with_ema_decay(Some(0.5));
         let x = Store::new().matrix();
         let x = Matrix::from_fn(7, 12, |i, j| x.view().get(i, j) as f32).unwrap();
-        let mut trainer = Trainer::new(network.clone(), config).unwrap();
+        let mut trainer = Trainer::new(network.try_clone().unwrap(), config).unwrap();
         for _ in 0..3 {
             trainer.step(x.view(), &LABELS).unwrap();
         }
@@ -512,7 +512,7 @@ fn settings_of_a_parameter_change_its_step_by_the_formula() {
                 .with_batch_size(7)
                 .with_store_gradients(store_gradients)
                 .with_optimizer(rule.with_weight_decay(weight_decay));
-            let mut trainer = Trainer::new(network.clone(), config).unwrap();
+            let mut trainer = Trainer::new(network.try_clone().unwrap(), config).unwrap();
             trainer.step(x.view(), &LABELS).unwrap();
             for (number, (tensor, before)) in network.parameters().iter().enumerate() {
                 let of_kind = if tensor.kind() == ParameterKind::Weight { l2 } else { 0.0 };
@@ -538,7 +538,7 @@ fn factors_of_all_parameters_are_those_of_the_run() {
         let base = TrainerConfig::default().with_optimizer(optimizer).with_learning_rate(0.02);
         let network = structures::<f32>().swap_remove(0).1;
         let with = |change: &dyn Fn(&mut ParameterSettings)| {
-            let mut network = network.clone();
+            let mut network = network.try_clone().unwrap();
             for number in 0..network.parameter_settings().len() {
                 let name = network.parameters().layout().tensors()[number].name().to_owned();
                 let mut settings = network.parameter_settings()[number];
@@ -548,15 +548,18 @@ fn factors_of_all_parameters_are_those_of_the_run() {
             network
         };
         let halved = trained(with(&|s| s.learning_rate_factor = 0.5), base.clone(), &[]);
-        let expected = trained(network.clone(), base.clone().with_learning_rate(0.01), &[]);
+        let expected =
+            trained(network.try_clone().unwrap(), base.clone().with_learning_rate(0.01), &[]);
         assert!(halved == expected, "{rule}: learning rate");
         let doubled = trained(with(&|s| s.weight_decay_factor *= 2.0), base.clone(), &[]);
         let decay = optimizer.with_weight_decay(0.04);
-        let expected = trained(network.clone(), base.clone().with_optimizer(decay), &[]);
+        let expected =
+            trained(network.try_clone().unwrap(), base.clone().with_optimizer(decay), &[]);
         assert!(doubled == expected, "{rule}: weight decay");
         let without = trained(with(&|s| s.weight_decay_factor = 0.0), base.clone(), &[]);
         let decay = optimizer.with_weight_decay(0.0);
-        let expected = trained(network.clone(), base.clone().with_optimizer(decay), &[]);
+        let expected =
+            trained(network.try_clone().unwrap(), base.clone().with_optimizer(decay), &[]);
         assert!(without == expected, "{rule}: no weight decay");
     }
 }
@@ -601,7 +604,7 @@ fn settings_of_parameters_are_checked() {
     let error = network.set_parameter_settings("1.weight", good).unwrap_err();
     assert!(error.to_string().contains("0.weight, 0.bias"), "{error}");
     assert_eq!(network.parameter_settings()[0], usual);
-    assert_eq!(network.clone().parameter_settings(), network.parameter_settings());
+    assert_eq!(network.try_clone().unwrap().parameter_settings(), network.parameter_settings());
 }
 
 #[test]

@@ -292,7 +292,7 @@ fn settings_without_sense_are_refused() {
         net.parameters_mut().get_mut("3.bias").unwrap()[3] = poison;
         let error = Predictor::new(&net).unwrap_err().to_string();
         assert!(error.contains("at 3 of 3.bias"), "{error}");
-        let mut net = net.clone();
+        let mut net = net.try_clone().unwrap();
         net.parameters_mut().get_mut("0.weight").unwrap()[2] = poison;
         let error = Predictor::new(&net).unwrap_err().to_string();
         assert!(error.contains("at 2 of 0.weight"), "{error}");

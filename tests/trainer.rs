@@ -334,11 +334,11 @@ fn a_network_of_other_layers_in_place_of_the_trainers_is_refused() {
         let settings = settings(Optimizer::adam()).with_store_gradients(store_gradients);
         let mut trainer = Trainer::new(network(0.0), settings.with_ema_decay(Some(0.5))).unwrap();
         trainer.step(store.rows(&rows), &labels).unwrap();
-        let own = trainer.network().clone();
+        let own = trainer.network().try_clone().unwrap();
         if store_gradients {
             trainer.accumulate(store.rows(&rows), &labels, BATCH).unwrap();
         }
-        *trainer.network_mut() = other.clone();
+        *trainer.network_mut() = other.try_clone().unwrap();
         for error in [
             trainer.step(store.rows(&rows), &labels).unwrap_err(),
             trainer.accumulate(store.rows(&rows), &labels, BATCH).unwrap_err(),

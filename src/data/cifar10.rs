@@ -25,7 +25,7 @@ pub fn class_names() -> [&'static str; 10] {
 }
 
 /// The labelled pictures of CIFAR-10, 3 x 32 x 32.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Cifar10 {
     /// The training batches, one after another: 50,000 pictures in the original.
     pub train: ImageSet,

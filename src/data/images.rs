@@ -63,7 +63,7 @@ pub struct ChannelStatistics {
 }
 
 /// Labelled pictures of one shape, one after another in a single store of bytes.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct ImageSet {
     shape: ImageShape,
     class_names: Vec<String>,

@@ -52,7 +52,6 @@ pub(super) enum Side {
 
 /// An operand in the panels of one instruction set's kernels, packed once and used often. It can
 /// serve any blocking and any number of threads, and several products at once.
-#[derive(Clone)]
 pub struct Packed<T: Element> {
     panels: AlignedBuf<T>,
     side: Side,
@@ -81,6 +80,14 @@ impl<T: Element> Packed<T> {
         let mut panels = AlignedBuf::zeroed(len)?;
         kernels.pack_rows(lines, width, scale, &mut panels, None);
         Ok(Self { panels, side, set: kernels.instruction_set(), width, rows, cols })
+    }
+
+    /// A copy.
+    ///
+    /// # Errors
+    /// [`Error::SizeOverflow`] if the memory is exhausted.
+    pub fn try_clone(&self) -> Result<Self> {
+        Ok(Self { panels: self.panels.try_clone()?, ..*self })
     }
 
     /// Rows and columns of the operand.

@@ -129,17 +129,6 @@ impl<T: Element> fmt::Debug for Network<T> {
     }
 }
 
-impl<T: Element> Clone for Network<T> {
-    /// A copy of the parameters; the layers are shared. See [`Network::try_clone`] for a copy that
-    /// returns an error where the memory is exhausted.
-    ///
-    /// # Panics
-    /// If the memory is exhausted.
-    fn clone(&self) -> Self {
-        self.try_clone().expect("memory for a copy of a network")
-    }
-}
-
 impl<T: Element> Network<T> {
     /// Starts a network for examples of a shape.
     pub fn builder(input: Shape) -> NetworkBuilder<T> {
