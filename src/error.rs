@@ -1,7 +1,7 @@
 //! The one error type: every variant carries the sizes, the path or the setting that a person
 //! needs to put things right.
 
-use std::{fmt, io, path::PathBuf};
+use std::{error, fmt, io, path::PathBuf};
 
 use crate::printable;
 
@@ -11,7 +11,13 @@ const MAX_DETAIL_CHARS: usize = 2000;
 /// `Result` with tilewise's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// What another crate or the system found wrong.
+pub type Cause = Box<dyn error::Error + Send + Sync>;
+
 /// Everything that can go wrong through an argument, a file or a setting.
+///
+/// The text of an error says all of it in one line, a cause included; `source()` has the cause
+/// itself, for programs that look into it. Whoever prints an error has no need to print its sources.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
@@ -120,6 +126,8 @@ pub enum Error {
         path: PathBuf,
         /// What was expected and what was found, and where.
         detail: String,
+        /// What found it, if not this crate.
+        source: Option<Cause>,
     },
     /// The operating system refused.
     Io {
@@ -136,6 +144,8 @@ pub enum Error {
         url: String,
         /// What happened, and what to do next.
         detail: String,
+        /// What made the last attempt fail, unless it is an answer of the server.
+        source: Option<Cause>,
     },
     /// Training left the finite numbers; histories and best parameters up to here are kept.
     Diverged {
@@ -152,7 +162,7 @@ pub enum Error {
         /// Threads asked for.
         threads: usize,
         /// The system's answer.
-        detail: String,
+        source: Cause,
     },
 }
 
@@ -200,7 +210,7 @@ impl fmt::Display for Error {
                  or its inputs are too large: train it with a smaller learning rate, or compute in \
                  f64"
             ),
-            Self::File { path, detail } => write!(f, "{}: {detail}", path.display()),
+            Self::File { path, detail, .. } => write!(f, "{}: {detail}", path.display()),
             Self::Io { path, action, source } => {
                 write!(f, "cannot {action} {}: ", path.display())?;
                 match source.kind() {
@@ -211,7 +221,7 @@ impl fmt::Display for Error {
                     _ => write!(f, "{source}"),
                 }
             }
-            Self::Download { url, detail } => write!(f, "cannot fetch {url}: {detail}"),
+            Self::Download { url, detail, .. } => write!(f, "cannot fetch {url}: {detail}"),
             Self::Diverged { iteration, learning_rate, loss } if loss.is_finite() => write!(
                 f,
                 "the update of iteration {iteration}, at learning rate {learning_rate:?}, left \
@@ -223,17 +233,20 @@ impl fmt::Display for Error {
                 "the loss became {loss} in iteration {iteration}, at learning rate \
                  {learning_rate:?}; try a smaller learning rate or weight scale"
             ),
-            Self::ThreadPool { threads, detail } => {
-                write!(f, "cannot start {threads} worker threads: {detail}")
+            Self::ThreadPool { threads, source } => {
+                write!(f, "cannot start {threads} worker threads: {source}")
             }
         }
     }
 }
 
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+impl error::Error for Error {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         match self {
             Self::Io { source, .. } => Some(source),
+            Self::ThreadPool { source, .. } => Some(&**source),
+            Self::File { source: Some(source), .. }
+            | Self::Download { source: Some(source), .. } => Some(&**source),
             _ => None,
         }
     }
@@ -250,7 +263,16 @@ impl Error {
     /// and control characters are escaped.
     pub fn file(path: impl Into<PathBuf>, detail: impl AsRef<str>) -> Error {
         let detail = printable::inline(detail.as_ref(), MAX_DETAIL_CHARS);
-        Error::File { path: path.into(), detail }
+        Error::File { path: path.into(), detail, source: None }
+    }
+
+    /// The same [`Error::File`] or [`Error::Download`] with its cause; any other error as it is.
+    #[must_use]
+    pub fn with_source(mut self, cause: impl Into<Cause>) -> Error {
+        if let Self::File { source, .. } | Self::Download { source, .. } = &mut self {
+            *source = Some(cause.into());
+        }
+        self
     }
 
     /// An [`Error::Setting`]: `name = value` is not `expected`. Numbers are shown in the shortest
@@ -298,5 +320,24 @@ mod tests {
         let diverged = Error::Diverged { iteration: 3, learning_rate: 1e-200, loss: f64::INFINITY };
         let text = diverged.to_string();
         assert!(text.contains("became inf in iteration 3, at learning rate 1e-200;"), "{text}");
+    }
+
+    #[test]
+    fn causes_are_sources_and_part_of_the_text() {
+        use std::error::Error as _;
+
+        let cause = || "x".parse::<u8>().unwrap_err();
+        let file = Error::file("a.bin", format!("not a count: {}", cause()));
+        assert!(file.source().is_none());
+        let file = file.with_source(cause());
+        let source = file.source().unwrap().downcast_ref::<std::num::ParseIntError>();
+        assert_eq!(source, Some(&cause()));
+        assert_eq!(file.to_string().matches(&cause().to_string()).count(), 1);
+        let pool = Error::ThreadPool { threads: 3, source: cause().into() };
+        assert!(pool.source().unwrap().is::<std::num::ParseIntError>());
+        assert_eq!(pool.to_string(), format!("cannot start 3 worker threads: {}", cause()));
+        assert!(Error::setting("n", 1, "2").with_source(cause()).source().is_none());
+        let io = Error::io("read", "a.bin")(io::ErrorKind::NotFound.into());
+        assert!(io.source().unwrap().is::<io::Error>());
     }
 }

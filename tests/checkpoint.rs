@@ -186,7 +186,7 @@ fn truncated_and_altered_files_are_refused_and_change_nothing() {
     let refuse = |solver: &mut Solver<'_, f32>, bytes: &[u8], what: &str| {
         fs::write(&path, bytes).unwrap();
         let error = solver.load_checkpoint(&path).expect_err(what);
-        let Error::File { path: named, detail } = &error else { panic!("{what}: {error}") };
+        let Error::File { path: named, detail, .. } = &error else { panic!("{what}: {error}") };
         assert_eq!((named, error.to_string().lines().count()), (&path, 1), "{what}");
         detail.clone()
     };

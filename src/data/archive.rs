@@ -145,7 +145,10 @@ pub(super) fn part_of(path: &Path, encoding: Encoding) -> Option<Part> {
 /// What to say about an archive that cannot be read to its end. What to do about it, the caller
 /// says.
 pub(super) fn damaged(path: &Path) -> impl Fn(io::Error) -> Error {
-    move |source| Error::file(path, format!("damaged or incomplete archive: {source}"))
+    move |source| {
+        let detail = format!("damaged or incomplete archive: {source}");
+        Error::file(path, detail).with_source(source)
+    }
 }
 
 /// Reads all parts, in whatever order they come.
@@ -172,8 +175,9 @@ pub(super) fn read(source: &Source) -> Result<Collection> {
         })
     });
     visited.map_err(|error| match error {
-        Error::File { path, detail } => {
-            Error::file(path, format!("{detail}; delete the archive and fetch it again"))
+        Error::File { path, mut detail, source } => {
+            detail += "; delete the archive and fetch it again";
+            Error::File { path, detail, source }
         }
         error => error,
     })?;

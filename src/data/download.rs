@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     config::with_fields,
-    error::{Error, Result},
+    error::{Cause, Error, Result},
     input_file,
 };
 
@@ -152,9 +152,10 @@ pub fn download(
             Ok(target)
         }
         // No good as a whole, and so of no use to the next call.
-        Err(Error::File { path, detail }) => {
+        Err(Error::File { path, mut detail, source }) => {
             part.delete()?;
-            Err(Error::file(path, format!("{detail}; it is deleted, download it again")))
+            detail += "; it is deleted, download it again";
+            Err(Error::File { path, detail, source })
         }
         Err(error) => Err(error),
     }
@@ -219,7 +220,7 @@ enum Attempt {
     /// The server has no more bytes to give.
     Complete,
     /// It may go better next time.
-    Broken(String),
+    Broken(String, Option<Cause>),
 }
 
 /// Fetches the rest of the archive and verifies it.
@@ -244,9 +245,9 @@ fn fetch(
     }
     let mut attempt = 1;
     loop {
-        let reason = match fetch_once(&agent, options, part, progress)? {
+        let (reason, source) = match fetch_once(&agent, options, part, progress)? {
             Attempt::Complete => return verify(options, part, progress),
-            Attempt::Broken(reason) => reason,
+            Attempt::Broken(reason, source) => (reason, source),
         };
         if attempt >= options.attempts {
             let mut detail = format!("gave up after {attempt} attempts: {reason}; ");
@@ -257,7 +258,7 @@ fn fetch(
                     part.path.display()
                 ),
             };
-            return Err(Error::Download { url: options.url.clone(), detail });
+            return Err(Error::Download { url: options.url.clone(), detail, source });
         }
         attempt += 1;
         progress(DownloadProgress::Retrying { attempt, reason });
@@ -281,7 +282,7 @@ fn verify(
          use another address",
         options.md5
     );
-    Err(Error::Download { url: options.url.clone(), detail })
+    Err(Error::Download { url: options.url.clone(), detail, source: None })
 }
 
 fn fetch_once(
@@ -290,7 +291,7 @@ fn fetch_once(
     part: &mut PartFile,
     progress: &mut dyn FnMut(DownloadProgress),
 ) -> Result<Attempt> {
-    let fatal = |detail: String| Error::Download { url: options.url.clone(), detail };
+    let fatal = |detail: String| Error::Download { url: options.url.clone(), detail, source: None };
     let mut offset = part.len()?;
     let mut request = agent.get(&options.url);
     if offset > 0 {
@@ -304,25 +305,28 @@ fn fetch_once(
             | ureq::Error::HostNotFound
             | ureq::Error::ConnectionFailed
             | ureq::Error::Protocol(_)),
-        ) => return Ok(Attempt::Broken(error.to_string())),
-        Err(error) => return Err(fatal(error.to_string())),
+        ) => return Ok(Attempt::Broken(error.to_string(), Some(error.into()))),
+        Err(error) => return Err(fatal(error.to_string()).with_source(error)),
     };
     match response.status() {
         StatusCode::OK => offset = 0,
         StatusCode::PARTIAL_CONTENT if range_start(&response) == Some(offset) => {}
         StatusCode::PARTIAL_CONTENT => {
             part.clear()?;
-            return Ok(Attempt::Broken("the server sent another range than asked for".into()));
+            return Ok(Attempt::Broken(
+                "the server sent another range than asked for".into(),
+                None,
+            ));
         }
         StatusCode::RANGE_NOT_SATISFIABLE if offset > 0 => {
             part.clear()?;
-            return Ok(Attempt::Broken("what an earlier download left is too long".into()));
+            return Ok(Attempt::Broken("what an earlier download left is too long".into(), None));
         }
         status @ (StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS) => {
-            return Ok(Attempt::Broken(format!("the server answered {status}")));
+            return Ok(Attempt::Broken(format!("the server answered {status}"), None));
         }
         status if status.is_server_error() => {
-            return Ok(Attempt::Broken(format!("the server answered {status}")));
+            return Ok(Attempt::Broken(format!("the server answered {status}"), None));
         }
         status => {
             return Err(fatal(format!("the server answered {status}; is the address right?")));
@@ -349,7 +353,7 @@ fn fetch_once(
                 progress(DownloadProgress::Fetching { received: offset, total });
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Ok(Attempt::Broken(error.to_string())),
+            Err(error) => return Ok(Attempt::Broken(error.to_string(), Some(error.into()))),
         }
     }
 }

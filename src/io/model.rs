@@ -24,7 +24,7 @@ use crate::{
     atomic_file,
     config::with_fields,
     data::{Normalization, check_class_names},
-    error::{Error, Result},
+    error::{Cause, Error, Result},
     input_file,
     io::tensors::{exchanged, exchanged_order, exchanged_shape, numbers},
     kernels::Element,
@@ -126,10 +126,12 @@ pub fn save<T: Element>(path: &Path, network: &Network<T>, info: &ModelInfo) -> 
             .map(|n| Affine { scale: n.scale().to_vec(), shift: n.shift().to_vec() }),
         class_names: info.class_names.clone(),
     };
-    let refused = |error: &dyn std::fmt::Display| Error::file(path, format!("not saved: {error}"));
-    let json = serde_json::to_string(&metadata).map_err(|error| refused(&error))?;
+    let refused =
+        |error: Cause| Error::file(path, format!("not saved: {error}")).with_source(error);
+    let json = serde_json::to_string(&metadata).map_err(|error| refused(error.into()))?;
     let metadata = HashMap::from([(KEY.to_owned(), json)]);
-    let bytes = safetensors::serialize(tensors, Some(metadata)).map_err(|error| refused(&error))?;
+    let bytes =
+        safetensors::serialize(tensors, Some(metadata)).map_err(|error| refused(error.into()))?;
     atomic_file::write(path, |file| file.write_all(&bytes))
 }
 
@@ -160,7 +162,7 @@ pub fn load_with<T: Element>(
 ) -> Result<(Network<T>, ModelInfo)> {
     let bytes = read(path)?;
     let (tensors, metadata) = open(path, &bytes)?;
-    let wrong = |error: Error| Error::file(path, error.to_string());
+    let wrong = |error: Error| Error::file(path, error.to_string()).with_source(error);
     let (mut network, names) = match &metadata.network {
         Some(described) => (described.network(make).map_err(wrong)?, HashMap::new()),
         None => {
@@ -224,15 +226,16 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 fn damaged(path: &Path) -> impl Fn(SafeTensorError) -> Error {
     move |error| {
         let detail = format!("not a whole safetensors file ({error}); save or copy it again");
-        Error::file(path, detail)
+        Error::file(path, detail).with_source(error)
     }
 }
 
 fn metadata(path: &Path, header: &Header) -> Result<Metadata> {
     let json = header.metadata().as_ref().and_then(|entries| entries.get(KEY));
     let Some(json) = json else { return Ok(Metadata::default()) };
-    let metadata: Metadata = serde_json::from_str(json)
-        .map_err(|error| Error::file(path, format!("metadata entry {KEY:?}: {error}")))?;
+    let metadata: Metadata = serde_json::from_str(json).map_err(|error| {
+        Error::file(path, format!("metadata entry {KEY:?}: {error}")).with_source(error)
+    })?;
     if metadata.format > FORMAT {
         let detail = format!(
             "a model of format {}, of a later version of tilewise; this one reads up to {FORMAT}",
@@ -246,7 +249,7 @@ fn metadata(path: &Path, header: &Header) -> Result<Metadata> {
 impl Metadata {
     fn info(self, path: &Path, classes: usize) -> Result<ModelInfo> {
         check_class_names(&self.class_names).map_err(|detail| Error::file(path, detail))?;
-        let wrong = |error: Error| Error::file(path, error.to_string());
+        let wrong = |error: Error| Error::file(path, error.to_string()).with_source(error);
         let normalization = match self.normalization {
             Some(Affine { scale, shift }) => Some(Normalization::new(scale, shift).map_err(wrong)?),
             None => None,
@@ -488,7 +491,8 @@ fn perceptron<T: Element>(
         return Err(wrong("holds no tensors: expected `0.weight`, `0.bias` and so on".to_owned()));
     };
     let network = Network::from_config(Shape::Features(input), &nodes, make);
-    Ok((network.map_err(|error| wrong(error.to_string()))?, names))
+    let network = network.map_err(|error| wrong(error.to_string()).with_source(error))?;
+    Ok((network, names))
 }
 
 /// Prefix, layer and kind of a tensor called `<layer>.<kind>` or `<prefix>.<layer>.<kind>`.
