@@ -83,6 +83,72 @@ pub enum Error {
         /// What would be right.
         expected: String,
     },
+    /// Work for several threads outside of a rayon pool: call it inside of `pool.install`.
+    OutsidePool {
+        /// Tasks that were asked for; none: as many as the pool has threads.
+        tasks: Option<usize>,
+    },
+    /// A plan, a scratch or parameters of one network came with another: make them anew.
+    OtherNetwork {
+        /// What belongs to the other network.
+        what: &'static str,
+        /// The network that fits.
+        expected: String,
+        /// The network that came.
+        found: String,
+    },
+    /// Another choice of frozen parameters than the one that was planned for: plan anew.
+    Frozen {
+        /// The parameter: "0.weight".
+        parameter: String,
+        /// Whether it is frozen now, and was not, or the other way round.
+        frozen: bool,
+    },
+    /// A batch whose parts were not all accumulated, where a whole one is needed.
+    IncompleteBatch {
+        /// Rows that were accumulated.
+        rows: usize,
+        /// Rows of the batch; 0 if nothing was accumulated.
+        of: usize,
+    },
+    /// A predictor got images of bytes and has no normalization for them.
+    NoNormalization,
+    /// A file lacks a tensor of the network.
+    MissingTensor {
+        /// The file.
+        path: PathBuf,
+        /// Name of the tensor in the file.
+        name: String,
+    },
+    /// A file has a tensor that the network has no place for.
+    UnexpectedTensor {
+        /// The file.
+        path: PathBuf,
+        /// Name of the tensor in the file.
+        name: String,
+        /// What is expected in the file.
+        expected: String,
+    },
+    /// A tensor of a file has another shape than the network's.
+    TensorShape {
+        /// The file.
+        path: PathBuf,
+        /// Name of the tensor in the file.
+        name: String,
+        /// The shape in the network.
+        expected: Vec<usize>,
+        /// The shape in the file.
+        found: Vec<usize>,
+    },
+    /// A model file of a later version of this library.
+    UnsupportedFormat {
+        /// The file.
+        path: PathBuf,
+        /// Number of its format.
+        format: u32,
+        /// The latest format that is read.
+        latest: u32,
+    },
     /// Settings that do not go together, or one that is missing.
     Settings {
         /// Which ones, what is wrong with them, and what to do.
@@ -193,6 +259,50 @@ impl fmt::Display for Error {
             Self::Setting { name, value, expected } => {
                 write!(f, "{name} = {value}: expected {expected}")
             }
+            Self::OutsidePool { tasks } => {
+                match tasks {
+                    Some(tasks) => write!(f, "threads = Count({tasks})")?,
+                    None => f.write_str("threads = Pool")?,
+                }
+                f.write_str(
+                    ": expected a call inside of a rayon pool: wrap it in pool.install(|| ...), or \
+                     use Threads::Caller",
+                )
+            }
+            Self::OtherNetwork { what, expected, found } => {
+                write!(f, "{what} = {found}: expected {expected}, for which it was made")
+            }
+            Self::Frozen { parameter, frozen } => write!(
+                f,
+                "frozen = {frozen} of {parameter}: expected {}, as when the steps were planned",
+                !frozen
+            ),
+            Self::IncompleteBatch { rows, of } => {
+                write!(f, "accumulated batch = {rows} of {of} rows: expected a whole batch")
+            }
+            Self::NoNormalization => f.write_str(
+                "normalization = none: expected one scale and shift for each input, to take images \
+                 of bytes",
+            ),
+            Self::MissingTensor { path, name } => {
+                write!(f, "{}: `{}` is missing", path.display(), shown(name))
+            }
+            Self::UnexpectedTensor { path, name, expected } => {
+                let expected = shown(expected);
+                write!(f, "{}: unexpected tensor {name:?}: expected {expected}", path.display())
+            }
+            Self::TensorShape { path, name, expected, found } => write!(
+                f,
+                "{}: `{}` has shape {found:?}, expected {expected:?}",
+                path.display(),
+                shown(name)
+            ),
+            Self::UnsupportedFormat { path, format, latest } => write!(
+                f,
+                "{}: a model of format {format}, of a later version of tilewise; this one reads up \
+                 to {latest}",
+                path.display()
+            ),
             Self::Settings { detail } => f.write_str(detail),
             Self::IsaUnavailable { wanted, available } => write!(
                 f,
@@ -280,6 +390,11 @@ impl Error {
     pub fn setting(name: &'static str, value: impl ToString, expected: impl Into<String>) -> Error {
         Error::Setting { name, value: shortest(value.to_string()), expected: expected.into() }
     }
+}
+
+/// Text of a file on one line, of bounded length.
+fn shown(text: &str) -> String {
+    printable::inline(text, MAX_DETAIL_CHARS)
 }
 
 /// Digits of the largest `u64`; longer decimal numbers are easier to read with an exponent.

@@ -468,7 +468,10 @@ fn a_plan_refuses_networks_of_other_layers() {
             plan.loss_and_gradient(other, x, &labels, criterion, mode).unwrap_err(),
         ];
         for error in errors {
-            assert!(matches!(error, Error::Setting { name: "network of a plan", .. }), "{error}");
+            assert!(
+                matches!(error, Error::OtherNetwork { what: "network of a plan", .. }),
+                "{error}"
+            );
             assert!(error.to_string().contains("linear(in_features = 8, out_features = 6)"));
         }
     }

@@ -482,7 +482,7 @@ fn frozen_parameters_stay_and_the_others_do_not() {
         if !network.parameter_settings()[0].frozen {
             trainer.network_mut().set_parameter_settings(first, settings).unwrap();
             let error = trainer.step(x.view(), &LABELS).unwrap_err();
-            assert!(matches!(error, Error::Setting { name: "frozen", .. }), "{error}");
+            assert!(matches!(error, Error::Frozen { .. }), "{error}");
         }
     }
 }

@@ -51,7 +51,7 @@ fn solver_config(threads: Threads) -> SolverConfig {
 #[track_caller]
 fn refused<R>(threads: Threads, result: Result<R>) {
     let error = result.map(|_| ()).expect_err("several tasks outside of a pool");
-    assert!(matches!(error, Error::Setting { name: "threads", .. }), "{threads:?}: {error}");
+    assert!(matches!(error, Error::OutsidePool { .. }), "{threads:?}: {error}");
     assert!(error.to_string().contains("pool.install(|| ...)"), "{threads:?}: {error}");
 }
 

@@ -344,7 +344,10 @@ fn a_network_of_other_layers_in_place_of_the_trainers_is_refused() {
             trainer.accumulate(store.rows(&rows), &labels, BATCH).unwrap_err(),
             trainer.apply().unwrap_err(),
         ] {
-            assert!(matches!(error, Error::Setting { name: "network of a plan", .. }), "{error}");
+            assert!(
+                matches!(error, Error::OtherNetwork { what: "network of a plan", .. }),
+                "{error}"
+            );
         }
         assert!(bits(trainer.network()) == bits(&other), "it was changed");
         assert_eq!((trainer.steps(), trainer.optimizer().steps()), (1, 1));

@@ -229,9 +229,9 @@ impl<T: Element> Predictor<T> {
     fn check(&self, x: &Examples<'_, T>, scratch: &Scratch<T>) -> Result<usize> {
         let planned = scratch.plan.structure();
         if !planned.is_same(&self.structure) {
-            let expected = format!("for {:?}", self.structure);
-            let found = format!("for {planned:?}");
-            return Err(Error::setting("scratch of a predictor", found, expected));
+            let [expected, found] =
+                [planned, &self.structure].map(|network| format!("{network:?}"));
+            return Err(Error::OtherNetwork { what: "network of a scratch", expected, found });
         }
         let (here, there) = (self.context, scratch.plan.context());
         if here.instruction_set() != there.instruction_set() {
@@ -247,8 +247,7 @@ impl<T: Element> Predictor<T> {
             }
             Examples::Images(bytes) => {
                 if self.bytes.is_none() {
-                    let expected = "one scale and shift for each input, to take images of bytes";
-                    return Err(Error::setting("normalization", "none", expected));
+                    return Err(Error::NoNormalization);
                 }
                 let batch = bytes.len() / features;
                 if bytes.len() != batch * features {

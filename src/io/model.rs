@@ -237,11 +237,8 @@ fn metadata(path: &Path, header: &Header) -> Result<Metadata> {
         Error::file(path, format!("metadata entry {KEY:?}: {error}")).with_source(error)
     })?;
     if metadata.format > FORMAT {
-        let detail = format!(
-            "a model of format {}, of a later version of tilewise; this one reads up to {FORMAT}",
-            metadata.format
-        );
-        return Err(Error::file(path, detail));
+        let (path, format) = (path.to_owned(), metadata.format);
+        return Err(Error::UnsupportedFormat { path, format, latest: FORMAT });
     }
     Ok(metadata)
 }
@@ -364,8 +361,8 @@ fn fill<T: Element>(
     for name in &names {
         if !wanted().any(|tensor| full(tensor.name()) == *name) {
             let expected: Vec<String> = wanted().map(|tensor| full(tensor.name())).collect();
-            let detail = format!("unexpected tensor {name:?}: expected {}", expected.join(", "));
-            return Err(Error::file(path, detail));
+            let (path, name) = (path.to_owned(), (*name).to_owned());
+            return Err(Error::UnexpectedTensor { path, name, expected: expected.join(", ") });
         }
     }
     let (parameters, buffers) = network.arenas_mut();
@@ -375,12 +372,11 @@ fn fill<T: Element>(
             let name = full(tensor.name());
             let found = tensors
                 .tensor(&name)
-                .map_err(|_| Error::file(path, format!("`{name}` is missing")))?;
+                .map_err(|_| Error::MissingTensor { path: path.to_owned(), name: name.clone() })?;
             let expected = exchanged_shape(tensor);
             if found.shape() != expected {
-                let found = found.shape();
-                let detail = format!("`{name}` has shape {found:?}, expected {expected:?}");
-                return Err(Error::file(path, detail));
+                let (path, found) = (path.to_owned(), found.shape().to_vec());
+                return Err(Error::TensorShape { path, name, expected, found });
             }
             let elements = arena.tensor_mut(number);
             for (place, value) in exchanged_order(tensor).zip(numbers(path, &name, &found)?) {

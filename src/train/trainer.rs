@@ -339,14 +339,13 @@ impl<T: Element> Trainer<T> {
     /// Updates the parameters with the accumulated gradients.
     ///
     /// # Errors
-    /// [`Error::Setting`] if nothing, or not the whole batch, was accumulated.
+    /// [`Error::IncompleteBatch`] if nothing, or not the whole batch, was accumulated.
     pub fn apply(&mut self) -> Result<StepStats> {
         self.plan.expect(self.network.structure())?;
         self.plan.context().tasks()?;
         let Some(Pending { mut stats, .. }) = self.pending.filter(|p| p.rows == p.of) else {
             let (rows, of) = self.pending.map_or((0, 0), |pending| (pending.rows, pending.of));
-            let found = format!("{rows} of {of} rows");
-            return Err(Error::setting("accumulated batch", found, "a whole batch"));
+            return Err(Error::IncompleteBatch { rows, of });
         };
         let begin = Instant::now();
         self.l2.add_gradient(&self.network, &mut self.plan)?;
