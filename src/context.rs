@@ -50,7 +50,7 @@ impl<T: Element> Context<T> {
     /// Products as `gemm` computes them, on its threads.
     ///
     /// # Errors
-    /// [`Error::Setting`](crate::Error::Setting) if the threads are more than the calling one and
+    /// [`Error::OutsidePool`](crate::Error::OutsidePool) if the threads are more than the calling one and
     /// it is in no rayon pool.
     pub fn of(gemm: Gemm<T>) -> Result<Self> {
         let threads = gemm.tasks()?.get();

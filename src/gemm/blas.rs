@@ -20,7 +20,7 @@ use crate::{
 /// # Errors
 /// [`Error::IsaUnavailable`](crate::Error::IsaUnavailable) if `TILEWISE_ISA` names an instruction
 /// set that is not available; [`Error::SizeOverflow`](crate::Error::SizeOverflow) if there is no
-/// scratch memory; [`Error::Setting`](crate::Error::Setting) if the threads are more than the calling
+/// scratch memory; [`Error::OutsidePool`](crate::Error::OutsidePool) if the threads are more than the calling
 /// one and it is in no rayon pool. C is as it was.
 ///
 /// # Safety

@@ -198,7 +198,7 @@ impl<T: Element> Gemm<T> {
     /// The blocking of a product of these sizes that is no update, with operands that are packed.
     ///
     /// # Errors
-    /// [`Error::SizeOverflow`] if its scratch memory exceeds the address space; [`Error::Setting`]
+    /// [`Error::SizeOverflow`] if its scratch memory exceeds the address space; [`Error::OutsidePool`]
     /// if the threads are more than the calling one and it is in no rayon pool.
     pub fn blocking_of(&self, m: usize, n: usize, k: usize) -> Result<Blocking> {
         let tasks = self.tasks_of((m, n, k))?.get();
@@ -265,7 +265,7 @@ impl<T: Element> Gemm<T> {
     /// Bytes of scratch memory that a product of these sizes needs; smaller products need no more.
     ///
     /// # Errors
-    /// [`Error::SizeOverflow`] if that exceeds the address space; [`Error::Setting`] if the threads
+    /// [`Error::SizeOverflow`] if that exceeds the address space; [`Error::OutsidePool`] if the threads
     /// are more than the calling one and it is in no rayon pool.
     pub fn scratch_bytes(&self, m: usize, n: usize, k: usize) -> Result<usize> {
         let (tile, blocking, tasks) = (self.tile(), self.blocking, self.tasks()?.get());

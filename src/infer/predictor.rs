@@ -185,9 +185,10 @@ impl<T: Element> Predictor<T> {
     ///
     /// # Errors
     /// [`Error::Shape`] or [`Error::Length`] if x or `out` does not fit the network or each other,
-    /// [`Error::Setting`] if the scratch was made for another network or instruction set, if images
-    /// of bytes come and the predictor has no normalization for them, or if the columns of `out`
-    /// are not contiguous. `out` is untouched then.
+    /// [`Error::OtherNetwork`] if the scratch was made for another network,
+    /// [`Error::NoNormalization`] if images of bytes come and the predictor has none,
+    /// [`Error::Setting`] if the scratch was made for another instruction set or the columns of
+    /// `out` are not contiguous. `out` is untouched then.
     pub fn predict_into<'a>(
         &self,
         x: impl Into<Examples<'a, T>>,

@@ -7,6 +7,7 @@ use crate::{
     kernels::Element,
     matrix::MatMut,
     nn::{
+        init::Init,
         layer::{Layer, LayerConfig, MakeLayer},
         layers::{Dropout, Flatten, Linear, Relu, Scale},
         parameters::{
@@ -514,7 +515,7 @@ macro_rules! builder_methods {
             }
 
             /// A linear layer with other initial weights.
-            pub fn linear_with(mut self, out_features: usize, init: crate::nn::Init) -> Self {
+            pub fn linear_with(mut self, out_features: usize, init: Init) -> Self {
                 self.$list.push(|shape| {
                     Ok(Linear::new(linear_inputs(shape)?, out_features)?.with_init(init))
                 });

@@ -1,5 +1,7 @@
 //! `Solver`: epochs of shuffled batches, updates, accuracy checks, and the best parameters.
 
+#[cfg(feature = "model-files")]
+use std::sync::OnceLock;
 use std::{
     ops::ControlFlow,
     time::{Duration, Instant},
@@ -180,7 +182,7 @@ pub struct Solver<'a, T: Element> {
     pub(super) position: Position,
     /// SHA-256 of the images and labels, computed for the first checkpoint.
     #[cfg(feature = "model-files")]
-    pub(super) data_digest: std::sync::OnceLock<String>,
+    pub(super) data_digest: OnceLock<String>,
 }
 
 /// Where a run stands.
@@ -239,7 +241,7 @@ impl<'a, T: Element> Solver<'a, T> {
             config,
             position: Position::default(),
             #[cfg(feature = "model-files")]
-            data_digest: std::sync::OnceLock::new(),
+            data_digest: OnceLock::new(),
         })
     }
 
@@ -249,7 +251,7 @@ impl<'a, T: Element> Solver<'a, T> {
     /// [`Error::Diverged`] when the loss is no longer finite, and training stops before the update;
     /// or when the parameters, or the logits of the images whose accuracy is checked, are not
     /// finite at the end of an epoch, which is then not recorded. History and best parameters of
-    /// what came before are kept. [`Error::Setting`] if there are several threads and the calling
+    /// what came before are kept. [`Error::OutsidePool`] if there are several threads and the calling
     /// one is in no rayon pool.
     pub fn train(&mut self) -> Result<()> {
         self.train_with(&mut |_| ControlFlow::Continue(()))

@@ -19,8 +19,8 @@ use crate::{
     gemm::{Backend, Epilogue, Operand},
     kernels::Element,
     nn::{
-        Arena, CrossEntropy, L2, Mode, Network, ParameterKind, ParameterSettings, Part, PassTimes,
-        Passes, Plan, Sink, move_average, scale, sum_of_squares,
+        Arena, CrossEntropy, Gradients, L2, Mode, Network, ParameterKind, ParameterSettings, Part,
+        PassTimes, Passes, Plan, Sink, move_average, scale, sum_of_squares,
     },
     simd::Denormals,
     threads::Threads,
@@ -329,7 +329,7 @@ impl<T: Element> Trainer<T> {
         let (x, part) = (x.into(), self.part(before));
         let mut stats = self.forward(x, labels, of, part)?;
         let accumulate = before > 0;
-        let sink = &mut crate::nn::Gradients;
+        let sink = &mut Gradients;
         let times = self.plan.run_backward(&mut self.network, x, part, accumulate, sink)?;
         stats.times.add(times);
         self.pending = Some(Pending { rows, of, stats });
