@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::{
     context::Context,
+    data::FeatureMap,
     error::{Error, Result},
     gemm::{GatheredRows, Operand, Packed},
     kernels::Element,
@@ -40,14 +41,8 @@ pub struct Predictor<T: Element> {
     buffers: Arena<T>,
     /// The weights of linear steps, by step.
     packed: Vec<Option<Packed<T>>>,
-    bytes: Option<ByteMap<T>>,
-}
-
-/// `value = byte * scale + shift` for each value of an example.
-#[derive(Clone, Debug)]
-struct ByteMap<T> {
-    scale: Vec<T>, // (inputs)
-    shift: Vec<T>, // (inputs)
+    /// By which bytes become numbers, for each value of an example.
+    bytes: Option<FeatureMap<T>>,
 }
 
 /// What is predicted from.
@@ -126,7 +121,7 @@ impl<T: Element> Predictor<T> {
                 return Err(Error::setting("normalization", value, "finite numbers"));
             }
         }
-        Ok(Self { bytes: Some(ByteMap { scale, shift }), ..self })
+        Ok(Self { bytes: Some(FeatureMap { scale, shift }), ..self })
     }
 
     /// The shape of an example.
@@ -214,7 +209,7 @@ impl<T: Element> Predictor<T> {
             let logits = out.reborrow().part(rows.clone(), 0..self.classes())?;
             let piece = match (x, &self.bytes) {
                 (Examples::Rows(x), _) => Operand::from(x.part(rows, 0..x.cols())?),
-                (Examples::Images(bytes), Some(ByteMap { scale, shift })) => {
+                (Examples::Images(bytes), Some(FeatureMap { scale, shift })) => {
                     let features = self.in_features();
                     let piece = &bytes[rows.start * features..rows.end * features];
                     GatheredRows::new(piece, &indices[..rows.len()], scale, shift)?.into()
