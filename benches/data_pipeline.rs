@@ -40,10 +40,10 @@ fn pipeline(criterion: &mut Criterion) {
     group.bench_function("labels", |bencher| {
         bencher.iter(|| gather_labels(&images, indices, &mut labels).expect("indices in the set"));
     });
-    let table = normalization.table::<f32>();
+    let map = normalization.per_feature(features / 3);
     let mut rows = Matrix::<f32>::zeros(BATCH, features).expect("a small matrix");
     group.bench_function("rows of numbers", |bencher| {
-        bencher.iter(|| gather(&images, indices, &table, &mut rows.view_mut()).expect("they fit"));
+        bencher.iter(|| gather(&images, indices, &map, &mut rows.view_mut()).expect("they fit"));
     });
 
     let network = mlp::<f32>(&MlpConfig::default()).expect("the two-layer network");
@@ -52,7 +52,6 @@ fn pipeline(criterion: &mut Criterion) {
     group.bench_function("step from rows of numbers", |bencher| {
         bencher.iter(|| trainer.step(rows.view(), &labels).expect("a batch that fits"));
     });
-    let map = normalization.per_feature(features / 3);
     group.bench_function("step from bytes", |bencher| {
         bencher.iter(|| {
             let x = GatheredRows::new(images.pixels(), indices, &map.scale, &map.shift);

@@ -35,7 +35,7 @@ fn forward(criterion: &mut Criterion) {
     let bias = vec![0.1; HIDDEN];
     let (context, none) = (Context::of(gemm).expect("the calling thread"), nothing());
     let mut out = Matrix::zeros(BATCH, HIDDEN).expect("a small matrix");
-    let mut sums = out.clone();
+    let mut sums = out.try_clone().expect("a small matrix");
     let mut scratch = gemm.scratch(BATCH, HIDDEN, INPUT).expect("little scratch memory");
     let mut product = |out: &mut Matrix<f32>, finish| {
         let epilogue = Epilogue { finish, ..Epilogue::bias(&bias) };
@@ -76,7 +76,7 @@ fn input_gradient(criterion: &mut Criterion) {
     let activation = random(BATCH, HIDDEN, 3);
     let (context, mut none) = (Context::of(gemm).expect("the calling thread"), nothing());
     let mut d_x = Matrix::zeros(BATCH, HIDDEN).expect("a small matrix");
-    let mut sums = d_x.clone();
+    let mut sums = d_x.try_clone().expect("a small matrix");
     let mut scratch = gemm.scratch(BATCH, HIDDEN, NEXT).expect("little scratch memory");
     let mut product = |d_x: &mut Matrix<f32>, epilogue| {
         gemm.run(1.0, d_out.view(), w.view().t(), d_x.view_mut(), epilogue, &mut scratch)
@@ -101,7 +101,7 @@ fn weight_gradient(criterion: &mut Criterion) {
     let gemm = gemm(Backend::Tilewise);
     let (x, d_out) = (random(BATCH, INPUT, 1), random(BATCH, HIDDEN, 2));
     let mut w = random(INPUT, HIDDEN, 3);
-    let mut gradient = w.clone();
+    let mut gradient = w.try_clone().expect("a small matrix");
     let mut velocity = vec![0.0; INPUT * HIDDEN];
     let mut sums = vec![0.0; HIDDEN];
     let mut scratch = gemm.scratch(INPUT, HIDDEN, BATCH).expect("little scratch memory");

@@ -39,12 +39,16 @@ fn layers(criterion: &mut Criterion) {
             group.bench_function(contestant, |bencher| bencher.iter(&mut forward));
             let out = plan.logits(BATCH).expect("a forward pass");
             let out = Matrix::from_fn(BATCH, output, |i, j| out.get(i, j)).expect("a small matrix");
-            assert_close(out.view(), expected.get_or_insert_with(|| out.clone()).view(), input);
+            assert_close(
+                out.view(),
+                expected.get_or_insert_with(|| out.try_clone().expect("a small matrix")).view(),
+                input,
+            );
         }
         let context = context(Backend::Tilewise);
         let linear = Linear::new(input, output).expect("a sensible layer");
         let mut sum = Matrix::zeros(BATCH, output).expect("a small matrix");
-        let mut out = sum.clone();
+        let mut out = sum.try_clone().expect("a small matrix");
         let scratch = context.gemm().scratch(BATCH, output, input);
         let mut scratch = scratch.expect("little scratch memory");
         group.bench_function("tilewise, two passes", |bencher| {

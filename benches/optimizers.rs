@@ -79,7 +79,7 @@ fn updates(criterion: &mut Criterion) {
         let start: Vec<f32> = gradient.iter().rev().copied().collect();
         for name in Optimizer::NAMES {
             let rule: Optimizer = name.parse().expect("a rule's name");
-            let optimizer = Optimizer { weight_decay: DECAY.into(), ..rule };
+            let optimizer = rule.with_weight_decay(DECAY.into());
             let slots = optimizer.slot_names().len();
             let mut state = OptimizerState::new(&optimizer, layout).expect("a small state");
             let mut w = start.clone();

@@ -20,7 +20,7 @@ const BATCH: usize = 512;
 
 fn steps(criterion: &mut Criterion) {
     for hidden in [vec![200], vec![512, 1024]] {
-        let config = MlpConfig { hidden: hidden.clone(), init: Init::He, ..MlpConfig::default() };
+        let config = MlpConfig::default().with_hidden(hidden.clone()).with_init(Init::He);
         let network = mlp::<f32>(&config).expect("a sensible network");
         let dims = [&[network.in_features()], &hidden[..], &[network.classes()]].concat();
         let mut group = criterion.benchmark_group(format!("train_step/{dims:?}"));
@@ -40,7 +40,7 @@ fn steps(criterion: &mut Criterion) {
                 .with_batch_size(BATCH)
                 .with_learning_rate(0.01)
                 .with_threads(Threads::Count(threads));
-            let (network, gemm) = (network.clone(), gemm(backend));
+            let (network, gemm) = (network.try_clone().unwrap(), gemm(backend));
             let trainer = || Trainer::with_context(network, config, Context::of(gemm)?);
             let mut trainer = pool.install(trainer).expect("sensible settings");
             let mut steps = |count| {

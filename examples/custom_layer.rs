@@ -57,7 +57,7 @@ impl<T: Element> Layer<T> for PRelu {
     fn backward(&self, _: &Context<T>, mut pass: Backward<'_, T>) -> Result<()> {
         let x = pass.x.expect("the input, which a layer gets unless `needs` says otherwise");
         // Empty where the slopes are frozen.
-        let d_slopes = pass.gradients.get(0);
+        let d_slopes = pass.gradients.get_mut(0);
         if !pass.accumulate {
             d_slopes.fill(T::ZERO);
         }

@@ -142,13 +142,11 @@ fn direct(predictor: &Predictor<f32>, threads: usize, time: Duration) -> tilewis
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let config = MlpConfig {
-        input: FEATURES,
-        hidden: vec![256, 128],
-        classes: CLASSES,
-        init: Init::He,
-        ..MlpConfig::default()
-    };
+    let config = MlpConfig::default()
+        .with_input(FEATURES)
+        .with_hidden(vec![256, 128])
+        .with_classes(CLASSES)
+        .with_init(Init::He);
     let predictor = Predictor::new(&mlp(&config)?)?;
 
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -50,8 +50,8 @@ impl<T: Element> Context<T> {
     /// Products as `gemm` computes them, on its threads.
     ///
     /// # Errors
-    /// [`Error::Setting`](crate::Error::Setting) if there are several threads and the calling one is
-    /// not in a rayon pool.
+    /// [`Error::OutsidePool`](crate::Error::OutsidePool) if the threads are more than the calling one and
+    /// it is in no rayon pool.
     pub fn of(gemm: Gemm<T>) -> Result<Self> {
         let threads = gemm.tasks()?.get();
         Ok(Self { gemm: gemm.resolved()?, threads })
@@ -71,7 +71,7 @@ impl<T: Element> Context<T> {
     /// # Errors
     /// Same as [`of`](Self::of).
     pub fn with_threads(self, threads: Threads) -> Result<Self> {
-        Self::of(self.gemm.threads(threads))
+        Self::of(self.gemm.with_threads(threads))
     }
 
     /// Sets whether training keeps or flushes denormal numbers; evaluation uses the calling thread's

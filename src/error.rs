@@ -1,7 +1,7 @@
 //! The error type: every variant has the sizes, the path or the setting that are needed to fix the
 //! problem.
 
-use std::{fmt, io, path::PathBuf};
+use std::{error, fmt, io, path::PathBuf};
 
 use crate::printable;
 
@@ -11,7 +11,13 @@ const MAX_DETAIL_CHARS: usize = 2000;
 /// `Result` with tilewise's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// An error caused by an argument, a file, a setting or the system.
+/// What another crate or the system found wrong.
+pub type Cause = Box<dyn error::Error + Send + Sync>;
+
+/// Everything that can go wrong through an argument, a file or a setting.
+///
+/// The text of an error says all of it in one line, a cause included; `source()` has the cause
+/// itself, for programs that look into it. Whoever prints an error has no need to print its sources.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
@@ -77,7 +83,73 @@ pub enum Error {
         /// The values that are allowed.
         expected: String,
     },
-    /// Settings that contradict each other, or a setting that is missing.
+    /// Work for several threads outside of a rayon pool: call it inside of `pool.install`.
+    OutsidePool {
+        /// Tasks that were asked for; none: as many as the pool has threads.
+        tasks: Option<usize>,
+    },
+    /// A plan, a scratch or parameters of one network came with another: make them anew.
+    OtherNetwork {
+        /// What belongs to the other network.
+        what: &'static str,
+        /// The network that fits.
+        expected: String,
+        /// The network that came.
+        found: String,
+    },
+    /// Another choice of frozen parameters than the one that was planned for: plan anew.
+    Frozen {
+        /// The parameter: "0.weight".
+        parameter: String,
+        /// Whether it is frozen now, and was not, or the other way round.
+        frozen: bool,
+    },
+    /// A batch whose parts were not all accumulated, where a whole one is needed.
+    IncompleteBatch {
+        /// Rows that were accumulated.
+        rows: usize,
+        /// Rows of the batch; 0 if nothing was accumulated.
+        of: usize,
+    },
+    /// A predictor got images of bytes and has no normalization for them.
+    NoNormalization,
+    /// A file lacks a tensor of the network.
+    MissingTensor {
+        /// The file.
+        path: PathBuf,
+        /// Name of the tensor in the file.
+        name: String,
+    },
+    /// A file has a tensor that the network has no place for.
+    UnexpectedTensor {
+        /// The file.
+        path: PathBuf,
+        /// Name of the tensor in the file.
+        name: String,
+        /// What is expected in the file.
+        expected: String,
+    },
+    /// A tensor of a file has another shape than the network's.
+    TensorShape {
+        /// The file.
+        path: PathBuf,
+        /// Name of the tensor in the file.
+        name: String,
+        /// The shape in the network.
+        expected: Vec<usize>,
+        /// The shape in the file.
+        found: Vec<usize>,
+    },
+    /// A model file of a later version of this library.
+    UnsupportedFormat {
+        /// The file.
+        path: PathBuf,
+        /// Number of its format.
+        format: u32,
+        /// The latest format that is read.
+        latest: u32,
+    },
+    /// Settings that do not go together, or one that is missing.
     Settings {
         /// The settings, the problem, and what to do.
         detail: String,
@@ -120,6 +192,8 @@ pub enum Error {
         path: PathBuf,
         /// What was expected, what was found, and where.
         detail: String,
+        /// What found it, if not this crate.
+        source: Option<Cause>,
     },
     /// An operation of the operating system failed.
     Io {
@@ -136,6 +210,8 @@ pub enum Error {
         url: String,
         /// What happened, and what to do next.
         detail: String,
+        /// What made the last attempt fail, unless it is an answer of the server.
+        source: Option<Cause>,
     },
     /// Training diverged; histories and best parameters up to this point are kept.
     Diverged {
@@ -151,8 +227,8 @@ pub enum Error {
     ThreadPool {
         /// The requested number of threads.
         threads: usize,
-        /// The system's error.
-        detail: String,
+        /// The system's answer.
+        source: Cause,
     },
 }
 
@@ -183,6 +259,50 @@ impl fmt::Display for Error {
             Self::Setting { name, value, expected } => {
                 write!(f, "{name} = {value}: expected {expected}")
             }
+            Self::OutsidePool { tasks } => {
+                match tasks {
+                    Some(tasks) => write!(f, "threads = Count({tasks})")?,
+                    None => f.write_str("threads = Pool")?,
+                }
+                f.write_str(
+                    ": expected a call inside of a rayon pool: wrap it in pool.install(|| ...), or \
+                     use Threads::Caller",
+                )
+            }
+            Self::OtherNetwork { what, expected, found } => {
+                write!(f, "{what} = {found}: expected {expected}, for which it was made")
+            }
+            Self::Frozen { parameter, frozen } => write!(
+                f,
+                "frozen = {frozen} of {parameter}: expected {}, as when the steps were planned",
+                !frozen
+            ),
+            Self::IncompleteBatch { rows, of } => {
+                write!(f, "accumulated batch = {rows} of {of} rows: expected a whole batch")
+            }
+            Self::NoNormalization => f.write_str(
+                "normalization = none: expected one scale and shift for each input, to take images \
+                 of bytes",
+            ),
+            Self::MissingTensor { path, name } => {
+                write!(f, "{}: `{}` is missing", path.display(), shown(name))
+            }
+            Self::UnexpectedTensor { path, name, expected } => {
+                let expected = shown(expected);
+                write!(f, "{}: unexpected tensor {name:?}: expected {expected}", path.display())
+            }
+            Self::TensorShape { path, name, expected, found } => write!(
+                f,
+                "{}: `{}` has shape {found:?}, expected {expected:?}",
+                path.display(),
+                shown(name)
+            ),
+            Self::UnsupportedFormat { path, format, latest } => write!(
+                f,
+                "{}: a model of format {format}, of a later version of tilewise; this one reads up \
+                 to {latest}",
+                path.display()
+            ),
             Self::Settings { detail } => f.write_str(detail),
             Self::IsaUnavailable { wanted, available } => write!(
                 f,
@@ -200,7 +320,7 @@ impl fmt::Display for Error {
                  or its inputs are too large: train it with a smaller learning rate, or compute in \
                  f64"
             ),
-            Self::File { path, detail } => write!(f, "{}: {detail}", path.display()),
+            Self::File { path, detail, .. } => write!(f, "{}: {detail}", path.display()),
             Self::Io { path, action, source } => {
                 write!(f, "cannot {action} {}: ", path.display())?;
                 match source.kind() {
@@ -211,7 +331,7 @@ impl fmt::Display for Error {
                     _ => write!(f, "{source}"),
                 }
             }
-            Self::Download { url, detail } => write!(f, "cannot fetch {url}: {detail}"),
+            Self::Download { url, detail, .. } => write!(f, "cannot fetch {url}: {detail}"),
             Self::Diverged { iteration, learning_rate, loss } if loss.is_finite() => write!(
                 f,
                 "the update of iteration {iteration}, at learning rate {learning_rate:?}, left \
@@ -223,17 +343,20 @@ impl fmt::Display for Error {
                 "the loss became {loss} in iteration {iteration}, at learning rate \
                  {learning_rate:?}; try a smaller learning rate or weight scale"
             ),
-            Self::ThreadPool { threads, detail } => {
-                write!(f, "cannot start {threads} worker threads: {detail}")
+            Self::ThreadPool { threads, source } => {
+                write!(f, "cannot start {threads} worker threads: {source}")
             }
         }
     }
 }
 
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+impl error::Error for Error {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         match self {
             Self::Io { source, .. } => Some(source),
+            Self::ThreadPool { source, .. } => Some(&**source),
+            Self::File { source: Some(source), .. }
+            | Self::Download { source: Some(source), .. } => Some(&**source),
             _ => None,
         }
     }
@@ -250,7 +373,16 @@ impl Error {
     /// and control characters are escaped.
     pub fn file(path: impl Into<PathBuf>, detail: impl AsRef<str>) -> Error {
         let detail = printable::inline(detail.as_ref(), MAX_DETAIL_CHARS);
-        Error::File { path: path.into(), detail }
+        Error::File { path: path.into(), detail, source: None }
+    }
+
+    /// The same [`Error::File`] or [`Error::Download`] with its cause; any other error as it is.
+    #[must_use]
+    pub fn with_source(mut self, cause: impl Into<Cause>) -> Error {
+        if let Self::File { source, .. } | Self::Download { source, .. } = &mut self {
+            *source = Some(cause.into());
+        }
+        self
     }
 
     /// An [`Error::Setting`]: `name = value` is not `expected`. Numbers are shown in the shortest
@@ -258,6 +390,11 @@ impl Error {
     pub fn setting(name: &'static str, value: impl ToString, expected: impl Into<String>) -> Error {
         Error::Setting { name, value: shortest(value.to_string()), expected: expected.into() }
     }
+}
+
+/// Text of a file on one line, of bounded length.
+fn shown(text: &str) -> String {
+    printable::inline(text, MAX_DETAIL_CHARS)
 }
 
 /// Digits of the largest `u64`; longer decimal numbers are easier to read with an exponent.
@@ -298,5 +435,24 @@ mod tests {
         let diverged = Error::Diverged { iteration: 3, learning_rate: 1e-200, loss: f64::INFINITY };
         let text = diverged.to_string();
         assert!(text.contains("became inf in iteration 3, at learning rate 1e-200;"), "{text}");
+    }
+
+    #[test]
+    fn causes_are_sources_and_part_of_the_text() {
+        use std::error::Error as _;
+
+        let cause = || "x".parse::<u8>().unwrap_err();
+        let file = Error::file("a.bin", format!("not a count: {}", cause()));
+        assert!(file.source().is_none());
+        let file = file.with_source(cause());
+        let source = file.source().unwrap().downcast_ref::<std::num::ParseIntError>();
+        assert_eq!(source, Some(&cause()));
+        assert_eq!(file.to_string().matches(&cause().to_string()).count(), 1);
+        let pool = Error::ThreadPool { threads: 3, source: cause().into() };
+        assert!(pool.source().unwrap().is::<std::num::ParseIntError>());
+        assert_eq!(pool.to_string(), format!("cannot start 3 worker threads: {}", cause()));
+        assert!(Error::setting("n", 1, "2").with_source(cause()).source().is_none());
+        let io = Error::io("read", "a.bin")(io::ErrorKind::NotFound.into());
+        assert!(io.source().unwrap().is::<io::Error>());
     }
 }

@@ -48,8 +48,10 @@ pub fn read(path: &Path, max_bytes: u64) -> Result<Vec<u8>> {
 /// Those of [`read`]; [`Error::File`] if the file is not UTF-8.
 pub fn read_text(path: &Path, max_bytes: u64) -> Result<String> {
     String::from_utf8(read(path, max_bytes)?).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        Error::file(path, format!("is not UTF-8 text: byte {at} starts no character"))
+        let error = error.utf8_error();
+        let at = error.valid_up_to();
+        let detail = format!("is not UTF-8 text: byte {at} starts no character");
+        Error::file(path, detail).with_source(error)
     })
 }
 

@@ -14,9 +14,13 @@
 //!
 //! Builds with `RUSTFLAGS="--cfg tilewise_portable"` do not use `std::arch`, see [`simd`].
 //!
-//! An [`Error`] has the sizes, the path or the setting that caused it. The library starts no
-//! threads: operations run on the calling thread or, on request, on the caller's rayon pool; see
-//! [`threads::Threads`].
+//! A value `x` of a type is read by `x()`; `with_x(...)` returns the same with another value, and
+//! `set_x(...)` changes it in place. Configurations are `#[non_exhaustive]`, with a default and a
+//! `with_` method for each field.
+//!
+//! Errors are [`Error`], with the sizes, the path or the setting in it. The library starts
+//! no threads: operations run on the calling thread or, where asked to, on the caller's rayon pool;
+//! see [`threads::Threads`].
 
 #![warn(missing_docs)]
 
@@ -27,6 +31,7 @@ pub mod atomic_file;
 mod capi;
 #[cfg(feature = "cblas")]
 pub mod cblas;
+mod config;
 pub mod context;
 pub mod data;
 pub mod error;

@@ -491,7 +491,7 @@ impl_common! {
 }
 
 /// A `rows x cols` matrix that owns its elements: row-major, each row on a cache-line boundary.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Matrix<T: Float> {
     data: AlignedBuf<T>,
     layout: Layout,
@@ -508,6 +508,14 @@ impl<T: Float> Matrix<T> {
         let data = AlignedBuf::zeroed(rows.checked_mul(stride).ok_or_else(overflow)?)?;
         let row_stride = isize::try_from(stride).map_err(|_| overflow())?;
         Ok(Self { data, layout: Layout { rows, cols, row_stride, col_stride: 1 } })
+    }
+
+    /// A copy.
+    ///
+    /// # Errors
+    /// [`Error::SizeOverflow`] if the memory is exhausted.
+    pub fn try_clone(&self) -> Result<Self> {
+        Ok(Self { data: self.data.try_clone()?, layout: self.layout })
     }
 
     /// A matrix with element (i, j) = `f(i, j)`.

@@ -36,16 +36,15 @@ impl Threads {
     /// The number of tasks that the calling thread divides its work into.
     ///
     /// # Errors
-    /// [`Error::Setting`] for [`Threads::Pool`], or a [`Threads::Count`] above 1, outside of a
+    /// [`Error::OutsidePool`] for [`Threads::Pool`], or a [`Threads::Count`] above 1, outside of a
     /// rayon pool.
     pub fn tasks(self) -> Result<Tasks> {
         if let Self::Caller | Self::Count(0 | 1) = self {
             return Ok(Tasks { count: 1, denormals: None });
         }
         if rayon::current_thread_index().is_none() {
-            let expected = "a call inside of a rayon pool: wrap it in pool.install(|| ...), or use \
-                            Threads::Caller";
-            return Err(Error::setting("threads", format!("{self:?}"), expected));
+            let tasks = if let Self::Count(count) = self { Some(count) } else { None };
+            return Err(Error::OutsidePool { tasks });
         }
         let count = match self {
             Self::Count(count) => count,

@@ -119,14 +119,13 @@ fn nothing_is_allocated_where_the_header_says_so() {
 /// program needs.
 fn train_for_comparison(dir: &Path) {
     const BATCH: usize = 256;
-    let config = MlpConfig {
-        input: 147,
-        hidden: vec![400, 50],
-        classes: 11,
-        init: Init::Xavier,
-        dropout: 0.25,
-        seed: 7,
-    };
+    let config = MlpConfig::default()
+        .with_input(147)
+        .with_hidden(vec![400, 50])
+        .with_classes(11)
+        .with_init(Init::Xavier)
+        .with_dropout(0.25)
+        .with_seed(7);
     let settings = TrainerConfig::default()
         .with_batch_size(BATCH)
         .with_optimizer(Optimizer::nesterov(0.9))
@@ -159,7 +158,7 @@ fn train_for_comparison(dir: &Path) {
         predictor.predict_into(x, to, &mut scratch).unwrap();
         out
     };
-    let info = ModelInfo { normalization: Some(normalization), ..ModelInfo::default() };
+    let info = ModelInfo::default().with_normalization(Some(normalization));
     model::save(&dir.join("model.safetensors"), trainer.network(), &info).unwrap();
     let write = |name: &str, bytes: &[u8]| fs::write(dir.join(name), bytes).unwrap();
     write("x", cast_slice(&x));

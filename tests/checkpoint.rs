@@ -51,8 +51,8 @@ fn trainer_config(optimizer: Optimizer) -> TrainerConfig {
 
 /// Settings of a run that use every kind of state and of randomness.
 fn config(optimizer: Optimizer) -> SolverConfig {
-    let augmentation = Augmentation { flip: true, shift: 2, cutout: 4, ..Augmentation::default() };
-    let schedule = Schedule { curve: Curve::Cosine { minimum: 0.0 }, warm_up: WarmUp::Epochs(0.5) };
+    let augmentation = Augmentation::default().with_flip(true).with_shift(2).with_cutout(4);
+    let schedule = Schedule::from(Curve::Cosine { minimum: 0.0 }).with_warm_up(WarmUp::Epochs(0.5));
     SolverConfig::default()
         .with_trainer(trainer_config(optimizer))
         .with_epochs(EPOCHS)
@@ -63,7 +63,14 @@ fn config(optimizer: Optimizer) -> SolverConfig {
 fn network<T: Element>(images: &ImageSet) -> Network<T> {
     let (input, classes) = (images.features(), images.classes());
     let hidden = vec![20, 15];
-    mlp(&MlpConfig { input, hidden, classes, init: Init::He, dropout: 0.2, seed: 7 }).unwrap()
+    mlp(&MlpConfig::default()
+        .with_input(input)
+        .with_hidden(hidden)
+        .with_classes(classes)
+        .with_init(Init::He)
+        .with_dropout(0.2)
+        .with_seed(7))
+    .unwrap()
 }
 
 fn solver<T: Element>(images: &ImageSet, config: SolverConfig) -> Solver<'_, T> {
@@ -179,7 +186,7 @@ fn truncated_and_altered_files_are_refused_and_change_nothing() {
     let refuse = |solver: &mut Solver<'_, f32>, bytes: &[u8], what: &str| {
         fs::write(&path, bytes).unwrap();
         let error = solver.load_checkpoint(&path).expect_err(what);
-        let Error::File { path: named, detail } = &error else { panic!("{what}: {error}") };
+        let Error::File { path: named, detail, .. } = &error else { panic!("{what}: {error}") };
         assert_eq!((named, error.to_string().lines().count()), (&path, 1), "{what}");
         detail.clone()
     };
@@ -684,7 +691,7 @@ fn a_solver_of_a_residual_network_with_a_frozen_parameter_continues_with_the_sam
     let split = Split::new(images.len(), None, None).unwrap();
     let statistics = images.channel_statistics(split.train.clone()).unwrap();
     let normalization = Normalization::from_statistics(&statistics, NormalizeMode::Mean).unwrap();
-    let optimizer = Optimizer { weight_decay: 1e-3, ..Optimizer::momentum(0.9) };
+    let optimizer = Optimizer::momentum(0.9).with_weight_decay(1e-3);
     let with = |network| {
         let (split, normalization) = (split.clone(), normalization.clone());
         let data = TrainingData { images: &images, split, normalization };
@@ -706,7 +713,7 @@ fn a_solver_of_a_residual_network_with_a_frozen_parameter_continues_with_the_sam
 
     let mut thawed = network();
     let index = thawed.parameters().layout().index("0.weight").unwrap();
-    let settings = ParameterSettings { frozen: false, ..thawed.parameter_settings()[index] };
+    let settings = thawed.parameter_settings()[index].with_frozen(false);
     thawed.set_parameter_settings("0.weight", settings).unwrap();
     let (features, classes) = (images.features(), images.classes());
     let other = || Network::builder(Shape::Features(features)).linear(16).relu();
@@ -782,7 +789,7 @@ fn a_trainer_continues<T: Element>(images: &ImageSet, optimizer: Optimizer, conf
     let networks = [network(images), residual(images.features(), images.classes())];
     for network in networks {
         let config = config.clone().with_optimizer(optimizer);
-        let mut whole = Trainer::new(network.clone(), config.clone()).unwrap();
+        let mut whole = Trainer::new(network.try_clone().unwrap(), config.clone()).unwrap();
         let mut stats = Vec::new();
         for number in 0..STEPS {
             if number == STOP {
@@ -797,7 +804,7 @@ fn a_trainer_continues<T: Element>(images: &ImageSet, optimizer: Optimizer, conf
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let other = other.clone().with_threads(Threads::Count(threads));
             pool.install(|| {
-                let mut resumed = Trainer::new(network.clone(), other).unwrap();
+                let mut resumed = Trainer::new(network.try_clone().unwrap(), other).unwrap();
                 batches.step(&mut resumed, 0);
                 resumed.load_checkpoint(&file(&dir)).unwrap();
                 assert_eq!(resumed.steps(), STOP as u64);
@@ -819,7 +826,7 @@ fn a_trainer_continues_with_the_same_bits() {
     let mut optimizers: Vec<Optimizer> =
         Optimizer::NAMES.iter().map(|name| name.parse().unwrap()).collect();
     optimizers.push(UpdateRule::RmsProp { decay: 0.9, epsilon: 1e-8, momentum: 0.5 }.into());
-    optimizers.push(Optimizer { weight_decay: 1e-3, ..Optimizer::nesterov(0.9) });
+    optimizers.push(Optimizer::nesterov(0.9).with_weight_decay(1e-3));
     for optimizer in optimizers {
         for config in [&plain, &all] {
             a_trainer_continues::<f32>(&images, optimizer, config.clone());

@@ -57,7 +57,7 @@ fn assert_holds(cifar: &Cifar10, train: &[(usize, usize)], test: Option<usize>) 
 
 fn failure(dir: &Path) -> (PathBuf, String) {
     match load(dir).unwrap_err() {
-        Error::File { path, detail } => (path.strip_prefix(dir).unwrap().to_path_buf(), detail),
+        Error::File { path, detail, .. } => (path.strip_prefix(dir).unwrap().to_path_buf(), detail),
         error => panic!("expected Error::File, found {error:?}"),
     }
 }

@@ -149,14 +149,12 @@ fn answer(
 }
 
 fn options(dir: &Path, server: &Server, content: &[u8]) -> DownloadOptions {
-    DownloadOptions {
-        url: server.url.clone(),
-        md5: md5_of(content),
-        attempts: 4,
-        retry_pause: Duration::from_millis(1),
-        patience: Duration::from_secs(20),
-        ..DownloadOptions::new(dir)
-    }
+    DownloadOptions::new(dir)
+        .with_url(server.url.clone())
+        .with_md5(md5_of(content))
+        .with_attempts(4)
+        .with_retry_pause(Duration::from_millis(1))
+        .with_patience(Duration::from_secs(20))
 }
 
 fn run(options: &DownloadOptions) -> (Result<(), Error>, Vec<DownloadProgress>) {
@@ -246,7 +244,7 @@ fn a_silent_server_is_asked_again() {
     let server = Server::new(content.clone(), &[Reply::Stall(600), Reply::Whole]);
     let dir = tempdir().unwrap();
     let patience = Duration::from_secs(1);
-    let options = DownloadOptions { patience, ..options(dir.path(), &server, &content) };
+    let options = options(dir.path(), &server, &content).with_patience(patience);
     run(&options).0.unwrap();
     assert_complete(dir.path());
     assert_eq!(server.starts(), [None, Some(600)]);

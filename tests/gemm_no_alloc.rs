@@ -83,10 +83,12 @@ fn products_allocate_nothing() {
         for sizes in [(200, 210, 220), (3, 3000, 700), (3000, 10, 200), (7, 9, 11)] {
             for set in InstructionSet::available() {
                 for threads in [1, 2, 4].map(Threads::Count) {
-                    let single = Gemm::<f32>::with_instruction_set(set).unwrap().threads(threads);
+                    let single =
+                        Gemm::<f32>::with_instruction_set(set).unwrap().with_threads(threads);
                     let found = allocations(single, sizes).unwrap();
                     assert_eq!(found, 0, "f32 {set} {sizes:?} {threads:?}");
-                    let double = Gemm::<f64>::with_instruction_set(set).unwrap().threads(threads);
+                    let double =
+                        Gemm::<f64>::with_instruction_set(set).unwrap().with_threads(threads);
                     let found = allocations(double, sizes).unwrap();
                     assert_eq!(found, 0, "f64 {set} {sizes:?} {threads:?}");
                 }

@@ -23,14 +23,13 @@ const HIDDEN: usize = 260;
 
 /// A perceptron of two hidden layers with dropout.
 fn perceptron<T: Element>() -> Network<T> {
-    let config = MlpConfig {
-        input: FEATURES,
-        hidden: vec![HIDDEN, 70],
-        classes: CLASSES,
-        init: Init::He,
-        dropout: 0.2,
-        seed: 3,
-    };
+    let config = MlpConfig::default()
+        .with_input(FEATURES)
+        .with_hidden(vec![HIDDEN, 70])
+        .with_classes(CLASSES)
+        .with_init(Init::He)
+        .with_dropout(0.2)
+        .with_seed(3);
     mlp(&config).unwrap()
 }
 

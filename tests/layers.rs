@@ -351,26 +351,24 @@ fn check_whole_network(config: &MlpConfig, l2: f64, mode: Mode) {
 #[test]
 fn whole_networks_have_the_right_gradients() {
     for l2 in [0.0, 0.7] {
-        let config = MlpConfig {
-            input: 15,
-            hidden: vec![20, 30],
-            classes: 5,
-            init: Init::Normal { std: 0.3 },
-            ..MlpConfig::default()
-        };
+        let config = MlpConfig::default()
+            .with_input(15)
+            .with_hidden(vec![20, 30])
+            .with_classes(5)
+            .with_init(Init::Normal { std: 0.3 });
         check_whole_network(&config, l2, Mode::Evaluation);
-        let two_layers = MlpConfig { hidden: vec![12], ..config.clone() };
+        let two_layers = config.clone().with_hidden(vec![12]);
         check_whole_network(&two_layers, l2, Mode::Evaluation);
-        let dropout = MlpConfig { dropout: 0.25, ..config.clone() };
+        let dropout = config.clone().with_dropout(0.25);
         check_whole_network(&dropout, l2, Mode::Training { step: 11 });
-        let linear = MlpConfig { hidden: vec![], ..config };
+        let linear = config.with_hidden(vec![]);
         check_whole_network(&linear, l2, Mode::Evaluation);
     }
 }
 
 #[test]
 fn the_loss_has_the_squares_of_the_weights_and_the_same_bits_on_every_fused_set() {
-    let config = MlpConfig { input: 90, hidden: vec![41], classes: 7, ..MlpConfig::default() };
+    let config = MlpConfig::default().with_input(90).with_hidden(vec![41]).with_classes(7);
     let mut network = mlp::<f64>(&config).unwrap();
     let l2 = L2::new(0.7).unwrap();
     let (x, labels) = (random(30, 90, 13), [3; 30]);
@@ -405,7 +403,12 @@ fn a_gradient_check_sees_a_wrong_gradient() {
 
 fn small(hidden: &[usize], classes: usize, seed: u64) -> Network<f32> {
     let hidden = hidden.to_vec();
-    mlp(&MlpConfig { input: 8, hidden, classes, seed, ..MlpConfig::default() }).unwrap()
+    mlp(&MlpConfig::default()
+        .with_input(8)
+        .with_hidden(hidden)
+        .with_classes(classes)
+        .with_seed(seed))
+    .unwrap()
 }
 
 fn plan(network: &Network<f32>, capacity: usize, passes: Passes) -> Plan<f32> {
@@ -465,7 +468,10 @@ fn a_plan_refuses_networks_of_other_layers() {
             plan.loss_and_gradient(other, x, &labels, criterion, mode).unwrap_err(),
         ];
         for error in errors {
-            assert!(matches!(error, Error::Setting { name: "network of a plan", .. }), "{error}");
+            assert!(
+                matches!(error, Error::OtherNetwork { what: "network of a plan", .. }),
+                "{error}"
+            );
             assert!(error.to_string().contains("linear(in_features = 8, out_features = 6)"));
         }
     }
@@ -512,7 +518,7 @@ fn results_are_those_of_the_last_forward_pass_or_errors() {
 
 #[test]
 fn a_row_has_the_same_logits_in_any_batch() {
-    let config = MlpConfig { input: 100, hidden: vec![70], classes: 10, ..MlpConfig::default() };
+    let config = MlpConfig::default().with_input(100).with_hidden(vec![70]).with_classes(10);
     let network = mlp::<f32>(&config).unwrap();
     let x = random(37, 100, 10);
     let logits = |rows: std::ops::Range<usize>| {
@@ -533,12 +539,12 @@ fn a_row_has_the_same_logits_in_any_batch() {
 fn senseless_networks_are_errors() {
     let config = MlpConfig::default();
     for bad in [
-        MlpConfig { hidden: vec![0], ..config.clone() },
-        MlpConfig { classes: 0, ..config.clone() },
-        MlpConfig { input: 0, ..config.clone() },
-        MlpConfig { dropout: 1.0, ..config.clone() },
-        MlpConfig { dropout: f64::NAN, ..config.clone() },
-        MlpConfig { init: Init::Normal { std: -1.0 }, ..config.clone() },
+        config.clone().with_hidden(vec![0]),
+        config.clone().with_classes(0),
+        config.clone().with_input(0),
+        config.clone().with_dropout(1.0),
+        config.clone().with_dropout(f64::NAN),
+        config.clone().with_init(Init::Normal { std: -1.0 }),
     ] {
         assert!(mlp::<f32>(&bad).is_err(), "{bad:?}");
     }

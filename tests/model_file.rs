@@ -14,8 +14,13 @@ use tilewise::{
 
 /// A network with two hidden layers and biases that are not zero.
 fn net<T: Element>(dropout: f64) -> Network<T> {
-    let config =
-        MlpConfig { input: 6, hidden: vec![4, 5], classes: 3, init: Init::He, dropout, seed: 7 };
+    let config = MlpConfig::default()
+        .with_input(6)
+        .with_hidden(vec![4, 5])
+        .with_classes(3)
+        .with_init(Init::He)
+        .with_dropout(dropout)
+        .with_seed(7);
     with_biases(mlp(&config).unwrap())
 }
 
@@ -36,10 +41,9 @@ fn info() -> ModelInfo {
     // Numbers whose shortest decimal form is long.
     let scale = vec![1.0 / 255.0, std::f64::consts::PI * 1e-7, 0.1 + 0.2];
     let shift = vec![-0.4913996898739353, f64::MIN_POSITIVE, -1e300 / 3.0];
-    ModelInfo {
-        normalization: Some(Normalization::new(scale, shift).unwrap()),
-        class_names: ["cat", "a \"dog\"", "größer"].map(String::from).to_vec(),
-    }
+    ModelInfo::default()
+        .with_normalization(Some(Normalization::new(scale, shift).unwrap()))
+        .with_class_names(["cat", "a \"dog\"", "größer"].map(String::from).to_vec())
 }
 
 /// All parameters, layer by layer, weights before biases.
@@ -355,7 +359,20 @@ fn what_is_wrong_with_a_file_is_said() {
     for (name, bytes, expected) in cases {
         fs::write(file(&dir), bytes).unwrap();
         let error = load::<f32>(&file(&dir)).map(drop).expect_err(name);
-        assert!(matches!(error, Error::File { .. }), "{name}: {error:?}");
+        assert!(
+            matches!(
+                error,
+                Error::File { .. }
+                    | Error::MissingTensor { .. }
+                    | Error::UnexpectedTensor { .. }
+                    | Error::TensorShape { .. }
+                    | Error::UnsupportedFormat { .. }
+            ),
+            "{name}: {error:?}"
+        );
+        if ["metadata cut off", "all dropped", "half a normalization"].contains(&name) {
+            assert!(std::error::Error::source(&error).is_some(), "{name}: {error:?}");
+        }
         let message = error.to_string();
         assert!(message.contains(expected), "{name}: {message}");
         assert!(message.contains("model.safetensors"), "{name}: {message}");
@@ -408,7 +425,7 @@ fn names_of_classes_are_bounded_when_saved_and_when_loaded() {
     let path = file(&dir);
     let with_name = |length: usize| {
         let class_names = vec!["a".to_owned(), "ß".repeat(length), "c".to_owned()];
-        ModelInfo { normalization: None, class_names }
+        ModelInfo::default().with_normalization(None).with_class_names(class_names)
     };
     save(&path, &net::<f32>(0.0), &with_name(256)).unwrap();
     assert_eq!(load::<f32>(&path).unwrap().1, with_name(256));

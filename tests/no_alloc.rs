@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use support::Counting;
 use tilewise::{
     data::{Augmentation, Normalization, Split, synthetic},
-    nn::{Network, ParameterSettings, Shape},
+    nn::{Network, Shape},
     threads::Threads,
     train::{Optimizer, Progress, Solver, SolverConfig, TrainerConfig, TrainingData},
 };
@@ -21,7 +21,7 @@ fn network() -> Network<f32> {
     let builder = builder.residual(|block| block.linear(32).relu().linear(64).dropout(0.1));
     let builder = builder.relu().scale(0.9).residual(|block| block.residual(|b| b.linear(64)));
     let mut network = builder.linear(48).relu().linear(10).build().unwrap();
-    let frozen = ParameterSettings { frozen: true, ..network.parameter_settings()[0] };
+    let frozen = network.parameter_settings()[0].with_frozen(true);
     network.set_parameter_settings("3.2.weight", frozen).unwrap();
     network
 }
@@ -41,7 +41,7 @@ fn allocations_of_a_run(threads: usize, optimizer: Optimizer, clip_norm: Option<
         .with_clip_norm(clip_norm)
         .with_ema_decay(Some(0.9))
         .with_threads(Threads::Count(threads));
-    let augmentation = Augmentation { flip: true, shift: 2, cutout: 4, ..Augmentation::default() };
+    let augmentation = Augmentation::default().with_flip(true).with_shift(2).with_cutout(4);
     let settings = SolverConfig::default().with_trainer(trainer).with_epochs(2);
     let settings = settings.with_augmentation(augmentation);
     let net = network();

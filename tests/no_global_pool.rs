@@ -26,8 +26,7 @@ const BATCH: usize = 256;
 const SEVERAL: [Threads; 3] = [Threads::Pool, Threads::Count(2), Threads::Count(9)];
 
 fn net<T: Element>() -> Network<T> {
-    let config =
-        MlpConfig { hidden: vec![200], init: Init::He, dropout: 0.1, ..MlpConfig::default() };
+    let config = MlpConfig::default().with_hidden(vec![200]).with_init(Init::He).with_dropout(0.1);
     mlp(&config).unwrap()
 }
 
@@ -45,14 +44,14 @@ fn trainer_config(threads: Threads) -> TrainerConfig {
 fn solver_config(threads: Threads) -> SolverConfig {
     let trainer = trainer_config(threads).with_optimizer(Optimizer::adam());
     let trainer = trainer.with_clip_norm(Some(1.0)).with_ema_decay(Some(0.9));
-    let augmentation = Augmentation { flip: true, shift: 2, cutout: 4, ..Augmentation::default() };
+    let augmentation = Augmentation::default().with_flip(true).with_shift(2).with_cutout(4);
     SolverConfig::default().with_trainer(trainer).with_epochs(1).with_augmentation(augmentation)
 }
 
 #[track_caller]
 fn refused<R>(threads: Threads, result: Result<R>) {
     let error = result.map(|_| ()).expect_err("several tasks outside of a pool");
-    assert!(matches!(error, Error::Setting { name: "threads", .. }), "{threads:?}: {error}");
+    assert!(matches!(error, Error::OutsidePool { .. }), "{threads:?}: {error}");
     assert!(error.to_string().contains("pool.install(|| ...)"), "{threads:?}: {error}");
 }
 
@@ -154,7 +153,7 @@ fn refused_layer(threads: Threads, context: &Context<f32>, layer: impl Layer<f32
 fn several(images: &ImageSet, threads: Threads) {
     refused(threads, Solver::new(net::<f32>(), data(images), solver_config(threads)));
     refused(threads, Trainer::new(net::<f32>(), trainer_config(threads)));
-    let gemm = Gemm::<f32>::new().unwrap().threads(threads);
+    let gemm = Gemm::<f32>::new().unwrap().with_threads(threads);
     refused(threads, Context::of(gemm));
     refused(threads, Context::<f32>::on(threads));
     refused(threads, Context::<f32>::new().unwrap().with_threads(threads));

@@ -107,7 +107,7 @@ fn updates_are_those_of_pytorch() {
             let number = |column: usize| run[0][column].parse::<f64>().unwrap();
             let (rate, weight_decay, momentum) = (number(1), number(2), number(3));
             let rule = rules(momentum).into_iter().find(|rule| rule.name() == run[0][0]).unwrap();
-            let optimizer = Optimizer { weight_decay, ..rule };
+            let optimizer = rule.with_weight_decay(weight_decay);
             let mut state = OptimizerState::<f64>::new(&optimizer, &lengths::<f64>(&[7])).unwrap();
             let mut w = [2.0; 7];
             for t in 1..=100 {
@@ -150,7 +150,7 @@ fn schedules_are_those_of_pytorch() {
             }
         };
         let (epochs, per_epoch, warm_up) = (number(2), number(3), number(4));
-        let schedule = Schedule { curve, warm_up: WarmUp::Steps(warm_up) };
+        let schedule = Schedule::from(curve).with_warm_up(WarmUp::Steps(warm_up));
         schedule.check(0.3).unwrap();
         let rates: Vec<f64> = columns[5].split(' ').map(|rate| rate.parse().unwrap()).collect();
         assert_eq!(rates.len() as u64, epochs * per_epoch);
@@ -167,7 +167,7 @@ fn schedules_have_a_rate_at_every_step_of_any_run() {
         let curve: Curve = name.parse().unwrap();
         assert_eq!(curve.name(), name);
         for warm_up in [WarmUp::Steps(0), WarmUp::Steps(3), WarmUp::Epochs(0.5)] {
-            let schedule = Schedule { curve, warm_up };
+            let schedule = Schedule::from(curve).with_warm_up(warm_up);
             for total in 1..20 {
                 for step in 0..total + 2 {
                     let rate = schedule.rate(0.3, step, 4, total);
@@ -175,8 +175,8 @@ fn schedules_have_a_rate_at_every_step_of_any_run() {
                 }
             }
         }
-        let epochs = Schedule { curve, warm_up: WarmUp::Epochs(0.5) };
-        let steps = Schedule { curve, warm_up: WarmUp::Steps(2) };
+        let epochs = Schedule::from(curve).with_warm_up(WarmUp::Epochs(0.5));
+        let steps = Schedule::from(curve).with_warm_up(WarmUp::Steps(2));
         assert_eq!(epochs.rate(0.3, 1, 4, 9), steps.rate(0.3, 1, 4, 9));
     }
 }
@@ -204,7 +204,7 @@ fn bits_of_steps<T: Element>(context: &Context<T>, optimizer: &Optimizer, len: u
 
 fn all_rules() -> impl Iterator<Item = Optimizer> {
     let all = rules(0.0).into_iter().chain(rules(0.5));
-    all.map(|rule| Optimizer { weight_decay: 0.02, ..rule })
+    all.map(|rule| rule.with_weight_decay(0.02))
 }
 
 fn sets_and_tasks_agree<T: Element>() {
@@ -304,7 +304,7 @@ fn fused_steps_are_stored_steps<T: Element>() {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
     for optimizer in rules(0.0).into_iter().chain(rules(0.5)) {
         for (l2, weight_decay) in [(0.0, 0.0), (0.003, 0.0), (0.0, 0.02), (0.003, 0.02)] {
-            let optimizer = Optimizer { weight_decay, ..optimizer };
+            let optimizer = optimizer.with_weight_decay(weight_decay);
             for set in InstructionSet::available() {
                 fused_is_stored(context::<T>(set), &optimizer, l2, (37, 41, 53));
                 // Enough for two tasks.
@@ -428,5 +428,5 @@ fn misuse_is_an_error() {
         assert!(Schedule::from(curve).check(0.1).is_err(), "{curve:?}");
     }
     let warm_up = WarmUp::Epochs(-1.0);
-    assert!(Schedule { warm_up, ..Schedule::default() }.check(0.1).is_err());
+    assert!(Schedule::default().with_warm_up(warm_up).check(0.1).is_err());
 }

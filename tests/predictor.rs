@@ -19,14 +19,12 @@ const FEATURES: usize = 147; // 3 channels of 7 x 7
 const CLASSES: usize = 11;
 
 fn net<T: Element>(hidden: &[usize]) -> Network<T> {
-    let config = MlpConfig {
-        input: FEATURES,
-        hidden: hidden.to_vec(),
-        classes: CLASSES,
-        init: Init::He,
-        dropout: 0.5,
-        ..MlpConfig::default()
-    };
+    let config = MlpConfig::default()
+        .with_input(FEATURES)
+        .with_hidden(hidden.to_vec())
+        .with_classes(CLASSES)
+        .with_init(Init::He)
+        .with_dropout(0.5);
     with_biases(mlp(&config).unwrap())
 }
 
@@ -294,7 +292,7 @@ fn settings_without_sense_are_refused() {
         net.parameters_mut().get_mut("3.bias").unwrap()[3] = poison;
         let error = Predictor::new(&net).unwrap_err().to_string();
         assert!(error.contains("at 3 of 3.bias"), "{error}");
-        let mut net = net.clone();
+        let mut net = net.try_clone().unwrap();
         net.parameters_mut().get_mut("0.weight").unwrap()[2] = poison;
         let error = Predictor::new(&net).unwrap_err().to_string();
         assert!(error.contains("at 2 of 0.weight"), "{error}");
@@ -317,7 +315,7 @@ fn files_bring_network_and_normalization() {
     assert_eq!((predictor.input_shape(), predictor.output_shape()), shapes);
 
     let normalization = Some(normalization());
-    save(&path, &net, &ModelInfo { normalization, ..ModelInfo::default() }).unwrap();
+    save(&path, &net, &ModelInfo::default().with_normalization(normalization)).unwrap();
     let predictor = Predictor::<f32>::load(&path).unwrap();
     let image = [9u8; FEATURES];
     let mut out = [0.0; CLASSES];
@@ -329,7 +327,7 @@ fn files_bring_network_and_normalization() {
 
     // A normalization that does not fit the network is the file's fault.
     let normalization = Some(Normalization::new(vec![1.0; 2], vec![0.0; 2]).unwrap());
-    save(&path, &net, &ModelInfo { normalization, ..ModelInfo::default() }).unwrap();
+    save(&path, &net, &ModelInfo::default().with_normalization(normalization)).unwrap();
     let error = Predictor::<f32>::load(&path).unwrap_err().to_string();
     assert!(error.contains("model.safetensors"), "{error}");
     assert!(Predictor::<f32>::load(&dir.path().join("none")).is_err());

@@ -23,14 +23,13 @@ fn config() -> SolverConfig {
 }
 
 fn network(images: &ImageSet) -> Network<f32> {
-    let config = MlpConfig {
-        input: images.features(),
-        hidden: vec![50, 30],
-        classes: images.classes(),
-        init: Init::He,
-        dropout: 0.1,
-        seed: 5,
-    };
+    let config = MlpConfig::default()
+        .with_input(images.features())
+        .with_hidden(vec![50, 30])
+        .with_classes(images.classes())
+        .with_init(Init::He)
+        .with_dropout(0.1)
+        .with_seed(5);
     mlp(&config).unwrap()
 }
 
@@ -58,7 +57,7 @@ fn bits(network: &Network<f32>) -> Vec<u32> {
 fn threads_do_not_change_the_bits_of_a_run() {
     let images = synthetic(1000, 1).unwrap();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
-    let changed = Augmentation { flip: true, shift: 2, cutout: 5, ..Augmentation::default() };
+    let changed = Augmentation::default().with_flip(true).with_shift(2).with_cutout(5);
     let mut references = Vec::new();
     for augmentation in [Augmentation::default(), changed] {
         let config = || config().with_augmentation(augmentation);

@@ -49,7 +49,14 @@ fn labels(step: u32) -> Vec<u32> {
 
 fn network(dropout: f64) -> Network<f32> {
     let (input, hidden, init) = (FEATURES, vec![130, 70], Init::He);
-    mlp(&MlpConfig { input, hidden, classes: 7, init, dropout, seed: 3 }).unwrap()
+    mlp(&MlpConfig::default()
+        .with_input(input)
+        .with_hidden(hidden)
+        .with_classes(7)
+        .with_init(init)
+        .with_dropout(dropout)
+        .with_seed(3))
+    .unwrap()
 }
 
 fn settings(optimizer: Optimizer) -> TrainerConfig {
@@ -64,7 +71,7 @@ fn bits(network: &Network<f32>) -> Vec<u32> {
 
 fn all_optimizers() -> Vec<Optimizer> {
     let named = Optimizer::NAMES.iter().map(|name| name.parse().unwrap());
-    let decayed = [Optimizer { weight_decay: 0.01, ..Optimizer::nesterov(0.8) }];
+    let decayed = [Optimizer::nesterov(0.8).with_weight_decay(0.01)];
     named.chain(decayed).collect()
 }
 
@@ -322,23 +329,26 @@ fn a_network_of_other_layers_in_place_of_the_trainers_is_refused() {
     let store = Store::new();
     let (rows, labels) = (indices(0), labels(0));
     let other =
-        MlpConfig { input: FEATURES, hidden: vec![70, 130], classes: 7, ..MlpConfig::default() };
+        MlpConfig::default().with_input(FEATURES).with_hidden(vec![70, 130]).with_classes(7);
     let other = mlp::<f32>(&other).unwrap();
     for store_gradients in [false, true] {
         let settings = settings(Optimizer::adam()).with_store_gradients(store_gradients);
         let mut trainer = Trainer::new(network(0.0), settings.with_ema_decay(Some(0.5))).unwrap();
         trainer.step(store.rows(&rows), &labels).unwrap();
-        let own = trainer.network().clone();
+        let own = trainer.network().try_clone().unwrap();
         if store_gradients {
             trainer.accumulate(store.rows(&rows), &labels, BATCH).unwrap();
         }
-        *trainer.network_mut() = other.clone();
+        *trainer.network_mut() = other.try_clone().unwrap();
         for error in [
             trainer.step(store.rows(&rows), &labels).unwrap_err(),
             trainer.accumulate(store.rows(&rows), &labels, BATCH).unwrap_err(),
             trainer.apply().unwrap_err(),
         ] {
-            assert!(matches!(error, Error::Setting { name: "network of a plan", .. }), "{error}");
+            assert!(
+                matches!(error, Error::OtherNetwork { what: "network of a plan", .. }),
+                "{error}"
+            );
         }
         assert!(bits(trainer.network()) == bits(&other), "it was changed");
         assert_eq!((trainer.steps(), trainer.optimizer().steps()), (1, 1));

@@ -170,12 +170,13 @@ fn as_text(source: &Source, cifar: &Cifar10, statistics: &ChannelStatistics) -> 
 }
 
 fn fetch(args: &DownloadArgs) -> Result<()> {
-    let official = DownloadOptions::new(args.dir.path());
-    let options = DownloadOptions {
-        url: args.url.clone().unwrap_or(official.url),
-        md5: args.md5.clone().unwrap_or(official.md5),
-        ..official
-    };
+    let mut options = DownloadOptions::new(args.dir.path());
+    if let Some(url) = &args.url {
+        options = options.with_url(url.clone());
+    }
+    if let Some(md5) = &args.md5 {
+        options = options.with_md5(md5.clone());
+    }
     let mut report = Report::new(io::stderr().is_terminal());
     let path = download(&options, &mut |progress| report.show(progress))?;
     report.finish();

@@ -180,7 +180,7 @@ fn in_pool<R: Send>(threads: Option<usize>, work: impl FnOnce() -> Result<R> + S
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .build()
-        .map_err(|error| Error::ThreadPool { threads, detail: error.to_string() })?;
+        .map_err(|error| Error::ThreadPool { threads, source: error.into() })?;
     pool.install(work)
 }
 

@@ -21,7 +21,13 @@ pub(super) fn perceptron<T: Element>(
     seed: u64,
 ) -> Result<Network<T>> {
     let init = weight_scale.map_or(Init::He, |std| Init::Normal { std });
-    mlp(&MlpConfig { input, hidden: hidden.to_vec(), classes, init, dropout, seed })
+    mlp(&MlpConfig::default()
+        .with_input(input)
+        .with_hidden(hidden.to_vec())
+        .with_classes(classes)
+        .with_init(init)
+        .with_dropout(dropout)
+        .with_seed(seed))
 }
 
 /// A network in a line: "3072-512-10" for a perceptron, its layers for any other.

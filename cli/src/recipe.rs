@@ -134,7 +134,7 @@ impl ScheduleArgs {
         settle("one-cycle-share", &mut all.one_cycle_share, rise, name)?;
         settle("one-cycle-initial-divisor", &mut all.one_cycle_initial_divisor, first, name)?;
         settle("one-cycle-final-divisor", &mut all.one_cycle_final_divisor, last, name)?;
-        Ok((Schedule { curve, warm_up: WarmUp::Epochs(self.warm_up_epochs) }, all))
+        Ok((Schedule::from(curve).with_warm_up(WarmUp::Epochs(self.warm_up_epochs)), all))
     }
 }
 

@@ -352,20 +352,20 @@ fn train_with<T: Element>(job: Job<'_>, console: &mut Console) -> Result<Outcome
         .with_epochs(args.epochs)
         .with_last_batch(args.last_batch)
         .with_schedule(schedule)
-        .with_augmentation(Augmentation {
-            flip: args.flip,
-            shift: args.shift,
-            border: args.border,
-            cutout: args.cutout,
-        })
+        .with_augmentation(
+            Augmentation::default()
+                .with_flip(args.flip)
+                .with_shift(args.shift)
+                .with_border(args.border)
+                .with_cutout(args.cutout),
+        )
         .with_patience(args.patience)
         .with_train_accuracy_samples(args.acc_samples)
         .with_validation_samples(args.val_samples)
         .with_seed(args.seed);
-    let info = ModelInfo {
-        normalization: Some(normalization.clone()),
-        class_names: images.class_names().to_vec(),
-    };
+    let info = ModelInfo::default()
+        .with_normalization(Some(normalization.clone()))
+        .with_class_names(images.class_names().to_vec());
     let training_data = TrainingData { images, split, normalization: normalization.clone() };
     let mut solver = Solver::new(network, training_data, solver_config)?;
     let images_per_epoch = images_per_epoch(training, args.batch, args.last_batch);

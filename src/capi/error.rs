@@ -65,9 +65,20 @@ impl From<Error> for Failure {
             | Error::OutOfBounds { .. }
             | Error::Overlap { .. }
             | Error::BatchTooLarge { .. } => Status::Shape,
-            Error::Setting { .. } | Error::Settings { .. } | Error::Label { .. } => Status::Setting,
+            Error::Setting { .. }
+            | Error::Settings { .. }
+            | Error::OutsidePool { .. }
+            | Error::OtherNetwork { .. }
+            | Error::Frozen { .. }
+            | Error::IncompleteBatch { .. }
+            | Error::NoNormalization
+            | Error::Label { .. } => Status::Setting,
             Error::SizeOverflow { .. } => Status::Memory,
-            Error::File { .. } => Status::File,
+            Error::File { .. }
+            | Error::MissingTensor { .. }
+            | Error::UnexpectedTensor { .. }
+            | Error::TensorShape { .. }
+            | Error::UnsupportedFormat { .. } => Status::File,
             Error::Io { .. } | Error::Download { .. } => Status::Io,
             Error::Diverged { .. } | Error::NotFinite { .. } => Status::Diverged,
             Error::IsaUnavailable { .. } | Error::ThreadPool { .. } => Status::Unavailable,

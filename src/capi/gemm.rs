@@ -73,7 +73,7 @@ unsafe fn create<T: Element>(
     // SAFETY: the caller's promises are passed on.
     let (pool, out) = unsafe { (optional("pool", pool)?, room("gemm", gemm)?) };
     let place = Place::new(pool);
-    let gemm = gemm::Gemm::new()?.threads(place.threads());
+    let gemm = gemm::Gemm::new()?.with_threads(place.threads());
     let scratch = Exclusive::new(place.run(|| Ok(gemm.scratch(m, n, k)?))?);
     give(Gemm { gemm, scratch, place }, out);
     Ok(())

@@ -101,7 +101,7 @@ impl Workers {
             Ok(pool) => Some(pool),
             Err(error) => {
                 threads.into_iter().for_each(join);
-                return Err(Error::ThreadPool { threads: count, detail: error.to_string() });
+                return Err(Error::ThreadPool { threads: count, source: error.into() });
             }
         };
         let workers = Self { desk: Arc::default(), turn: Mutex::new(()), pool, threads };

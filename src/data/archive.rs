@@ -144,7 +144,10 @@ pub(super) fn part_of(path: &Path, encoding: Encoding) -> Option<Part> {
 
 /// The error for an archive that cannot be read to its end. The caller adds what to do.
 pub(super) fn damaged(path: &Path) -> impl Fn(io::Error) -> Error {
-    move |source| Error::file(path, format!("damaged or incomplete archive: {source}"))
+    move |source| {
+        let detail = format!("damaged or incomplete archive: {source}");
+        Error::file(path, detail).with_source(source)
+    }
 }
 
 /// Reads all parts, in any order.
@@ -171,8 +174,9 @@ pub(super) fn read(source: &Source) -> Result<Collection> {
         })
     });
     visited.map_err(|error| match error {
-        Error::File { path, detail } => {
-            Error::file(path, format!("{detail}; delete the archive and fetch it again"))
+        Error::File { path, mut detail, source } => {
+            detail += "; delete the archive and fetch it again";
+            Error::File { path, detail, source }
         }
         error => error,
     })?;

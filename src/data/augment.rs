@@ -5,7 +5,10 @@ use std::{fmt, str::FromStr};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 
 use super::images::ImageShape;
-use crate::error::{Error, Result};
+use crate::{
+    config::with_fields,
+    error::{Error, Result},
+};
 
 /// The padding of shifted images.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,6 +48,7 @@ impl FromStr for Border {
 /// Random augmentation of training images. It depends only on the seed, the epoch and the image, not
 /// on threads or batches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Augmentation {
     /// Flip images horizontally with probability 0.5.
     pub flip: bool,
@@ -55,6 +59,15 @@ pub struct Augmentation {
     /// Side of a square around a random pixel that is set to zeros (DeVries & Taylor 2017,
     /// "cutout"); the part outside of the image is ignored. 0 is none.
     pub cutout: usize,
+}
+
+with_fields! {
+    Augmentation {
+        flip with_flip: bool,
+        shift with_shift: usize,
+        border with_border: Border,
+        cutout with_cutout: usize,
+    }
 }
 
 impl Augmentation {

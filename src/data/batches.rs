@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use rand::{SeedableRng, rngs::ChaCha8Rng, seq::SliceRandom};
 
-use super::{images::ImageSet, normalize::PixelTable};
+use super::{images::ImageSet, normalize::FeatureMap};
 use crate::{
     error::{Error, Result},
     float::Float,
@@ -71,34 +71,31 @@ impl EpochOrder {
 /// be contiguous. Does not allocate.
 ///
 /// # Errors
-/// [`Error::Shape`] if `out` has a different shape, [`Error::Length`] if the table and the images have
-/// different numbers of channels, [`Error::Setting`] if the rows of `out` are not contiguous or an
-/// index is out of range; rows before it are then written.
+/// [`Error::Shape`] if `out` has another shape, [`Error::Length`] if the map has another number
+/// of features than the pictures, [`Error::Setting`] if the elements of a row of `out` stand apart
+/// or an index names no picture; rows before it are then written.
 pub fn gather<T: Float>(
     set: &ImageSet,
     indices: &[u32],
-    table: &PixelTable<T>,
+    map: &FeatureMap<T>,
     out: &mut MatMut<'_, T>,
 ) -> Result<()> {
-    out.expect_shape("gathered images", (indices.len(), set.features()))?;
-    let channels = set.shape().channels;
-    if table.channels() != channels {
-        let found = table.channels();
-        return Err(Error::Length { what: "channels of a table", expected: channels, found });
+    out.expect_shape("gathered pictures", (indices.len(), set.features()))?;
+    let expected = set.features();
+    for (what, values) in [("scales of features", &map.scale), ("shifts of features", &map.shift)] {
+        if values.len() != expected {
+            return Err(Error::Length { what, expected, found: values.len() });
+        }
     }
-    let plane = set.shape().plane();
     for (row, &index) in indices.iter().enumerate() {
         let image = set.picture(index as usize).ok_or_else(|| no_image(set, index))?;
         let col_stride = out.col_stride();
         let values = out
             .row_mut(row)
-            .ok_or_else(|| Error::setting("column stride of gathered images", col_stride, "1"))?;
-        let planes = values.chunks_exact_mut(plane).zip(image.chunks_exact(plane));
-        for (channel, (values, pixels)) in planes.enumerate() {
-            let entries = table.channel(channel);
-            for (value, &pixel) in values.iter_mut().zip(pixels) {
-                *value = entries[usize::from(pixel)];
-            }
+            .ok_or_else(|| Error::setting("column stride of gathered pictures", col_stride, "1"))?;
+        let features = picture.iter().zip(&map.scale).zip(&map.shift);
+        for (value, ((&pixel, &scale), &shift)) in values.iter_mut().zip(features) {
+            *value = T::from_f64(f64::from(pixel)).mul_add(scale, shift);
         }
     }
     Ok(())
@@ -178,11 +175,11 @@ mod tests {
     }
 
     #[test]
-    fn images_are_gathered_through_the_table() {
-        let table = Normalization::new(vec![1.0, 10.0], vec![0.0, 0.5]).unwrap().table::<f32>();
+    fn pictures_are_gathered_and_normalized() {
+        let map = Normalization::new(vec![1.0, 10.0], vec![0.0, 0.5]).unwrap().per_feature(2);
         let mut padded = [-1.0f32; 11];
         let mut out = MatMut::strided(&mut padded, 0, (2, 4), (6, 1)).unwrap();
-        gather(&set(), &[1, 0], &table, &mut out).unwrap();
+        gather(&set(), &[1, 0], &map, &mut out).unwrap();
         assert_eq!(padded, [5.0, 6.0, 70.5, 80.5, -1.0, -1.0, 1.0, 2.0, 30.5, 40.5, -1.0]);
         let mut labels = [9; 3];
         gather_labels(&set(), &[1, 0, 1], &mut labels).unwrap();
@@ -191,16 +188,16 @@ mod tests {
 
     #[test]
     fn what_cannot_be_gathered_is_an_error() {
-        let table = Normalization::new(vec![1.0; 2], vec![0.0; 2]).unwrap().table::<f32>();
+        let map = Normalization::new(vec![1.0; 2], vec![0.0; 2]).unwrap().per_feature(2);
         let mut values = [0.0f32; 8];
         let mut out = MatMut::new(&mut values, 2, 4).unwrap();
-        let error = gather(&set(), &[0, 2], &table, &mut out).unwrap_err();
+        let error = gather(&set(), &[0, 2], &map, &mut out).unwrap_err();
         assert!(error.to_string().contains("from 0 to 1"), "{error}");
-        assert!(matches!(gather(&set(), &[0], &table, &mut out), Err(Error::Shape { .. })));
-        let gray = Normalization::new(vec![1.0], vec![0.0]).unwrap().table::<f32>();
-        assert!(matches!(gather(&set(), &[0, 1], &gray, &mut out), Err(Error::Length { .. })));
+        assert!(matches!(gather(&set(), &[0], &map, &mut out), Err(Error::Shape { .. })));
+        let grey = Normalization::new(vec![1.0], vec![0.0]).unwrap().per_feature(2);
+        assert!(matches!(gather(&set(), &[0, 1], &grey, &mut out), Err(Error::Length { .. })));
         let mut transposed = MatMut::strided(&mut values, 0, (2, 4), (1, 2)).unwrap();
-        let error = gather(&set(), &[0, 1], &table, &mut transposed).unwrap_err();
+        let error = gather(&set(), &[0, 1], &map, &mut transposed).unwrap_err();
         assert!(error.to_string().contains("column stride"), "{error}");
         assert!(gather_labels(&set(), &[0], &mut [0; 2]).is_err());
         assert!(gather_labels(&set(), &[7], &mut [0; 1]).is_err());

@@ -30,7 +30,8 @@ use super::{
     cifar10::{Form, locate},
 };
 use crate::{
-    error::{Error, Result},
+    config::with_fields,
+    error::{Cause, Error, Result},
     input_file,
 };
 
@@ -44,6 +45,7 @@ const MAX_ARCHIVE_BYTES: u64 = 1 << 30;
 
 /// The settings of a download.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct DownloadOptions {
     /// Directory for the folder `cifar-10-batches-bin`; it is created if it is missing.
     pub dir: PathBuf,
@@ -57,6 +59,17 @@ pub struct DownloadOptions {
     pub retry_pause: Duration,
     /// Timeout for a connection, a response, or its next bytes.
     pub patience: Duration,
+}
+
+with_fields! {
+    DownloadOptions {
+        dir with_dir: PathBuf,
+        url with_url: String,
+        md5 with_md5: String,
+        attempts with_attempts: usize,
+        retry_pause with_retry_pause: Duration,
+        patience with_patience: Duration,
+    }
 }
 
 impl DownloadOptions {
@@ -138,10 +151,11 @@ pub fn download(
             part.delete()?;
             Ok(target)
         }
-        // The complete file is wrong, so the next call cannot use it.
-        Err(Error::File { path, detail }) => {
+        // No good as a whole, and so of no use to the next call.
+        Err(Error::File { path, mut detail, source }) => {
             part.delete()?;
-            Err(Error::file(path, format!("{detail}; it is deleted, download it again")))
+            detail += "; it is deleted, download it again";
+            Err(Error::File { path, detail, source })
         }
         Err(error) => Err(error),
     }
@@ -205,8 +219,8 @@ impl PartFile {
 enum Attempt {
     /// The server has no more bytes.
     Complete,
-    /// Another attempt may succeed.
-    Broken(String),
+    /// It may go better next time.
+    Broken(String, Option<Cause>),
 }
 
 /// Fetches the rest of the archive and verifies it.
@@ -231,9 +245,9 @@ fn fetch(
     }
     let mut attempt = 1;
     loop {
-        let reason = match fetch_once(&agent, options, part, progress)? {
+        let (reason, source) = match fetch_once(&agent, options, part, progress)? {
             Attempt::Complete => return verify(options, part, progress),
-            Attempt::Broken(reason) => reason,
+            Attempt::Broken(reason, source) => (reason, source),
         };
         if attempt >= options.attempts {
             let mut detail = format!("gave up after {attempt} attempts: {reason}; ");
@@ -244,7 +258,7 @@ fn fetch(
                     part.path.display()
                 ),
             };
-            return Err(Error::Download { url: options.url.clone(), detail });
+            return Err(Error::Download { url: options.url.clone(), detail, source });
         }
         attempt += 1;
         progress(DownloadProgress::Retrying { attempt, reason });
@@ -268,7 +282,7 @@ fn verify(
          use another address",
         options.md5
     );
-    Err(Error::Download { url: options.url.clone(), detail })
+    Err(Error::Download { url: options.url.clone(), detail, source: None })
 }
 
 fn fetch_once(
@@ -277,7 +291,7 @@ fn fetch_once(
     part: &mut PartFile,
     progress: &mut dyn FnMut(DownloadProgress),
 ) -> Result<Attempt> {
-    let fatal = |detail: String| Error::Download { url: options.url.clone(), detail };
+    let fatal = |detail: String| Error::Download { url: options.url.clone(), detail, source: None };
     let mut offset = part.len()?;
     let mut request = agent.get(&options.url);
     if offset > 0 {
@@ -291,25 +305,28 @@ fn fetch_once(
             | ureq::Error::HostNotFound
             | ureq::Error::ConnectionFailed
             | ureq::Error::Protocol(_)),
-        ) => return Ok(Attempt::Broken(error.to_string())),
-        Err(error) => return Err(fatal(error.to_string())),
+        ) => return Ok(Attempt::Broken(error.to_string(), Some(error.into()))),
+        Err(error) => return Err(fatal(error.to_string()).with_source(error)),
     };
     match response.status() {
         StatusCode::OK => offset = 0,
         StatusCode::PARTIAL_CONTENT if range_start(&response) == Some(offset) => {}
         StatusCode::PARTIAL_CONTENT => {
             part.clear()?;
-            return Ok(Attempt::Broken("the server sent another range than asked for".into()));
+            return Ok(Attempt::Broken(
+                "the server sent another range than asked for".into(),
+                None,
+            ));
         }
         StatusCode::RANGE_NOT_SATISFIABLE if offset > 0 => {
             part.clear()?;
-            return Ok(Attempt::Broken("what an earlier download left is too long".into()));
+            return Ok(Attempt::Broken("what an earlier download left is too long".into(), None));
         }
         status @ (StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS) => {
-            return Ok(Attempt::Broken(format!("the server answered {status}")));
+            return Ok(Attempt::Broken(format!("the server answered {status}"), None));
         }
         status if status.is_server_error() => {
-            return Ok(Attempt::Broken(format!("the server answered {status}")));
+            return Ok(Attempt::Broken(format!("the server answered {status}"), None));
         }
         status => {
             return Err(fatal(format!("the server answered {status}; is the address right?")));
@@ -336,7 +353,7 @@ fn fetch_once(
                 progress(DownloadProgress::Fetching { received: offset, total });
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Ok(Attempt::Broken(error.to_string())),
+            Err(error) => return Ok(Attempt::Broken(error.to_string(), Some(error.into()))),
         }
     }
 }

@@ -62,8 +62,8 @@ pub struct ChannelStatistics {
     pub std: Vec<f64>,
 }
 
-/// Labeled images of one shape in one block of bytes.
-#[derive(Clone, Debug)]
+/// Labelled pictures of one shape, one after another in a single store of bytes.
+#[derive(Debug)]
 pub struct ImageSet {
     shape: ImageShape,
     class_names: Vec<String>,

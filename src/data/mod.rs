@@ -30,6 +30,6 @@ pub use download::{DownloadOptions, DownloadProgress, download};
 #[cfg(feature = "model-files")]
 pub(crate) use images::check_class_names;
 pub use images::{ChannelStatistics, ImageSet, ImageShape};
-pub use normalize::{FeatureMap, Normalization, NormalizeMode, PixelTable};
+pub use normalize::{FeatureMap, Normalization, NormalizeMode};
 pub use split::Split;
 pub use synthetic::synthetic;

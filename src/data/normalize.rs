@@ -1,5 +1,5 @@
-//! `Normalization`: an affine map per channel from bytes to numbers, and `PixelTable`, its 256
-//! results per channel.
+//! `Normalization`: an affine map per channel from bytes to numbers, and `FeatureMap`, the same for
+//! each feature, as kernels take it.
 
 use std::{fmt, str::FromStr};
 
@@ -119,16 +119,6 @@ impl Normalization {
         };
         FeatureMap { scale: spread(&self.scale), shift: spread(&self.shift) }
     }
-
-    /// The map as a table.
-    pub fn table<T: Float>(&self) -> PixelTable<T> {
-        let channels = self.scale.iter().zip(&self.shift);
-        let entries = channels.map(|(&scale, &shift)| {
-            let (scale, shift) = (T::from_f64(scale), T::from_f64(shift));
-            std::array::from_fn(|pixel| T::from_f64(pixel as f64).mul_add(scale, shift))
-        });
-        PixelTable { entries: entries.collect() }
-    }
 }
 
 /// `value = pixel * scale + shift` with a scale and a shift for each feature, as
@@ -141,46 +131,16 @@ pub struct FeatureMap<T> {
     pub shift: Vec<T>,
 }
 
-/// The normalized value of every byte in every channel.
-///
-/// Entry `p` of channel `c` is `p * scale[c] + shift[c]`, scale and shift first rounded to `T` and
-/// the result rounded once; kernels that compute it instead of looking it up give the same bits.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PixelTable<T> {
-    entries: Vec<[T; 256]>, // (channels, 256)
-}
-
-impl<T> PixelTable<T> {
-    /// Number of channels.
-    pub fn channels(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// The 256 values of channel `channel`.
-    ///
-    /// # Panics
-    /// If there is no such channel.
-    pub fn channel(&self, channel: usize) -> &[T; 256] {
-        &self.entries[channel]
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn tables_hold_the_definition_rounded_once() {
+    fn features_have_the_map_of_their_channel() {
         let map = Normalization::new(vec![1.0 / 255.0, 0.3], vec![-0.47, 7.0]).unwrap();
-        let table = map.table::<f32>();
-        assert_eq!(table.channels(), 2);
-        for (channel, (scale, shift)) in [(1.0 / 255.0, -0.47f32), (0.3f32, 7.0)].iter().enumerate()
-        {
-            for pixel in 0..256 {
-                let exact = pixel as f64 * f64::from(*scale) + f64::from(*shift);
-                assert_eq!(table.channel(channel)[pixel], exact as f32, "{channel} {pixel}");
-            }
-        }
+        let map = map.per_feature::<f32>(2);
+        assert_eq!(map.scale, [1.0 / 255.0, 1.0 / 255.0, 0.3, 0.3]);
+        assert_eq!(map.shift, [-0.47, -0.47, 7.0, 7.0]);
     }
 
     #[test]
@@ -190,7 +150,8 @@ mod tests {
         assert_eq!((mean.scale(), mean.shift()), (&[1.0 / 255.0; 2][..], &[-0.25, -0.5][..]));
         let both = Normalization::from_statistics(&stats, NormalizeMode::MeanStd).unwrap();
         assert_eq!(both.shift(), [-0.5, -4.0]);
-        let white = both.table::<f64>().channel(1)[255];
+        let FeatureMap { scale, shift } = both.per_feature::<f64>(1);
+        let white = 255f64.mul_add(scale[1], shift[1]);
         assert!((white - 4.0).abs() < 1e-12, "{white}");
     }
 

@@ -67,7 +67,7 @@ fn read_dictionary(
     match serde_pickle::value_from_slice(&pickle, options) {
         Ok(Value::Dict(dictionary)) => Ok((dictionary, dtype)),
         Ok(_) => Err(Error::file(path, "expected a pickled dictionary")),
-        Err(error) => Err(unreadable(error.to_string())),
+        Err(error) => Err(unreadable(error.to_string()).with_source(error)),
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
 /// # Errors
 /// [`Error::IsaUnavailable`](crate::Error::IsaUnavailable) if `TILEWISE_ISA` names an instruction
 /// set that is not available; [`Error::SizeOverflow`](crate::Error::SizeOverflow) if there is no
-/// scratch memory; [`Error::Setting`](crate::Error::Setting) if the threads are more than the calling
+/// scratch memory; [`Error::OutsidePool`](crate::Error::OutsidePool) if the threads are more than the calling
 /// one and it is in no rayon pool. C is as it was.
 ///
 /// # Safety
@@ -42,7 +42,7 @@ pub(crate) unsafe fn product<T: Element>(
             MatMut::from_raw(c.0, (m, n), (c.1, c.2)),
         )
     };
-    let gemm = Gemm::<T>::new()?.threads(threads);
+    let gemm = Gemm::new()?.with_threads(threads);
     let depth = if alpha == T::ZERO { 0 } else { k };
     let a = Lines::Source(Source::Matrix(a, alpha));
     let b = Lines::Source(Source::Matrix(b.t(), T::ONE));

@@ -136,7 +136,7 @@ impl<P: Product> Gemm<P> {
 
     /// The same with other threads. Products and plans outside of a rayon pool are errors where
     /// that asks for more than the calling thread; see [`Threads`].
-    pub fn threads(self, threads: Threads) -> Self {
+    pub fn with_threads(self, threads: Threads) -> Self {
         Self { threads, ..self }
     }
 
@@ -175,6 +175,11 @@ impl<P: Product> Gemm<P> {
         Self { pack_clock: Some(clock), ..self }
     }
 
+    /// How its work is divided.
+    pub fn threads(&self) -> Threads {
+        self.threads
+    }
+
     /// The backend in use.
     pub fn backend(&self) -> Backend {
         self.backend
@@ -203,7 +208,7 @@ impl<P: Product> Gemm<P> {
     /// The blocking of a product of these sizes that is no update, with operands that are packed.
     ///
     /// # Errors
-    /// [`Error::SizeOverflow`] if its scratch memory exceeds the address space; [`Error::Setting`]
+    /// [`Error::SizeOverflow`] if its scratch memory exceeds the address space; [`Error::OutsidePool`]
     /// if the threads are more than the calling one and it is in no rayon pool.
     pub fn blocking_of(&self, m: usize, n: usize, k: usize) -> Result<Blocking> {
         let tasks = self.tasks_of((m, n, k))?.get();
@@ -270,7 +275,7 @@ impl<P: Product> Gemm<P> {
     /// Bytes of scratch memory that a product of these sizes needs; smaller products need no more.
     ///
     /// # Errors
-    /// [`Error::SizeOverflow`] if that exceeds the address space; [`Error::Setting`] if the threads
+    /// [`Error::SizeOverflow`] if that exceeds the address space; [`Error::OutsidePool`] if the threads
     /// are more than the calling one and it is in no rayon pool.
     pub fn scratch_bytes(&self, m: usize, n: usize, k: usize) -> Result<usize> {
         let (tile, blocking, tasks) = (self.tile_shape(), self.blocking, self.tasks()?.get());

@@ -53,9 +53,8 @@ pub(super) enum Side {
 
 /// An operand in the panels of one instruction set's kernels, packed once and used often. It can
 /// serve any blocking and any number of threads, and several products at once.
-#[derive(Clone)]
-pub struct Packed<E: PanelElement> {
-    panels: AlignedBuf<E>,
+pub struct Packed<T: Element> {
+    panels: AlignedBuf<T>,
     side: Side,
     set: InstructionSet,
     /// Lines in a panel.
@@ -85,6 +84,14 @@ impl<E: PanelElement> Packed<E> {
         let mut panels = AlignedBuf::zeroed(len)?;
         packer.pack(Source::Matrix(lines, scale), &mut panels, None);
         Ok(Self { panels, side, set: packer.instruction_set(), width, stride, rows, cols })
+    }
+
+    /// A copy.
+    ///
+    /// # Errors
+    /// [`Error::SizeOverflow`] if the memory is exhausted.
+    pub fn try_clone(&self) -> Result<Self> {
+        Ok(Self { panels: self.panels.try_clone()?, ..*self })
     }
 
     /// Rows and columns of the operand.

@@ -3,6 +3,7 @@
 
 use crate::{
     aligned::ALIGNMENT,
+    config::with_fields,
     error::{Error, Result},
     kernels::{KernelSet, Product},
     simd::Caches,
@@ -27,6 +28,7 @@ impl TileShape {
 /// Sizes, in elements, of the pieces that a product is cut into. They tune speed alone: the bits
 /// of a result do not depend on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Blocking {
     /// Rows of a packed block of A: `mc * kc` elements stay in the L2 cache of a core.
     pub mc: usize,
@@ -41,6 +43,17 @@ pub struct Blocking {
     pub in_place_lines: usize,
     /// Multiply-adds up to which operands are read in place.
     pub in_place_work: usize,
+}
+
+with_fields! {
+    Blocking {
+        mc with_mc: usize,
+        kc with_kc: usize,
+        nc with_nc: usize,
+        kb with_kb: usize,
+        in_place_lines with_in_place_lines: usize,
+        in_place_work with_in_place_work: usize,
+    }
 }
 
 impl Blocking {

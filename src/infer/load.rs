@@ -50,7 +50,7 @@ impl<T: Element> Predictor<T> {
         if let Some(normalization) = &info.normalization {
             predictor = predictor
                 .with_normalization(normalization)
-                .map_err(|error| Error::file(path, error.to_string()))?;
+                .map_err(|error| Error::file(path, error.to_string()).with_source(error))?;
         }
         Ok((predictor, info))
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::{
     context::Context,
+    data::FeatureMap,
     error::{Error, Result},
     gemm::{GatheredRows, Operand, Packed},
     kernels::Element,
@@ -40,14 +41,8 @@ pub struct Predictor<T: Element> {
     buffers: Arena<T>,
     /// The weights of linear steps, by step.
     packed: Vec<Option<Packed<T>>>,
-    bytes: Option<ByteMap<T>>,
-}
-
-/// `value = byte * scale + shift` for each value of an example.
-#[derive(Clone, Debug)]
-struct ByteMap<T> {
-    scale: Vec<T>, // (inputs)
-    shift: Vec<T>, // (inputs)
+    /// By which bytes become numbers, for each value of an example.
+    bytes: Option<FeatureMap<T>>,
 }
 
 /// The input of a prediction.
@@ -125,7 +120,7 @@ impl<T: Element> Predictor<T> {
                 return Err(Error::setting("normalization", value, "finite numbers"));
             }
         }
-        Ok(Self { bytes: Some(ByteMap { scale, shift }), ..self })
+        Ok(Self { bytes: Some(FeatureMap { scale, shift }), ..self })
     }
 
     /// The shape of an example.
@@ -184,9 +179,10 @@ impl<T: Element> Predictor<T> {
     ///
     /// # Errors
     /// [`Error::Shape`] or [`Error::Length`] if x or `out` does not fit the network or each other,
-    /// [`Error::Setting`] if the scratch was made for another network or instruction set, if images
-    /// of bytes come and the predictor has no normalization for them, or if the columns of `out`
-    /// are not contiguous. `out` is untouched then.
+    /// [`Error::OtherNetwork`] if the scratch was made for another network,
+    /// [`Error::NoNormalization`] if images of bytes come and the predictor has none,
+    /// [`Error::Setting`] if the scratch was made for another instruction set or the columns of
+    /// `out` are not contiguous. `out` is untouched then.
     pub fn predict_into<'a>(
         &self,
         x: impl Into<Examples<'a, T>>,
@@ -212,7 +208,7 @@ impl<T: Element> Predictor<T> {
             let logits = out.reborrow().part(rows.clone(), 0..self.classes())?;
             let piece = match (x, &self.bytes) {
                 (Examples::Rows(x), _) => Operand::from(x.part(rows, 0..x.cols())?),
-                (Examples::Images(bytes), Some(ByteMap { scale, shift })) => {
+                (Examples::Images(bytes), Some(FeatureMap { scale, shift })) => {
                     let features = self.in_features();
                     let piece = &bytes[rows.start * features..rows.end * features];
                     GatheredRows::new(piece, &indices[..rows.len()], scale, shift)?.into()
@@ -228,9 +224,9 @@ impl<T: Element> Predictor<T> {
     fn check(&self, x: &Examples<'_, T>, scratch: &Scratch<T>) -> Result<usize> {
         let planned = scratch.plan.structure();
         if !planned.is_same(&self.structure) {
-            let expected = format!("for {:?}", self.structure);
-            let found = format!("for {planned:?}");
-            return Err(Error::setting("scratch of a predictor", found, expected));
+            let [expected, found] =
+                [planned, &self.structure].map(|network| format!("{network:?}"));
+            return Err(Error::OtherNetwork { what: "network of a scratch", expected, found });
         }
         let (here, there) = (self.context, scratch.plan.context());
         if here.instruction_set() != there.instruction_set() {
@@ -246,8 +242,7 @@ impl<T: Element> Predictor<T> {
             }
             Examples::Images(bytes) => {
                 if self.bytes.is_none() {
-                    let expected = "one scale and shift for each input, to take images of bytes";
-                    return Err(Error::setting("normalization", "none", expected));
+                    return Err(Error::NoNormalization);
                 }
                 let batch = bytes.len() / features;
                 if bytes.len() != batch * features {

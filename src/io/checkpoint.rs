@@ -14,15 +14,15 @@
 //! tensors that it expects, and gets them only if the file has these and no others, with valid
 //! values.
 
-use std::{collections::HashMap, fmt::Display, fs, ops::Range, path::Path};
+use std::{collections::HashMap, fs, ops::Range, path::Path};
 
-use safetensors::{Dtype, SafeTensors, View};
+use safetensors::{Dtype, SafeTensorError, SafeTensors, View};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::{
     atomic_file,
-    error::{Error, Result},
+    error::{Cause, Error, Result},
     float::Float,
     input_file,
     io::tensors::{self, FileTensor, position, raw},
@@ -44,8 +44,42 @@ const HEADER_PER_TENSOR: usize = 256;
 /// Bytes in a header for one byte of a name or a setting, which are escaped.
 const ESCAPED: usize = 4;
 
-/// A result whose error is a detail about the file.
-pub(crate) type Checked<R> = Result<R, String>;
+/// A result whose error is what is wrong with the content of the file.
+pub(crate) type Checked<R> = Result<R, Fault>;
+
+/// What is wrong with the content of a checkpoint.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    detail: String,
+    source: Option<Cause>,
+}
+
+impl From<String> for Fault {
+    fn from(detail: String) -> Self {
+        Self { detail, source: None }
+    }
+}
+
+impl From<SafeTensorError> for Fault {
+    fn from(error: SafeTensorError) -> Self {
+        Self::caused(error.to_string(), error)
+    }
+}
+
+impl Fault {
+    pub(crate) fn caused(detail: String, cause: impl Into<Cause>) -> Self {
+        Self { detail, source: Some(cause.into()) }
+    }
+
+    /// As the error of the file.
+    pub(crate) fn of(self, path: &Path) -> Error {
+        let error = Error::file(path, self.detail);
+        match self.source {
+            Some(source) => error.with_source(source),
+            None => error,
+        }
+    }
+}
 
 /// The valid values of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -95,7 +129,7 @@ impl Expected {
             None => Ok(()),
             Some((index, value)) => {
                 let (name, at) = (&self.name, position(index, &self.shape));
-                Err(format!("tensor {name} holds {value} at {at}: expected {expected}"))
+                Err(format!("tensor {name} holds {value} at {at}: expected {expected}").into())
             }
         }
     }
@@ -141,17 +175,19 @@ pub(crate) fn write(
     mut state: Map<String, Value>,
     entries: Vec<Entry<'_>>,
 ) -> Result<()> {
-    let refused = |error: &dyn Display| Error::file(path, format!("not saved: {error}"));
+    let refused = |fault: Fault| Fault { detail: format!("not saved: {}", fault.detail), ..fault };
+    let refused = |fault: Fault| refused(fault).of(path);
     for Entry { expected, tensor } in &entries {
-        expected.check(&tensor.data()).map_err(|error| refused(&error))?;
+        expected.check(&tensor.data()).map_err(refused)?;
     }
     state.insert("format".to_owned(), json!(FORMAT));
     state.insert("sha256".to_owned(), json!("0".repeat(DIGITS)));
     let metadata = HashMap::from([(KEY.to_owned(), Value::Object(state).to_string())]);
     let tensors = entries.into_iter().map(|entry| (entry.expected.name, entry.tensor));
     let mut bytes =
-        safetensors::serialize(tensors, Some(metadata)).map_err(|error| refused(&error))?;
-    let digits = digits(&bytes).ok_or_else(|| refused(&"its header has no checksum"))?;
+        safetensors::serialize(tensors, Some(metadata)).map_err(|error| refused(error.into()))?;
+    let digits =
+        digits(&bytes).ok_or_else(|| refused("its header has no checksum".to_owned().into()))?;
     let sum = hexadecimal(&Sha256::digest(&bytes));
     bytes[digits].copy_from_slice(sum.as_bytes());
     atomic_file::write(path, |file| file.write_all(&bytes))
@@ -184,7 +220,7 @@ impl Checkpoint {
             return Err(Error::file(path, detail));
         }
         let mut bytes = input_file::read(path, most)?;
-        let state = verify(&mut bytes).map_err(|detail| Error::file(path, detail))?;
+        let state = verify(&mut bytes).map_err(|fault| fault.of(path))?;
         Ok(Self { bytes, state })
     }
 
@@ -210,7 +246,7 @@ impl Checkpoint {
         if value <= most {
             Ok(value)
         } else {
-            Err(format!("{name} = {value}: expected at most {most}, {why}"))
+            Err(format!("{name} = {value}: expected at most {most}, {why}").into())
         }
     }
 
@@ -222,25 +258,27 @@ impl Checkpoint {
     pub(crate) fn tensors(&self, all: &[Expected]) -> Checked<Tensors<'_>> {
         if let Some((name, _)) = self.state.iter().next() {
             let name = shown(&json!(name));
-            return Err(format!("its metadata has {name}, which no checkpoint of this kind has"));
+            let detail = format!("its metadata has {name}, which no checkpoint of this kind has");
+            return Err(detail.into());
         }
-        let tensors = SafeTensors::deserialize(&self.bytes).map_err(|error| error.to_string())?;
+        let tensors = SafeTensors::deserialize(&self.bytes)?;
         for expected in all {
             let Expected { name, dtype, shape, .. } = expected;
             let Ok(found) = tensors.tensor(name) else {
-                return Err(format!("tensor {name} is missing"));
+                return Err(format!("tensor {name} is missing").into());
             };
             if (found.dtype(), found.shape()) != (*dtype, &shape[..]) {
                 let (found_type, found_shape) = (found.dtype(), found.shape());
-                return Err(format!(
+                let detail = format!(
                     "tensor {name} is {found_type:?} {found_shape:?}, expected {dtype:?} {shape:?}"
-                ));
+                );
+                return Err(detail.into());
             }
             expected.check(found.data())?;
         }
         let known = |name: &str| all.iter().any(|expected| expected.name == name);
         if let Some((name, _)) = tensors.iter().find(|(name, _)| !known(name)) {
-            return Err(format!("tensor {} is none of this run", shown(&json!(name))));
+            return Err(format!("tensor {} is none of this run", shown(&json!(name))).into());
         }
         Ok(Tensors(tensors))
     }
@@ -278,30 +316,34 @@ pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
 
 /// Checks a file's checksum and layout. Returns its state.
 fn verify(bytes: &mut [u8]) -> Checked<Map<String, Value>> {
-    let digits = digits(bytes).ok_or("not a checkpoint of tilewise: it has no checksum")?;
+    let no_checksum = || "not a checkpoint of tilewise: it has no checksum".to_owned();
+    let digits = digits(bytes).ok_or_else(no_checksum)?;
     let written = bytes[digits.clone()].to_vec();
     bytes[digits].fill(b'0');
     if hexadecimal(&Sha256::digest(&*bytes)).as_bytes() != written {
         return Err("truncated or altered: its checksum does not match; begin the run again, or \
                     from another copy"
-            .to_owned());
+            .to_owned()
+            .into());
     }
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
-    let mut state = Err(format!("its metadata lacks {KEY:?}"));
+    let (_, header) = SafeTensors::read_metadata(bytes)?;
+    let mut state = Err(format!("its metadata lacks {KEY:?}").into());
     for (key, entry) in header.metadata().iter().flatten() {
         if key != KEY {
-            return Err(format!("its metadata has {}, expected {KEY:?} alone", shown(&json!(key))));
+            let key = shown(&json!(key));
+            return Err(format!("its metadata has {key}, expected {KEY:?} alone").into());
         }
         state = serde_json::from_str::<Map<String, Value>>(entry)
-            .map_err(|error| format!("metadata entry {KEY:?}: {error}"));
+            .map_err(|error| Fault::caused(format!("metadata entry {KEY:?}: {error}"), error));
     }
     let mut state = state?;
     let format = take(&mut state, "format", "a whole number", |value| value.as_u64())?;
     if format != FORMAT {
-        return Err(format!(
+        let detail = format!(
             "a checkpoint of format {format}, and this version reads format {FORMAT}: begin the run \
              again, or continue it with the version that wrote it"
-        ));
+        );
+        return Err(detail.into());
     }
     // It was compared above.
     state.remove("sha256");
@@ -317,7 +359,7 @@ fn take<R>(
 ) -> Checked<R> {
     let value = object.remove(name).ok_or_else(|| format!("its metadata lacks {name:?}"))?;
     let found = shown(&value);
-    read(value).ok_or_else(|| format!("{name} = {found}: expected {expected}"))
+    read(value).ok_or_else(|| format!("{name} = {found}: expected {expected}").into())
 }
 
 /// A value of a file in a message: of bounded length, and without control characters.

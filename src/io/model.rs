@@ -21,8 +21,9 @@ use serde_json::{Map, Value};
 
 use crate::{
     atomic_file,
+    config::with_fields,
     data::{Normalization, check_class_names},
-    error::{Error, Result},
+    error::{Cause, Error, Result},
     input_file,
     io::tensors::{exchanged, exchanged_order, exchanged_shape, numbers},
     kernels::Element,
@@ -40,6 +41,7 @@ const LENGTH_BYTES: u64 = 8;
 
 /// The metadata of a model file, besides the network.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct ModelInfo {
     /// The normalization of the images that the network was trained on.
     pub normalization: Option<Normalization>,
@@ -47,8 +49,15 @@ pub struct ModelInfo {
     pub class_names: Vec<String>,
 }
 
-/// The JSON in a file's metadata. It is one entry, because the order of several is random, and
-/// equal networks must give equal files.
+with_fields! {
+    ModelInfo {
+        normalization with_normalization: Option<Normalization>,
+        class_names with_class_names: Vec<String>,
+    }
+}
+
+/// The JSON in a file's metadata. One key for all, because the order of several is random, and
+/// equal networks are to make equal files.
 #[derive(Serialize, Deserialize)]
 #[serde(default)]
 struct Metadata {
@@ -116,10 +125,12 @@ pub fn save<T: Element>(path: &Path, network: &Network<T>, info: &ModelInfo) -> 
             .map(|n| Affine { scale: n.scale().to_vec(), shift: n.shift().to_vec() }),
         class_names: info.class_names.clone(),
     };
-    let refused = |error: &dyn std::fmt::Display| Error::file(path, format!("not saved: {error}"));
-    let json = serde_json::to_string(&metadata).map_err(|error| refused(&error))?;
+    let refused =
+        |error: Cause| Error::file(path, format!("not saved: {error}")).with_source(error);
+    let json = serde_json::to_string(&metadata).map_err(|error| refused(error.into()))?;
     let metadata = HashMap::from([(KEY.to_owned(), json)]);
-    let bytes = safetensors::serialize(tensors, Some(metadata)).map_err(|error| refused(&error))?;
+    let bytes =
+        safetensors::serialize(tensors, Some(metadata)).map_err(|error| refused(error.into()))?;
     atomic_file::write(path, |file| file.write_all(&bytes))
 }
 
@@ -150,7 +161,7 @@ pub fn load_with<T: Element>(
 ) -> Result<(Network<T>, ModelInfo)> {
     let bytes = read(path)?;
     let (tensors, metadata) = open(path, &bytes)?;
-    let wrong = |error: Error| Error::file(path, error.to_string());
+    let wrong = |error: Error| Error::file(path, error.to_string()).with_source(error);
     let (mut network, names) = match &metadata.network {
         Some(described) => (described.network(make).map_err(wrong)?, HashMap::new()),
         None => {
@@ -214,21 +225,19 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 fn damaged(path: &Path) -> impl Fn(SafeTensorError) -> Error {
     move |error| {
         let detail = format!("not a whole safetensors file ({error}); save or copy it again");
-        Error::file(path, detail)
+        Error::file(path, detail).with_source(error)
     }
 }
 
 fn metadata(path: &Path, header: &Header) -> Result<Metadata> {
     let json = header.metadata().as_ref().and_then(|entries| entries.get(KEY));
     let Some(json) = json else { return Ok(Metadata::default()) };
-    let metadata: Metadata = serde_json::from_str(json)
-        .map_err(|error| Error::file(path, format!("metadata entry {KEY:?}: {error}")))?;
+    let metadata: Metadata = serde_json::from_str(json).map_err(|error| {
+        Error::file(path, format!("metadata entry {KEY:?}: {error}")).with_source(error)
+    })?;
     if metadata.format > FORMAT {
-        let detail = format!(
-            "a model of format {}, of a later version of tilewise; this one reads up to {FORMAT}",
-            metadata.format
-        );
-        return Err(Error::file(path, detail));
+        let (path, format) = (path.to_owned(), metadata.format);
+        return Err(Error::UnsupportedFormat { path, format, latest: FORMAT });
     }
     Ok(metadata)
 }
@@ -236,7 +245,7 @@ fn metadata(path: &Path, header: &Header) -> Result<Metadata> {
 impl Metadata {
     fn info(self, path: &Path, classes: usize) -> Result<ModelInfo> {
         check_class_names(&self.class_names).map_err(|detail| Error::file(path, detail))?;
-        let wrong = |error: Error| Error::file(path, error.to_string());
+        let wrong = |error: Error| Error::file(path, error.to_string()).with_source(error);
         let normalization = match self.normalization {
             Some(Affine { scale, shift }) => Some(Normalization::new(scale, shift).map_err(wrong)?),
             None => None,
@@ -351,8 +360,8 @@ fn fill<T: Element>(
     for name in &names {
         if !wanted().any(|tensor| full(tensor.name()) == *name) {
             let expected: Vec<String> = wanted().map(|tensor| full(tensor.name())).collect();
-            let detail = format!("unexpected tensor {name:?}: expected {}", expected.join(", "));
-            return Err(Error::file(path, detail));
+            let (path, name) = (path.to_owned(), (*name).to_owned());
+            return Err(Error::UnexpectedTensor { path, name, expected: expected.join(", ") });
         }
     }
     let (parameters, buffers) = network.arenas_mut();
@@ -362,12 +371,11 @@ fn fill<T: Element>(
             let name = full(tensor.name());
             let found = tensors
                 .tensor(&name)
-                .map_err(|_| Error::file(path, format!("`{name}` is missing")))?;
+                .map_err(|_| Error::MissingTensor { path: path.to_owned(), name: name.clone() })?;
             let expected = exchanged_shape(tensor);
             if found.shape() != expected {
-                let found = found.shape();
-                let detail = format!("`{name}` has shape {found:?}, expected {expected:?}");
-                return Err(Error::file(path, detail));
+                let (path, found) = (path.to_owned(), found.shape().to_vec());
+                return Err(Error::TensorShape { path, name, expected, found });
             }
             let elements = arena.tensor_mut(number);
             for (place, value) in exchanged_order(tensor).zip(numbers(path, &name, &found)?) {
@@ -478,7 +486,8 @@ fn perceptron<T: Element>(
         return Err(wrong("holds no tensors: expected `0.weight`, `0.bias` and so on".to_owned()));
     };
     let network = Network::from_config(Shape::Features(input), &nodes, make);
-    Ok((network.map_err(|error| wrong(error.to_string()))?, names))
+    let network = network.map_err(|error| wrong(error.to_string()).with_source(error))?;
+    Ok((network, names))
 }
 
 /// Prefix, layer and kind of a tensor called `<layer>.<kind>` or `<prefix>.<layer>.<kind>`.

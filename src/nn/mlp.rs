@@ -1,6 +1,7 @@
 //! Multilayer perceptrons, the networks of the study, as [`Network`]s.
 
 use crate::{
+    config::with_fields,
     error::{Error, Result},
     kernels::Element,
     nn::{init::Init, network::Network, shape::Shape},
@@ -8,6 +9,7 @@ use crate::{
 
 /// The configuration of a multilayer perceptron.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct MlpConfig {
     /// Features of an example.
     pub input: usize,
@@ -21,6 +23,17 @@ pub struct MlpConfig {
     pub dropout: f64,
     /// Seed of the initial weights and of the dropout masks.
     pub seed: u64,
+}
+
+with_fields! {
+    MlpConfig {
+        input with_input: usize,
+        hidden with_hidden: Vec<usize>,
+        classes with_classes: usize,
+        init with_init: Init,
+        dropout with_dropout: f64,
+        seed with_seed: u64,
+    }
 }
 
 impl Default for MlpConfig {

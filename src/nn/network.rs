@@ -7,6 +7,7 @@ use crate::{
     kernels::Element,
     matrix::MatMut,
     nn::{
+        init::Init,
         layer::{Layer, LayerConfig, MakeLayer},
         layers::{Dropout, Flatten, Linear, Relu, Scale},
         parameters::{
@@ -126,17 +127,6 @@ impl<T: Element> fmt::Display for Network<T> {
 impl<T: Element> fmt::Debug for Network<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Network({:?}, {} parameters)", self.structure, self.parameter_count())
-    }
-}
-
-impl<T: Element> Clone for Network<T> {
-    /// A copy of the parameters; the layers are shared. See [`Network::try_clone`] for a copy that
-    /// returns an error instead of panicking.
-    ///
-    /// # Panics
-    /// If there is not enough memory.
-    fn clone(&self) -> Self {
-        self.try_clone().expect("memory for a copy of a network")
     }
 }
 
@@ -526,7 +516,7 @@ macro_rules! builder_methods {
             }
 
             /// A linear layer with other initial weights.
-            pub fn linear_with(mut self, out_features: usize, init: crate::nn::Init) -> Self {
+            pub fn linear_with(mut self, out_features: usize, init: Init) -> Self {
                 self.$list.push(|shape| {
                     Ok(Linear::new(linear_inputs(shape)?, out_features)?.with_init(init))
                 });

@@ -7,6 +7,7 @@ use std::{ops::Range, sync::Arc};
 
 use crate::{
     aligned::{ALIGNMENT, AlignedBuf},
+    config::with_fields,
     error::{Error, Result},
     kernels::Element,
     nn::init::Init,
@@ -122,6 +123,7 @@ impl Tensor {
 
 /// How one parameter is trained.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct ParameterSettings {
     /// Factor of the learning rate.
     pub learning_rate_factor: f64,
@@ -131,9 +133,24 @@ pub struct ParameterSettings {
     pub frozen: bool,
 }
 
+with_fields! {
+    ParameterSettings {
+        learning_rate_factor with_learning_rate_factor: f64,
+        weight_decay_factor with_weight_decay_factor: f64,
+        frozen with_frozen: bool,
+    }
+}
+
+impl Default for ParameterSettings {
+    /// The usual settings of a weight.
+    fn default() -> Self {
+        Self::of(ParameterKind::Weight)
+    }
+}
+
 impl ParameterSettings {
-    /// The default settings for a kind of parameter.
-    pub(crate) fn of(kind: ParameterKind) -> Self {
+    /// The usual settings of a kind of parameter.
+    pub fn of(kind: ParameterKind) -> Self {
         let weight_decay_factor = if kind == ParameterKind::Weight { 1.0 } else { 0.0 };
         Self { learning_rate_factor: 1.0, weight_decay_factor, frozen: false }
     }
@@ -359,7 +376,7 @@ impl<T> SlicesMut<'_, T> {
     ///
     /// # Panics
     /// If the layer has no such tensor.
-    pub fn get(&mut self, index: usize) -> &mut [T] {
+    pub fn get_mut(&mut self, index: usize) -> &mut [T] {
         &mut self.block[self.ranges[index].clone()]
     }
 

@@ -36,7 +36,7 @@ impl L2 {
     /// The term of the loss.
     ///
     /// # Errors
-    /// [`Error::Setting`] if the plan has several threads and the calling one is not in a rayon pool.
+    /// [`Error::OutsidePool`] if the plan has several threads and the calling one is in no rayon pool.
     pub fn loss<T: Element>(self, network: &Network<T>, plan: &mut Plan<T>) -> Result<f64> {
         if self.0 == 0.0 {
             return Ok(0.0);

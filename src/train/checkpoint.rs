@@ -30,7 +30,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     error::{Error, Result},
-    io::checkpoint::{self, Checked, Checkpoint, Entry, Expected, Tensors, Values},
+    io::checkpoint::{self, Checked, Checkpoint, Entry, Expected, Fault, Tensors, Values},
     kernels::Element,
     nn::{Network, Tensor},
     train::{
@@ -84,7 +84,7 @@ impl<T: Element> Trainer<T> {
     /// state that no steps with these settings can reach. The trainer is then unchanged.
     pub fn load_checkpoint(&mut self, path: &Path) -> Result<()> {
         self.expect_planned()?;
-        let wrong = |detail: String| Error::file(path, detail);
+        let wrong = |fault: Fault| fault.of(path);
         let settings = self.identity();
         let most = checkpoint::most_bytes(&self.expected(0), &object(&settings));
         let mut file = Checkpoint::read(path, most)?;
@@ -184,7 +184,7 @@ impl<T: Element> Solver<'_, T> {
     /// or images; [`Error::File`] if it is not a checkpoint of a solver, is truncated or altered, or
     /// holds a state that no run with these settings can reach. The solver is then unchanged.
     pub fn load_checkpoint(&mut self, path: &Path) -> Result<()> {
-        let wrong = |detail: String| Error::file(path, detail);
+        let wrong = |fault: Fault| fault.of(path);
         let settings = self.identity();
         let end = Position { epochs: self.config.epochs, ..Position::default() };
         let most = checkpoint::most_bytes(&self.expected(end), &object(&settings));
@@ -236,7 +236,8 @@ impl<T: Element> Solver<'_, T> {
         };
         let Position { epochs, batches, .. } = position;
         check_rate(rate).map(|()| rate).map_err(|error| {
-            format!("stands at {epochs} epochs and {batches} batches, where {error}")
+            let detail = format!("stands at {epochs} epochs and {batches} batches, where {error}");
+            Fault::caused(detail, error)
         })
     }
 
@@ -280,13 +281,14 @@ impl<T: Element> Solver<'_, T> {
                 && more
                 && without_better >= patience
             {
-                return Err(format!(
+                let detail = format!(
                     "history.val_accuracy has no better value after epoch {}, so that the run was \
                      out of patience after epoch {epoch}; it stands at {} epochs and {} batches",
                     epoch - without_better,
                     position.epochs,
                     position.batches,
-                ));
+                );
+                return Err(detail.into());
             }
         }
         Ok(best)

@@ -106,8 +106,8 @@ impl<'a, T: Element> Evaluator<'a, T> {
     /// not depend on that size.
     ///
     /// # Errors
-    /// [`Error::Setting`] if `batch_size` is 0, or the threads of `context` are more than the calling one
-    /// and it is not in a rayon pool; [`Error::Shape`] if the network does not fit the images.
+    /// [`Error::Setting`] if `batch_size` is 0; [`Error::OutsidePool`] if the threads of `context`
+    /// are more than the calling one and it is in no rayon pool; [`Error::Shape`] if the network does not fit the images.
     pub fn new(
         network: &Network<T>,
         context: Context<T>,

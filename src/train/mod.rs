@@ -2,7 +2,6 @@
 
 #[cfg(feature = "model-files")]
 mod checkpoint;
-mod config;
 mod evaluate;
 mod feed;
 mod history;

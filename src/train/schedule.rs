@@ -2,7 +2,10 @@
 
 use std::{f64::consts::PI, str::FromStr};
 
-use crate::error::{Error, Result};
+use crate::{
+    config::with_fields,
+    error::{Error, Result},
+};
 
 /// How the learning rate changes over a run: a warm-up and then a curve.
 ///
@@ -10,16 +13,25 @@ use crate::error::{Error, Result};
 /// use tilewise::train::{Curve, Schedule, WarmUp};
 ///
 /// // 10 epochs of 100 steps, the first of them to warm up.
-/// let schedule = Schedule { curve: Curve::Cosine { minimum: 0.0 }, warm_up: WarmUp::Epochs(1.0) };
+/// let cosine = Schedule::from(Curve::Cosine { minimum: 0.0 });
+/// let schedule = cosine.with_warm_up(WarmUp::Epochs(1.0));
 /// let rate = |step| schedule.rate(0.4, step, 100, 1000);
 /// assert!(rate(0) < 0.005 && rate(100) == 0.4 && rate(999) < 1e-5);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Schedule {
     /// The learning rate after the warm-up.
     pub curve: Curve,
     /// Steps before the curve.
     pub warm_up: WarmUp,
+}
+
+with_fields! {
+    Schedule {
+        curve with_curve: Curve,
+        warm_up with_warm_up: WarmUp,
+    }
 }
 
 /// The learning rate of step t (from 0) of T, in epoch e (from 0), from the base rate.

@@ -1,17 +1,19 @@
 //! `Solver`: epochs of shuffled batches, updates, accuracy checks, and the best parameters.
 
+#[cfg(feature = "model-files")]
+use std::sync::OnceLock;
 use std::{
     ops::ControlFlow,
     time::{Duration, Instant},
 };
 
 use crate::{
+    config::with_fields,
     data::{Augmentation, EpochOrder, ImageSet, Normalization, Split},
     error::{Error, Result},
     kernels::Element,
     nn::Network,
     train::{
-        config::with_fields,
         evaluate::Evaluation,
         feed::Feed,
         history::{EpochRecord, History},
@@ -181,7 +183,7 @@ pub struct Solver<'a, T: Element> {
     pub(super) position: Position,
     /// SHA-256 of the images and labels, computed for the first checkpoint.
     #[cfg(feature = "model-files")]
-    pub(super) data_digest: std::sync::OnceLock<String>,
+    pub(super) data_digest: OnceLock<String>,
 }
 
 /// The position of a run.
@@ -240,18 +242,18 @@ impl<'a, T: Element> Solver<'a, T> {
             config,
             position: Position::default(),
             #[cfg(feature = "model-files")]
-            data_digest: std::sync::OnceLock::new(),
+            data_digest: OnceLock::new(),
         })
     }
 
     /// Trains all epochs, or until early stopping.
     ///
     /// # Errors
-    /// [`Error::Diverged`] if the loss is not finite, in which case training stops before the update,
-    /// or if the parameters, or the logits of the images whose accuracy is measured, are not finite
-    /// at the end of an epoch, which is then not recorded. The history and the best parameters up to
-    /// that point are kept. [`Error::Setting`] if there are several threads and the calling
-    /// one is not in a rayon pool.
+    /// [`Error::Diverged`] when the loss is no longer finite, and training stops before the update;
+    /// or when the parameters, or the logits of the images whose accuracy is checked, are not
+    /// finite at the end of an epoch, which is then not recorded. History and best parameters of
+    /// what came before are kept. [`Error::OutsidePool`] if there are several threads and the calling
+    /// one is in no rayon pool.
     pub fn train(&mut self) -> Result<()> {
         self.train_with(&mut |_| ControlFlow::Continue(()))
     }

@@ -13,20 +13,18 @@
 use std::time::{Duration, Instant};
 
 use crate::{
+    config::with_fields,
     context::Context,
     error::{Error, Result},
     gemm::{Backend, Epilogue, Operand},
     kernels::Element,
     nn::{
-        Arena, CrossEntropy, L2, Mode, Network, ParameterKind, ParameterSettings, Part, PassTimes,
-        Passes, Plan, Sink, move_average, scale, sum_of_squares,
+        Arena, CrossEntropy, Gradients, L2, Mode, Network, ParameterKind, ParameterSettings, Part,
+        PassTimes, Passes, Plan, Sink, move_average, scale, sum_of_squares,
     },
     simd::Denormals,
     threads::Threads,
-    train::{
-        config::with_fields,
-        optim::{Optimizer, OptimizerState, StepSettings},
-    },
+    train::optim::{Optimizer, OptimizerState, StepSettings},
 };
 
 /// Settings of a [`Trainer`].
@@ -330,7 +328,7 @@ impl<T: Element> Trainer<T> {
         let (x, part) = (x.into(), self.part(before));
         let mut stats = self.forward(x, labels, of, part)?;
         let accumulate = before > 0;
-        let sink = &mut crate::nn::Gradients;
+        let sink = &mut Gradients;
         let times = self.plan.run_backward(&mut self.network, x, part, accumulate, sink)?;
         stats.times.add(times);
         self.pending = Some(Pending { rows, of, stats });
@@ -340,14 +338,13 @@ impl<T: Element> Trainer<T> {
     /// Updates the parameters with the accumulated gradients.
     ///
     /// # Errors
-    /// [`Error::Setting`] if nothing, or not the whole batch, was accumulated.
+    /// [`Error::IncompleteBatch`] if nothing, or not the whole batch, was accumulated.
     pub fn apply(&mut self) -> Result<StepStats> {
         self.plan.expect(self.network.structure())?;
         self.plan.context().tasks()?;
         let Some(Pending { mut stats, .. }) = self.pending.filter(|p| p.rows == p.of) else {
             let (rows, of) = self.pending.map_or((0, 0), |pending| (pending.rows, pending.of));
-            let found = format!("{rows} of {of} rows");
-            return Err(Error::setting("accumulated batch", found, "a whole batch"));
+            return Err(Error::IncompleteBatch { rows, of });
         };
         let begin = Instant::now();
         self.l2.add_gradient(&self.network, &mut self.plan)?;

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use tilewise::{
     Element,
     gemm::{
-        Blocking, DropoutMask, Epilogue, Finish, GatheredRows, Gemm, Operand, Rule, Update,
+        DropoutMask, Epilogue, Finish, GatheredRows, Gemm, Operand, Rule, Update,
         epilogue::Momentum, naive,
     },
     matrix::{MatMut, MatRef},
@@ -129,7 +129,7 @@ fn threads_do_not_matter<T: Element>(seed: u64) {
             let gemm = Gemm::with_instruction_set(set).unwrap();
             let expected = results(gemm, &batch, shape);
             for tasks in [1, 2, 3, 4, 7] {
-                let gemm = gemm.threads(Threads::Count(tasks));
+                let gemm = gemm.with_threads(Threads::Count(tasks));
                 let found = pool.install(|| results(gemm, &batch, shape));
                 for ((name, found), (_, expected)) in found.iter().zip(&expected) {
                     assert!(
@@ -298,7 +298,7 @@ fn alignment_does_not_matter<T: Element>(seed: u64) {
     for set in InstructionSet::available() {
         for in_place_work in [0, 1 << 30] {
             let gemm = Gemm::with_instruction_set(set).unwrap();
-            let blocking = Blocking { in_place_work, in_place_lines: 0, ..gemm.blocking() };
+            let blocking = gemm.blocking().with_in_place_work(in_place_work).with_in_place_lines(0);
             let gemm = gemm.with_blocking(blocking);
             let expected = at_offsets(gemm, &batch, shape, [0; 4]);
             for offset in 0..64 / size_of::<T>() {
@@ -373,7 +373,7 @@ fn structured_operands_in_parallel() {
         let c = MatMut::new(&mut expected, m, n).unwrap();
         naive::gemm(rounding(set), 1.0, a, b, c, Epilogue::default()).unwrap();
         for tasks in [1, 2, 3, 4, 7] {
-            let gemm = Gemm::with_instruction_set(set).unwrap().threads(Threads::Count(tasks));
+            let gemm = Gemm::with_instruction_set(set).unwrap().with_threads(Threads::Count(tasks));
             let found = pool.install(|| product(gemm, a, b, Epilogue::default()));
             assert!(bits(&found) == bits(&expected), "{set} seed {seed}: {tasks} tasks");
         }
@@ -383,7 +383,7 @@ fn structured_operands_in_parallel() {
 /// A plan and packed panels for many callers, and the product that all of them must get.
 fn shared_work(seed: u64) -> (Gemm<f32>, Batch<f32>, (usize, usize, usize)) {
     let shape = (160, 170, 180);
-    (Gemm::new().unwrap().threads(Threads::Count(3)), Batch::random(seed, shape), shape)
+    (Gemm::new().unwrap().with_threads(Threads::Count(3)), Batch::random(seed, shape), shape)
 }
 
 #[test]
@@ -392,7 +392,8 @@ fn eight_threads_at_once() {
     let (gemm, batch, (m, n, k)) = shared_work(seed);
     let a = MatRef::new(&batch.a, m, k).unwrap();
     let packed = gemm.pack_b(MatRef::new(&batch.b[..k * n], k, n).unwrap()).unwrap();
-    let on = |threads| product(gemm.threads(threads), a, &packed, Epilogue::bias_relu(&batch.bias));
+    let on =
+        |threads| product(gemm.with_threads(threads), a, &packed, Epilogue::bias_relu(&batch.bias));
     let expected = on(Threads::Caller);
     let (run, alone) = (|| on(Threads::Count(3)), || on(Threads::Caller));
     // Half of the callers enter the pool; the others stay outside of any, alone.

@@ -246,14 +246,14 @@ fn random_sizes(
     rng: &mut ChaCha8Rng,
     (mr, nr): (usize, usize),
 ) -> ((usize, usize, usize), Blocking) {
-    let blocking = Blocking {
-        mc: rng.random_range(1..=2) * mr,
-        kc: rng.random_range(1..=8),
-        nc: rng.random_range(1..=2) * nr,
-        kb: rng.random_range(1..=16),
-        in_place_lines: 0,
-        in_place_work: 0,
-    };
+    let blocking = Gemm::<f32>::new().expect("a CPU with one of the instruction sets").blocking();
+    let blocking = blocking
+        .with_mc(rng.random_range(1..=2) * mr)
+        .with_kc(rng.random_range(1..=8))
+        .with_nc(rng.random_range(1..=2) * nr)
+        .with_kb(rng.random_range(1..=16))
+        .with_in_place_lines(0)
+        .with_in_place_work(0);
     match rng.random_range(0..100) {
         // Few rows, for the tiles that are short and wide.
         0..15 => {
@@ -269,18 +269,18 @@ fn random_sizes(
                 rng.random_range(0..=70),
             );
             let (kc, kb) = (rng.random_range(9..=40), rng.random_range(9..=80));
-            (sizes, Blocking { kc, kb, ..blocking })
+            (sizes, blocking.with_kc(kc).with_kb(kb))
         }
         // Many panels in a block.
         25..28 => {
             let sizes =
                 (rng.random_range(0..=10 * mr), rng.random_range(0..=9), rng.random_range(0..=5));
-            (sizes, Blocking { mc: 16 * mr, ..blocking })
+            (sizes, blocking.with_mc(16 * mr))
         }
         28..31 => {
             let sizes =
                 (rng.random_range(0..=3), rng.random_range(0..=10 * nr), rng.random_range(0..=5));
-            (sizes, Blocking { nc: 16 * nr, ..blocking })
+            (sizes, blocking.with_nc(16 * nr))
         }
         _ => {
             let sizes = (
@@ -452,7 +452,8 @@ impl<T: Element, M: Memory> Case<T, M> {
 
         let mut in_place = false;
         for (in_place_lines, in_place_work) in [(0, 0), (4, 0), (0, 1 << 30)] {
-            let blocking = Blocking { in_place_lines, in_place_work, ..self.blocking };
+            let blocking =
+                self.blocking.with_in_place_lines(in_place_lines).with_in_place_work(in_place_work);
             let gemm = gemm.with_blocking(blocking);
             let mut c = M::buffer::<T>(rng, self.c.data.len());
             c.copy_from_slice(&self.c.data);

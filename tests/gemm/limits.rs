@@ -4,8 +4,8 @@ use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use tilewise::{
     Error,
     gemm::{
-        Backend, Blocking, Companions, Epilogue, Finish, GatheredRows, Gemm, Operand, Packed, Rule,
-        Start, Update,
+        Backend, Companions, Epilogue, Finish, GatheredRows, Gemm, Operand, Packed, Rule, Start,
+        Update,
         epilogue::{Descent, Momentum},
         gemm,
     },
@@ -260,7 +260,7 @@ fn sizes_beyond_the_address_space() {
         let found = matches!(error, Error::SizeOverflow { rows, cols: 8, .. } if rows == huge);
         assert!(found, "{error}");
     }
-    let threads = plan().threads(Threads::Count(usize::MAX / 4));
+    let threads = plan().with_threads(Threads::Count(usize::MAX / 4));
     let error = in_pool(|| threads.scratch_bytes(huge, huge, huge)).unwrap_err();
     assert!(matches!(error, Error::SizeOverflow { .. }), "{error}");
     let error = in_pool(|| threads.scratch(1000, 1000, 1000)).unwrap_err();
@@ -275,18 +275,18 @@ fn in_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
 #[test]
 fn a_given_blocking_is_the_one_in_use() {
     let (mr, nr) = plan().tile();
-    let given = Blocking { mc: 2 * mr, kc: 24, nc: 3 * nr, kb: 48, ..plan().blocking() };
+    let given = plan().blocking().with_mc(2 * mr).with_kc(24).with_nc(3 * nr).with_kb(48);
     let gemm = plan().with_blocking(given);
     assert_eq!(gemm.blocking(), given);
     // Also where a derived one adapts: several tasks, and a C out of all caches.
-    let many = gemm.threads(Threads::Count(4));
+    let many = gemm.with_threads(Threads::Count(4));
     assert_eq!(in_pool(|| many.blocking_of(5000, 5000, 5000)).unwrap(), given);
     assert_ne!(plan().blocking_of(5000, 5000, 5000).unwrap(), plan().blocking());
     // It is rounded up to whole tiles, and cut to the product.
-    let odd = Blocking { mc: mr + 1, kc: 0, nc: 1, kb: 7, ..given };
-    let whole = Blocking { mc: 2 * mr, kc: 1, nc: nr, kb: 7, ..given };
+    let odd = given.with_mc(mr + 1).with_kc(0).with_nc(1).with_kb(7);
+    let whole = given.with_mc(2 * mr).with_kc(1).with_nc(nr).with_kb(7);
     assert_eq!(plan().with_blocking(odd).blocking(), whole);
-    let kb = plan().with_blocking(Blocking { kb: 25, ..given }).blocking().kb;
+    let kb = plan().with_blocking(given.with_kb(25)).blocking().kb;
     assert_eq!(kb, 48, "whole kc");
     let small = gemm.blocking_of(1, 1, 5).unwrap();
     assert_eq!((small.mc, small.nc, small.kc, small.kb), (mr, nr, 5, 5));
@@ -305,14 +305,13 @@ fn smaller_products_need_no_more() {
         let mut up_to = |most: usize| rng.random_range(0..=most);
         let large = (up_to(300), up_to(300), up_to(300));
         let small = (up_to(large.0), up_to(large.1), up_to(large.2));
-        let blocking = Blocking {
-            mc: up_to(100),
-            kc: up_to(60),
-            nc: up_to(200),
-            kb: up_to(120),
-            ..plan().blocking()
-        };
-        let gemm = plan().with_blocking(blocking).threads(Threads::Count(up_to(4)));
+        let blocking = plan()
+            .blocking()
+            .with_mc(up_to(100))
+            .with_kc(up_to(60))
+            .with_nc(up_to(200))
+            .with_kb(up_to(120));
+        let gemm = plan().with_blocking(blocking).with_threads(Threads::Count(up_to(4)));
         let len = |(m, n, k): (usize, usize, usize)| gemm.scratch_bytes(m, n, k).unwrap();
         if len(small) > len(large) {
             failures.push(format!(

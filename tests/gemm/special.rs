@@ -4,7 +4,7 @@
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use tilewise::{
     Element,
-    gemm::{Blocking, Companions, Epilogue, Finish, Gemm, Start, naive},
+    gemm::{Companions, Epilogue, Finish, Gemm, Start, naive},
     matrix::{MatMut, MatRef},
     simd::InstructionSet,
 };
@@ -13,9 +13,9 @@ use crate::{cases::rounding, operands::values};
 
 /// Blockings that pack everything, and nothing.
 fn packed_and_in_place<T: Element>(set: InstructionSet) -> [(Gemm<T>, &'static str); 2] {
-    let gemm = Gemm::<T>::with_instruction_set(set).unwrap();
-    let small = Blocking { kc: 5, in_place_lines: 0, in_place_work: 0, ..gemm.blocking() };
-    let in_place = Blocking { in_place_work: 1 << 30, ..small };
+    let gemm = Gemm::with_instruction_set(set).unwrap();
+    let small = gemm.blocking().with_kc(5).with_in_place_lines(0).with_in_place_work(0);
+    let in_place = small.with_in_place_work(1 << 30);
     [(gemm.with_blocking(small), "packed"), (gemm.with_blocking(in_place), "in place")]
 }
 

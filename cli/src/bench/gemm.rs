@@ -155,7 +155,7 @@ pub(super) fn run(args: &GemmArgs) -> Result<()> {
 }
 
 fn bench<T: Element>(args: &GemmArgs) -> Result<()> {
-    let gemm = args.common.gemm::<T>()?.threads(Threads::Pool);
+    let gemm = args.common.gemm::<T>()?.with_threads(Threads::Pool);
     let products = args.products();
     let bar = ProgressBar::new(products.len() as u64);
     if let Ok(style) = ProgressStyle::with_template("{pos}/{len}  {msg}") {
@@ -241,7 +241,7 @@ impl<'g, T: Element> Operands<'g, T> {
             contestants.push(((name, backend), begin.elapsed().as_secs_f64()));
             match &expected {
                 Some(expected) => self.expect_close(expected.view(), name),
-                None => expected = Some(self.c.clone()),
+                None => expected = Some(self.c.try_clone()?),
             }
         }
         let rates = take_turns(&contestants, args.seconds, |&(_, backend)| self.multiply(backend))?;
@@ -387,7 +387,7 @@ mod tests {
         let shape = Shape { m: 2, n: 2, k: 3 };
         let mut operands = Operands::new(&gemm, shape, TN).unwrap();
         operands.multiply(Backend::Tilewise).unwrap();
-        let expected = operands.c.clone();
+        let expected = operands.c.try_clone().unwrap();
         operands.multiply(Backend::Naive).unwrap();
         operands.expect_close(expected.view(), "naive");
         operands.c.view_mut().set(1, 0, 9.0);

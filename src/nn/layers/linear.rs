@@ -125,10 +125,10 @@ impl<T: Element> Layer<T> for Linear {
         }
         let x = x.ok_or_else(|| Error::setting("x", "nothing", "the input of the forward pass"))?;
         let start = if accumulate { T::ONE } else { T::ZERO };
-        if !gradients.get(Self::BIAS).is_empty() {
-            sum_columns(d_out, gradients.get(Self::BIAS), accumulate);
+        if !gradients.get_mut(Self::BIAS).is_empty() {
+            sum_columns(d_out, gradients.get_mut(Self::BIAS), accumulate);
         }
-        let weight = gradients.get(Self::WEIGHT);
+        let weight = gradients.get_mut(Self::WEIGHT);
         if weight.is_empty() {
             return Ok(());
         }

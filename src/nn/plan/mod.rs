@@ -299,24 +299,23 @@ impl<T: Element> Plan<T> {
     }
 
     /// # Errors
-    /// [`Error::Setting`] if the network does not have the layers that the plan was made for.
+    /// [`Error::OtherNetwork`] if the network is not of the layers that the plan was made for.
     pub(crate) fn expect(&self, structure: &Structure<T>) -> Result<()> {
         if self.structure.is_same(structure) {
             return Ok(());
         }
-        let expected = format!("{:?}, for which it was made", self.structure);
-        Err(Error::setting("network of a plan", format!("{structure:?}"), expected))
+        let [expected, found] = [&*self.structure, structure].map(|network| format!("{network:?}"));
+        Err(Error::OtherNetwork { what: "network of a plan", expected, found })
     }
 
     /// # Errors
-    /// [`Error::Setting`] if other parameters are frozen than when the plan was made.
+    /// [`Error::Frozen`] if other parameters are frozen than when the plan was made.
     pub(crate) fn expect_frozen(&self, settings: &[ParameterSettings]) -> Result<()> {
         let tensors = self.structure.parameters.tensors().iter();
         for ((tensor, settings), &frozen) in tensors.zip(settings).zip(&self.frozen) {
             if settings.frozen != frozen {
-                let found = format!("{} of {}", settings.frozen, tensor.name());
-                let expected = format!("{frozen}, as when the steps were planned");
-                return Err(Error::setting("frozen", found, expected));
+                let (parameter, frozen) = (tensor.name().to_owned(), settings.frozen);
+                return Err(Error::Frozen { parameter, frozen });
             }
         }
         Ok(())

@@ -120,7 +120,7 @@ impl<T: Element> Plan<T> {
     ///
     /// # Errors
     /// [`Error::BatchTooLarge`] if the plan has no room for the batch, [`Error::Shape`] if x has
-    /// a different number of columns, [`Error::Setting`] if the network does not have the layers that
+    /// another number of columns, [`Error::OtherNetwork`] if the network is not of the layers that
     /// the plan was made for.
     pub fn forward<'x>(
         &mut self,
@@ -148,7 +148,7 @@ impl<T: Element> Plan<T> {
     ///
     /// # Errors
     /// [`Error::Length`] if there are more or fewer labels than rows, [`Error::Label`] if one names
-    /// no class; [`Error::Setting`] if the plan has several threads and the calling one is in no
+    /// no class; [`Error::OutsidePool`] if the plan has several threads and the calling one is in no
     /// rayon pool.
     pub fn loss(&mut self, criterion: CrossEntropy, labels: &[u32]) -> Result<f64> {
         self.run_loss(criterion, labels, labels.len(), false)

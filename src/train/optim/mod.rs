@@ -29,24 +29,35 @@ pub use state::{OptimizerState, StepSettings};
 
 use std::{fmt, str::FromStr};
 
-use crate::error::{Error, Result};
+use crate::{
+    config::with_fields,
+    error::{Error, Result},
+};
 
 /// An optimizer and its settings; [`OptimizerState`] performs the steps.
 ///
 /// ```
 /// use tilewise::train::Optimizer;
 ///
-/// let optimizer = Optimizer { weight_decay: 1e-4, ..Optimizer::momentum(0.9) };
+/// let optimizer = Optimizer::momentum(0.9).with_weight_decay(1e-4);
 /// assert_eq!(optimizer.to_string(), "momentum");
 /// assert_eq!("adam".parse::<Optimizer>()?, Optimizer::adam());
 /// # Ok::<(), tilewise::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Optimizer {
     /// How a gradient becomes a step.
     pub rule: UpdateRule,
     /// Weight decay; see the module's documentation.
     pub weight_decay: f64,
+}
+
+with_fields! {
+    Optimizer {
+        rule with_rule: UpdateRule,
+        weight_decay with_weight_decay: f64,
+    }
 }
 
 /// How a gradient becomes a step; see the module's documentation for the formulas.

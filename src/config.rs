@@ -5,7 +5,8 @@ macro_rules! with_fields {
     ($config:ident { $($field:ident $with:ident: $type:ty),* $(,)? }) => {
         impl $config {
             $(
-                #[doc = concat!("Sets [`", stringify!($field), "`](Self::", stringify!($field), ").")]
+                #[doc = concat!("The same with another [`", stringify!($field), "`](Self::", stringify!($field), ").")]
+                #[must_use]
                 pub fn $with(self, $field: $type) -> Self {
                     Self { $field, ..self }
                 }
@@ -14,4 +15,4 @@ macro_rules! with_fields {
     };
 }
 
-pub(super) use with_fields;
+pub(crate) use with_fields;
