@@ -5,7 +5,7 @@ macro_rules! with_fields {
     ($config:ident { $($field:ident $with:ident: $type:ty),* $(,)? }) => {
         impl $config {
             $(
-                #[doc = concat!("The same with another [`", stringify!($field), "`](Self::", stringify!($field), ").")]
+                #[doc = concat!("Sets [`", stringify!($field), "`](Self::", stringify!($field), ").")]
                 #[must_use]
                 pub fn $with(self, $field: $type) -> Self {
                     Self { $field, ..self }

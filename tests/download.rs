@@ -177,8 +177,8 @@ fn assert_complete(dir: &Path) {
     assert_eq!(names(dir), [FOLDER]);
     let cifar = load(dir).unwrap();
     assert_eq!(cifar.train.labels(), [1, 2, 3, 4, 5]);
-    assert_eq!(cifar.train.picture(4), Some(&record(5)[1..]));
-    assert_eq!(cifar.test.unwrap().picture(0), Some(&record(0)[1..]));
+    assert_eq!(cifar.train.image(4), Some(&record(5)[1..]));
+    assert_eq!(cifar.test.unwrap().image(0), Some(&record(0)[1..]));
 }
 
 #[test]

@@ -32,7 +32,7 @@ fn objects(output: &Output) -> Vec<Value> {
 /// An image of the test set.
 fn test_image(index: usize) -> RgbImage {
     let set = synthetic(100, 2).unwrap();
-    let bytes = set.picture(index).unwrap();
+    let bytes = set.image(index).unwrap();
     RgbImage::from_fn(32, 32, |x, y| {
         let at = (32 * y + x) as usize;
         Rgb([bytes[at], bytes[1024 + at], bytes[2048 + at]])

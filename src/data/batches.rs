@@ -72,15 +72,15 @@ impl EpochOrder {
 ///
 /// # Errors
 /// [`Error::Shape`] if `out` has another shape, [`Error::Length`] if the map has another number
-/// of features than the pictures, [`Error::Setting`] if the elements of a row of `out` stand apart
-/// or an index names no picture; rows before it are then written.
+/// of features than the images, [`Error::Setting`] if the rows of `out` are not contiguous or an index
+/// is out of range; rows before it are then written.
 pub fn gather<T: Float>(
     set: &ImageSet,
     indices: &[u32],
     map: &FeatureMap<T>,
     out: &mut MatMut<'_, T>,
 ) -> Result<()> {
-    out.expect_shape("gathered pictures", (indices.len(), set.features()))?;
+    out.expect_shape("gathered images", (indices.len(), set.features()))?;
     let expected = set.features();
     for (what, values) in [("scales of features", &map.scale), ("shifts of features", &map.shift)] {
         if values.len() != expected {
@@ -88,12 +88,12 @@ pub fn gather<T: Float>(
         }
     }
     for (row, &index) in indices.iter().enumerate() {
-        let image = set.picture(index as usize).ok_or_else(|| no_image(set, index))?;
+        let image = set.image(index as usize).ok_or_else(|| no_image(set, index))?;
         let col_stride = out.col_stride();
         let values = out
             .row_mut(row)
-            .ok_or_else(|| Error::setting("column stride of gathered pictures", col_stride, "1"))?;
-        let features = picture.iter().zip(&map.scale).zip(&map.shift);
+            .ok_or_else(|| Error::setting("column stride of gathered images", col_stride, "1"))?;
+        let features = image.iter().zip(&map.scale).zip(&map.shift);
         for (value, ((&pixel, &scale), &shift)) in values.iter_mut().zip(features) {
             *value = T::from_f64(f64::from(pixel)).mul_add(scale, shift);
         }
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn pictures_are_gathered_and_normalized() {
+    fn images_are_gathered_and_normalized() {
         let map = Normalization::new(vec![1.0, 10.0], vec![0.0, 0.5]).unwrap().per_feature(2);
         let mut padded = [-1.0f32; 11];
         let mut out = MatMut::strided(&mut padded, 0, (2, 4), (6, 1)).unwrap();
@@ -194,8 +194,8 @@ mod tests {
         let error = gather(&set(), &[0, 2], &map, &mut out).unwrap_err();
         assert!(error.to_string().contains("from 0 to 1"), "{error}");
         assert!(matches!(gather(&set(), &[0], &map, &mut out), Err(Error::Shape { .. })));
-        let grey = Normalization::new(vec![1.0], vec![0.0]).unwrap().per_feature(2);
-        assert!(matches!(gather(&set(), &[0, 1], &grey, &mut out), Err(Error::Length { .. })));
+        let gray = Normalization::new(vec![1.0], vec![0.0]).unwrap().per_feature(2);
+        assert!(matches!(gather(&set(), &[0, 1], &gray, &mut out), Err(Error::Length { .. })));
         let mut transposed = MatMut::strided(&mut values, 0, (2, 4), (1, 2)).unwrap();
         let error = gather(&set(), &[0, 1], &map, &mut transposed).unwrap_err();
         assert!(error.to_string().contains("column stride"), "{error}");

@@ -24,7 +24,7 @@ pub fn class_names() -> [&'static str; 10] {
     CLASS_NAMES
 }
 
-/// The labelled pictures of CIFAR-10, 3 x 32 x 32.
+/// The labeled images of CIFAR-10, 3 x 32 x 32.
 #[derive(Debug)]
 pub struct Cifar10 {
     /// The training batches, one after another: 50,000 images in the original.

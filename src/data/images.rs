@@ -62,7 +62,7 @@ pub struct ChannelStatistics {
     pub std: Vec<f64>,
 }
 
-/// Labelled pictures of one shape, one after another in a single store of bytes.
+/// Labeled images of one shape in one block of bytes.
 #[derive(Debug)]
 pub struct ImageSet {
     shape: ImageShape,
@@ -153,7 +153,7 @@ impl ImageSet {
     }
 
     /// The bytes of image `index`, channel by channel; `None` after the last image.
-    pub fn picture(&self, index: usize) -> Option<&[u8]> {
+    pub fn image(&self, index: usize) -> Option<&[u8]> {
         let start = index.checked_mul(self.features())?;
         self.pixels.get(start..)?.get(..self.features())
     }
@@ -227,9 +227,9 @@ mod tests {
             assert!((found - expected).abs() < 1e-15, "{found} {expected}");
         }
         assert_eq!(set.label_histogram(), [1, 0, 2]);
-        assert_eq!(set.picture(1), Some(&[0, 255, 51, 51][..]));
-        assert_eq!(set.picture(3), None);
-        assert_eq!(set.picture(usize::MAX / 2), None);
+        assert_eq!(set.image(1), Some(&[0, 255, 51, 51][..]));
+        assert_eq!(set.image(3), None);
+        assert_eq!(set.image(usize::MAX / 2), None);
     }
 
     #[test]

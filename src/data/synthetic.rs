@@ -240,7 +240,7 @@ mod tests {
     fn the_mean_color_does_not_give_the_class_away() {
         let set = synthetic(4000, 2).unwrap();
         let color = |index: usize| -> [f64; 3] {
-            let image = set.picture(index).unwrap();
+            let image = set.image(index).unwrap();
             std::array::from_fn(|c| image[c * PLANE..][..PLANE].iter().map(|&p| p as f64).sum())
         };
         let mut sums = [([0.0; 3], 0.0); 10];

@@ -42,7 +42,7 @@ pub(crate) unsafe fn product<T: Element>(
             MatMut::from_raw(c.0, (m, n), (c.1, c.2)),
         )
     };
-    let gemm = Gemm::new()?.with_threads(threads);
+    let gemm = Gemm::<T>::new()?.with_threads(threads);
     let depth = if alpha == T::ZERO { 0 } else { k };
     let a = Lines::Source(Source::Matrix(a, alpha));
     let b = Lines::Source(Source::Matrix(b.t(), T::ONE));

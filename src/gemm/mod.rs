@@ -469,7 +469,7 @@ mod tests {
                 steps.fold(start, |sum, (a, b)| a.mul_add(b, sum))
             };
             for (blocking, tasks) in [(None, 1), (Some((7, 3, 16, 6)), 1), (None, 2)] {
-                let mut gemm = Gemm::<Bf16>::new().unwrap().threads(Threads::Count(tasks));
+                let mut gemm = Gemm::<Bf16>::new().unwrap().with_threads(Threads::Count(tasks));
                 if let Some((mc, kc, nc, kb)) = blocking {
                     let in_place = gemm.blocking();
                     gemm = gemm.with_blocking(Blocking { mc, kc, nc, kb, ..in_place });

@@ -53,8 +53,8 @@ pub(super) enum Side {
 
 /// An operand in the panels of one instruction set's kernels, packed once and used often. It can
 /// serve any blocking and any number of threads, and several products at once.
-pub struct Packed<T: Element> {
-    panels: AlignedBuf<T>,
+pub struct Packed<E: PanelElement> {
+    panels: AlignedBuf<E>,
     side: Side,
     set: InstructionSet,
     /// Lines in a panel.

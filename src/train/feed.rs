@@ -99,7 +99,7 @@ impl<'a, T: Element> Feed<'a, T> {
             },
             &|(indices, pixels): (&[u32], &mut [u8])| {
                 for (&index, out) in indices.iter().zip(pixels.chunks_exact_mut(features)) {
-                    let image = images.picture(index as usize).expect("its label was there");
+                    let image = images.image(index as usize).expect("its label was there");
                     augmentation.apply(images.shape(), (*seed, epoch, index), image, zeros, out);
                 }
             },

@@ -93,7 +93,7 @@ fn examine(network: &Network<f32>, test: &ImageSet, probabilities: &[f64]) -> Re
     }
     wrong.sort_by(|a, b| b.3.total_cmp(&a.3));
     let mistake = |&(index, label, predicted, probability): &(usize, usize, usize, f64)| {
-        let image = test.picture(index).unwrap_or_default();
+        let image = test.image(index).unwrap_or_default();
         let png = png(&montage(&[image.to_vec()], test.shape(), 1))?;
         Ok(Mistake { png, label, predicted, probability })
     };

@@ -67,7 +67,7 @@ pub fn with_data() -> TempDir {
         let mut bytes = Vec::new();
         for (index, &label) in set.labels().iter().enumerate() {
             bytes.push(label as u8);
-            bytes.extend(set.picture(index).unwrap());
+            bytes.extend(set.image(index).unwrap());
         }
         fs::write(dir.path().join("set").join(name), bytes).unwrap();
     }
