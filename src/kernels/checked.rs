@@ -7,11 +7,13 @@ use crate::{
         block::{Block, block},
         dropout::DropoutMask,
         epilogue::{Companion, Epilogue, MAX_COMPANIONS},
+        map::{Map, Mapping},
         pack::{Along, GatheredRows, Packing, Strided, pack_elements},
         product::Types,
+        reduce::SumOfSquares,
         set::{Element, KernelSet, Panels},
         tile::Tile,
-        update::{Average, MAX_SLOTS, Parameters, RawRows, Update},
+        update::{MAX_SLOTS, Parameters, RawRows, Update},
     },
     matrix::{MatMut, MatRef},
     simd::InstructionSet,
@@ -214,32 +216,14 @@ impl<T: Element> KernelSet<T> {
         unsafe { (self.pack_gathered)(&packing) }
     }
 
-    /// `out = max(x, 0)`.
-    pub(crate) fn relu(&self, x: &[T], out: &mut [T]) {
-        assert_eq!(x.len(), out.len());
-        // SAFETY: equal lengths; the CPU has the set.
-        unsafe { (self.relu)(x, out) }
+    /// `out = map(x...)`, element by element.
+    pub(crate) fn map<const N: usize>(&self, map: impl Map<T, N>, x: [&[T]; N], out: &mut [T]) {
+        T::run(self, Mapping::new(map, x, out));
     }
 
-    /// `x` where `gate > 0`, else 0, in place.
-    pub(crate) fn gate(&self, gate: &[T], x: &mut [T]) {
-        assert_eq!(x.len(), gate.len());
-        // SAFETY: equal lengths; the CPU has the set.
-        unsafe { (self.gate)(gate, x) }
-    }
-
-    /// `y = factor * x + y`, each element one multiply-add.
-    pub(crate) fn add_scaled(&self, factor: T, x: &[T], y: &mut [T]) {
-        assert_eq!(x.len(), y.len());
-        // SAFETY: equal lengths; the CPU has the set.
-        unsafe { (self.add_scaled)(factor, x, y) }
-    }
-
-    /// `average = keep average + take x`.
-    pub(crate) fn move_average(&self, factors: Average<T>, x: &[T], average: &mut [T]) {
-        assert_eq!(x.len(), average.len());
-        // SAFETY: equal lengths; the CPU has the set.
-        unsafe { (self.move_average)(factors, x, average) }
+    /// `y = map(x, y)`, element by element.
+    pub(crate) fn map_onto(&self, map: impl Map<T, 2>, x: &[T], y: &mut [T]) {
+        T::run(self, Mapping::onto(map, x, y));
     }
 
     /// Takes a step with all parameters `w`; slots that the rule does not have may be empty.
@@ -264,10 +248,9 @@ impl<T: Element> KernelSet<T> {
         unsafe { (self.update)(update, &parameters) }
     }
 
-    /// Sum of squares in the order that `elementwise::sum_of_squares` fixes.
+    /// Sum of squares in the order that [`SumOfSquares`] fixes.
     pub(crate) fn sum_of_squares(&self, x: &[T]) -> T {
-        // SAFETY: the CPU has the set.
-        unsafe { (self.sum_of_squares)(x) }
+        T::run(self, SumOfSquares(x))
     }
 
     /// `x * scale` where the mask keeps an element, else 0, in place.

@@ -15,16 +15,19 @@ use crate::{
         pack::{GatheredRows, Packing, Strided},
         product::Types,
         tile::FinishFn,
-        update::{Average, Parameters, Update},
+        update::{Parameters, Update},
     },
     matrix::MatMut,
-    simd::InstructionSet,
+    simd::{InstructionSet, Work},
 };
 
 /// `f32` or `f64`: the element types that kernels exist for.
 pub trait Element:
     Float + Kernels + Types<Left = Self, Right = Self, Sum = Self, Output = Self>
 {
+    /// Does work with the instruction set of `kernels`.
+    #[doc(hidden)]
+    fn run<W: Work<Self>>(kernels: &KernelSet<Self>, work: W) -> W::Output;
 }
 
 /// Where the kernels of an element type are found.
@@ -66,12 +69,7 @@ pub struct KernelSet<P: Types> {
     pub(super) multiply_adds: unsafe fn(usize) -> P::Sum,
     pub(super) pack: PackFn<P::Sum, Strided<P::Sum>>,
     pub(super) pack_gathered: PackGatheredFn<P::Sum>,
-    pub(super) relu: unsafe fn(&[P::Sum], &mut [P::Sum]),
-    pub(super) gate: unsafe fn(&[P::Sum], &mut [P::Sum]),
-    pub(super) add_scaled: AddScaledFn<P::Sum>,
-    pub(super) move_average: MoveAverageFn<P::Sum>,
     pub(super) update: unsafe fn(&Update<P::Sum>, &Parameters<P::Sum>),
-    pub(super) sum_of_squares: unsafe fn(&[P::Sum]) -> P::Sum,
     pub(super) dropout: unsafe fn(DropoutMask, usize, P::Sum, &mut MatMut<'_, P::Sum>),
 }
 
@@ -79,10 +77,6 @@ pub struct KernelSet<P: Types> {
 type PackFn<T, S> = unsafe fn(&Packing<T, S>);
 /// Packs gathered rows.
 type PackGatheredFn<T> = unsafe fn(&Packing<T, GatheredRows<'_, T>>);
-/// Factor, x, and what is added to.
-type AddScaledFn<T> = unsafe fn(T, &[T], &mut [T]);
-/// Factors, x, and its average.
-type MoveAverageFn<T> = unsafe fn(Average<T>, &[T], &mut [T]);
 
 /// A packed operand, or a block of it: panels of lines, as `kernels::pack` lays them out. The type
 /// of the elements and the width are their format; the kernels refuse any other.
