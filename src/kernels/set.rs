@@ -18,12 +18,12 @@ use crate::{
         update::{Parameters, Update},
     },
     matrix::MatMut,
-    simd::{InstructionSet, Work},
+    simd::{InstructionSet, Work, math::Constants},
 };
 
 /// `f32` or `f64`: the element types that kernels exist for.
 pub trait Element:
-    Float + Kernels + Types<Left = Self, Right = Self, Sum = Self, Output = Self>
+    Float + Constants + Kernels + Types<Left = Self, Right = Self, Sum = Self, Output = Self>
 {
     /// Does work with the instruction set of `kernels`.
     #[doc(hidden)]

@@ -19,7 +19,10 @@ pub(crate) mod avx512;
 mod caches;
 mod denormals;
 mod detect;
+pub(crate) mod math;
 pub(crate) mod portable;
+#[cfg(test)]
+pub(crate) mod scalar;
 
 pub use caches::Caches;
 pub use denormals::Denormals;
