@@ -286,3 +286,79 @@ fn check_epilogue<P: Types>(
         None => RawRows { ptr: std::ptr::null_mut(), row_stride: 0 },
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simd::{
+        Isa,
+        math::{exp, logistic, normal},
+        scalar::Scalar,
+    };
+
+    /// One of the functions of `simd::math`.
+    #[derive(Clone, Copy, Debug)]
+    enum Function {
+        Exp,
+        Distribution,
+        Density,
+        Logistic,
+        OfMinus,
+    }
+
+    impl<T: Element> Map<T, 1> for Function {
+        #[inline(always)]
+        fn apply<S: Isa<T>>(self, isa: S, [x]: [S::Vector; 1]) -> S::Vector {
+            match self {
+                Self::Exp => exp(isa, x),
+                Self::Distribution => normal(isa, x).0,
+                Self::Density => normal(isa, x).1,
+                Self::Logistic => logistic(isa, x).0,
+                Self::OfMinus => logistic(isa, x).1,
+            }
+        }
+    }
+
+    fn check<T: Element>(special: &[T])
+    where
+        Scalar: Isa<T, Vector = T>,
+    {
+        use Function::{Density, Distribution, Exp, Logistic, OfMinus};
+        let grid = (0..4001).map(|i| T::from_f64(f64::from(i - 2000) * 0.0611));
+        let x: Vec<T> = grid.chain(special.iter().copied()).collect();
+        for set in InstructionSet::available() {
+            let kernels: &KernelSet<T> = T::kernel_set(set).unwrap();
+            let scalar = Scalar { fused: set.is_fused() };
+            for function in [Exp, Distribution, Density, Logistic, OfMinus] {
+                // Every length on both sides of a vector's.
+                for len in (0..40).chain([x.len()]) {
+                    let x = &x[x.len() - len..];
+                    let mut out = vec![T::ZERO; len];
+                    kernels.map(function, [x], &mut out);
+                    for (&x, found) in x.iter().zip(out) {
+                        let expected = function.apply(scalar, [x]);
+                        // Bits, but for NaN.
+                        let same = bytemuck::bytes_of(&found) == bytemuck::bytes_of(&expected);
+                        let nan = found.partial_cmp(&found).or(expected.partial_cmp(&expected));
+                        assert!(
+                            same || nan.is_none(),
+                            "{set}, {function:?}({x}): {found}, {expected}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn functions_have_the_bits_of_one_lane_on_every_instruction_set() {
+        let (most, least) = (f32::MAX, f32::from_bits(1));
+        let special = [0.0, -0.0, least, -least, most, -most, f32::INFINITY, -f32::INFINITY];
+        check(&special);
+        check(&[f32::NAN, -88.1, -95.3, -103.9, 88.8, 13.4, -13.9]);
+        let (most, least) = (f64::MAX, f64::from_bits(1));
+        let special = [0.0, -0.0, least, -least, most, -most, f64::INFINITY, -f64::INFINITY];
+        check(&special);
+        check(&[f64::NAN, -708.5, -735.3, -745.2, 709.9, 37.9, -38.3]);
+    }
+}
