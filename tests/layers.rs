@@ -9,7 +9,7 @@ use tilewise::{
         Arena, Backward, CrossEntropy, Forward, Init, L2, Layer, MlpConfig, Mode, Network, Passes,
         Plan, RandomPlace, Shape,
         gradcheck::{central_differences, check, relative_error},
-        layers::{Dropout, Flatten, Linear, Relu, Scale},
+        layers::{Dropout, Flatten, Gelu, Linear, Relu, Scale, Silu},
         mlp,
     },
     simd::InstructionSet,
@@ -162,6 +162,11 @@ fn layers_alone_have_the_right_gradients() {
     check_gradients(&[&Dropout::new(0.3).unwrap()], &none, training);
     check_gradients(&[&Dropout::new(0.3).unwrap()], &none, RandomPlace { step: None, ..training });
     check_gradients(&[&linear, &Relu], &of_linear, training);
+    for activation in [&Gelu as &dyn Layer<f64>, &Silu] {
+        check_gradients(&[activation], &none, training);
+        check_gradients(&[&linear, activation], &of_linear, training);
+        check_gradients(&[&linear, activation, &Dropout::new(0.3).unwrap()], &of_linear, training);
+    }
     check_gradients(&[&linear, &Relu, &Dropout::new(0.3).unwrap()], &of_linear, training);
 }
 
@@ -252,6 +257,121 @@ fn relu_has_gradient_zero_at_zero_and_keeps_nan() {
     let operands = (x, out.view(), ones.view());
     let (gradient, _) = backward(&Relu, &none, operands, place(0, 1, 0)).unwrap();
     assert_eq!(gradient.view().row(0).unwrap(), &[0.0, 0.0, 1.0, 0.0]);
+}
+
+/// x, and output and gradient of PyTorch 2.15 in double precision.
+type Reference = [(f64, f64, f64); 10];
+
+const GELU: Reference = [
+    (-3.0, -0.00404969409489031, -0.01194564720418392),
+    (-1.5, -0.10021080190328704, -0.1274691922299796),
+    (-0.75, -0.16997051428265111, 0.0007742782607648296),
+    (-0.1, -0.0460172162722971, 0.4204769079752698),
+    (0.0, 0.0, 0.5),
+    (0.001, 0.000500398942213911, 0.5007978842948414),
+    (0.75, 0.5800294857173489, 0.9992257217392352),
+    (1.5, 1.399789198096713, 1.1274691922299795),
+    (6.0, 5.999999994080474, 1.0000000354687093),
+    (40.0, 40.0, 1.0),
+];
+
+const SILU: Reference = [
+    (-3.0, -0.14227761953270035, -0.08810410601516962),
+    (-1.5, -0.2736382857095345, -0.041294154299142946),
+    (-0.75, -0.24061597561845527, 0.1574000555032465),
+    (-0.1, -0.047502081252106004, 0.4500832085017708),
+    (0.0, 0.0, 0.5),
+    (0.001, 0.0005002499999791667, 0.5004999999166666),
+    (0.75, 0.5093840243815447, 0.8425999444967536),
+    (1.5, 1.2263617142904655, 1.041294154299143),
+    (6.0, 5.985164261060192, 1.0123264325915249),
+    (40.0, 40.0, 1.0),
+];
+
+/// Output and gradient at -12, by mpmath.
+const GELU_OF_MINUS_12: (f64, f64) = (-2.1317785344932147e-32, -2.5578956616748956e-31);
+
+/// Output and gradient of an activation at x.
+fn activate<T: Element>(layer: &dyn Layer<T>, x: T) -> (T, T) {
+    let (none, x) = (parameters::<T>(Relu), [x]);
+    let (x, one) = (MatRef::new(&x, 1, 1).unwrap(), Matrix::from_fn(1, 1, |_, _| T::ONE).unwrap());
+    let out = forward(layer, &none, x, place(0, 1, 0)).unwrap();
+    let (d_x, _) = backward(layer, &none, (x, out.view(), one.view()), place(0, 1, 0)).unwrap();
+    (out.view().get(0, 0), d_x.view().get(0, 0))
+}
+
+#[test]
+fn gelu_and_silu_are_those_of_pytorch() {
+    for (layers, reference) in
+        [((&Gelu as &dyn Layer<f64>, &Gelu as &dyn Layer<f32>), GELU), ((&Silu, &Silu), SILU)]
+    {
+        for (x, out, gradient) in reference {
+            let (name, found) = (layers.0.config(), activate(layers.0, x));
+            for (found, expected) in [(found.0, out), (found.1, gradient)] {
+                // As far as PyTorch's `1 + erf(x / sqrt(2))` has digits itself.
+                assert!(
+                    (found - expected).abs() < 1e-15 * x.abs().max(1.0),
+                    "{name}({x}): {found}"
+                );
+            }
+            let found = activate(layers.1, x as f32);
+            for (found, expected) in [(found.0, out), (found.1, gradient)] {
+                let error = (f64::from(found) - expected).abs();
+                assert!(error < 3e-7 * x.abs().max(1.0), "{name}({x}): {found} in f32");
+            }
+        }
+        let infinity = f64::INFINITY;
+        let (out, gradient) = activate(layers.0, infinity);
+        assert!(out == infinity && gradient.is_nan());
+        for x in [-infinity, f64::NAN] {
+            let (out, gradient) = activate(layers.0, x);
+            assert!(out.is_nan() && gradient.is_nan());
+        }
+        let (out, gradient) = activate(layers.0, -1e3);
+        assert!(out == 0.0 && out.is_sign_negative() && gradient == 0.0);
+    }
+    // What 1 + erf(x / sqrt(2)) has lost: -12 Phi(-12), and its gradient.
+    let (out, gradient) = activate(&Gelu as &dyn Layer<f64>, -12.0);
+    assert!((out / GELU_OF_MINUS_12.0 - 1.0).abs() < 1e-14, "{out}");
+    assert!((gradient / GELU_OF_MINUS_12.1 - 1.0).abs() < 1e-14, "{gradient}");
+}
+
+#[test]
+fn networks_with_gelu_and_silu_have_the_right_gradients_and_bits() {
+    let network = || {
+        let builder = Network::<f64>::builder(Shape::Features(19)).gelu().linear(40).gelu();
+        let builder = builder.dropout(0.2).residual(|block| block.linear(40).silu().linear(40));
+        builder.silu().residual(|block| block.gelu()).linear(5).seed(3).build().unwrap()
+    };
+    let (x, labels) = (random(6, 19, 9), [0, 4, 1, 1, 3, 2]);
+    let criterion = (CrossEntropy::default(), L2::default());
+    for mode in [Mode::Evaluation, Mode::Training { step: 11 }] {
+        for check in check(&network(), (x.view(), &labels), criterion, mode, 1e-6).unwrap() {
+            assert!(check.relative_error < TOLERANCE, "{}: {}", check.name, check.relative_error);
+        }
+    }
+
+    let (x, labels) = (random(301, 19, 10), [2; 301]);
+    let run = |set, threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let gemm = tilewise::gemm::Gemm::with_instruction_set(set).unwrap();
+            let context = Context::of(gemm).unwrap().with_threads(tilewise::threads::Threads::Pool);
+            let mut network = network();
+            let mut plan = Plan::new(&network, 301, Passes::Gradient, context.unwrap()).unwrap();
+            let (criterion, mode) = (CrossEntropy::default(), Mode::Training { step: 2 });
+            let loss = plan.loss_and_gradient(&mut network, x.view(), &labels, criterion, mode);
+            let gradients = plan.gradients().unwrap().iter().flat_map(|(_, gradient)| gradient);
+            (loss.unwrap().to_bits(), gradients.map(|g| g.to_bits()).collect::<Vec<_>>())
+        })
+    };
+    for set in InstructionSet::available() {
+        let one = run(set, 1);
+        assert!(run(set, 3) == one, "{set}: threads");
+        if set.is_fused() {
+            assert!(run(InstructionSet::preferred().unwrap(), 1) == one, "{set}");
+        }
+    }
 }
 
 #[test]

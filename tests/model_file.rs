@@ -118,6 +118,17 @@ fn a_saved_network_loads_with_the_same_bits() {
 }
 
 #[test]
+fn activations_are_saved_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let builder = Network::<f32>::builder(Shape::Features(6)).linear(4).gelu();
+    let saved = builder.residual(|block| block.linear(4).silu()).linear(3).build().unwrap();
+    save(&file(&dir), &saved, &info()).unwrap();
+    let (loaded, _) = load::<f32>(&file(&dir)).unwrap();
+    assert_eq!((loaded.config(), parameters(&loaded)), (saved.config(), parameters(&saved)));
+    assert_eq!(kinds(&loaded.config()), ["linear", "gelu", "[linear silu]", "linear"]);
+}
+
+#[test]
 fn names_and_shapes_are_those_of_a_pytorch_sequential() {
     let dir = tempfile::tempdir().unwrap();
     for (dropout, step) in [(0.0, 2), (0.5, 3)] {

@@ -137,12 +137,7 @@ impl Product for Bf16 {
                 right: Packer { set, width: LANES, depth_step: STEP, pack },
                 multiply_adds_per_step: f32.multiply_adds_per_step,
                 multiply_adds: f32.multiply_adds,
-                relu: f32.relu,
-                gate: f32.gate,
-                add_scaled: f32.add_scaled,
-                move_average: f32.move_average,
                 update: f32.update,
-                sum_of_squares: f32.sum_of_squares,
                 dropout: f32.dropout,
             }
         });

@@ -12,11 +12,13 @@ use crate::{
         block::{Block, block},
         dropout::DropoutMask,
         epilogue::{Companion, Epilogue},
+        map::{Map, Mapping},
         pack::{Packing, Source},
         product::{PanelElement, Types},
+        reduce::SumOfSquares,
         set::{Element, KernelSet, Packer, Panels},
         tile::Tile,
-        update::{Average, MAX_SLOTS, Parameters, RawRows, Update},
+        update::{MAX_SLOTS, Parameters, RawRows, Update},
     },
     matrix::{MatMut, MatRef},
     simd::InstructionSet,
@@ -235,32 +237,14 @@ impl<E: PanelElement> Packer<E> {
 }
 
 impl<T: Element> KernelSet<T> {
-    /// `out = max(x, 0)`.
-    pub(crate) fn relu(&self, x: &[T], out: &mut [T]) {
-        assert_eq!(x.len(), out.len());
-        // SAFETY: equal lengths; the CPU has the set.
-        unsafe { (self.relu)(x, out) }
+    /// `out = map(x...)`, element by element.
+    pub(crate) fn map<const N: usize>(&self, map: impl Map<T, N>, x: [&[T]; N], out: &mut [T]) {
+        T::run(self, Mapping::new(map, x, out));
     }
 
-    /// `x` where `gate > 0`, else 0, in place.
-    pub(crate) fn gate(&self, gate: &[T], x: &mut [T]) {
-        assert_eq!(x.len(), gate.len());
-        // SAFETY: equal lengths; the CPU has the set.
-        unsafe { (self.gate)(gate, x) }
-    }
-
-    /// `y = factor * x + y`, each element one multiply-add.
-    pub(crate) fn add_scaled(&self, factor: T, x: &[T], y: &mut [T]) {
-        assert_eq!(x.len(), y.len());
-        // SAFETY: equal lengths; the CPU has the set.
-        unsafe { (self.add_scaled)(factor, x, y) }
-    }
-
-    /// `average = keep average + take x`.
-    pub(crate) fn move_average(&self, factors: Average<T>, x: &[T], average: &mut [T]) {
-        assert_eq!(x.len(), average.len());
-        // SAFETY: equal lengths; the CPU has the set.
-        unsafe { (self.move_average)(factors, x, average) }
+    /// `y = map(x, y)`, element by element.
+    pub(crate) fn map_onto(&self, map: impl Map<T, 2>, x: &[T], y: &mut [T]) {
+        T::run(self, Mapping::onto(map, x, y));
     }
 
     /// Takes a step with all parameters `w`; slots that the rule does not have may be empty.
@@ -285,10 +269,9 @@ impl<T: Element> KernelSet<T> {
         unsafe { (self.update)(update, &parameters) }
     }
 
-    /// Sum of squares in the order that `elementwise::sum_of_squares` fixes.
+    /// Sum of squares in the order that [`SumOfSquares`] fixes.
     pub(crate) fn sum_of_squares(&self, x: &[T]) -> T {
-        // SAFETY: the CPU has the set.
-        unsafe { (self.sum_of_squares)(x) }
+        T::run(self, SumOfSquares(x))
     }
 
     /// `x * scale` where the mask keeps an element, else 0, in place.
@@ -302,5 +285,81 @@ impl<T: Element> KernelSet<T> {
         assert!(x.has_contiguous_rows(), "contiguous rows under a mask");
         // SAFETY: contiguous rows; the CPU has the set.
         unsafe { (self.dropout)(mask, first_row, scale, x) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simd::{
+        Isa,
+        math::{exp, logistic, normal},
+        scalar::Scalar,
+    };
+
+    /// One of the functions of `simd::math`.
+    #[derive(Clone, Copy, Debug)]
+    enum Function {
+        Exp,
+        Distribution,
+        Density,
+        Logistic,
+        OfMinus,
+    }
+
+    impl<T: Element> Map<T, 1> for Function {
+        #[inline(always)]
+        fn apply<S: Isa<T>>(self, isa: S, [x]: [S::Vector; 1]) -> S::Vector {
+            match self {
+                Self::Exp => exp(isa, x),
+                Self::Distribution => normal(isa, x).0,
+                Self::Density => normal(isa, x).1,
+                Self::Logistic => logistic(isa, x).0,
+                Self::OfMinus => logistic(isa, x).1,
+            }
+        }
+    }
+
+    fn check<T: Element>(special: &[T])
+    where
+        Scalar: Isa<T, Vector = T>,
+    {
+        use Function::{Density, Distribution, Exp, Logistic, OfMinus};
+        let grid = (0..4001).map(|i| T::from_f64(f64::from(i - 2000) * 0.0611));
+        let x: Vec<T> = grid.chain(special.iter().copied()).collect();
+        for set in InstructionSet::available() {
+            let kernels: &KernelSet<T> = T::kernel_set(set).unwrap();
+            let scalar = Scalar { fused: set.is_fused() };
+            for function in [Exp, Distribution, Density, Logistic, OfMinus] {
+                // Every length on both sides of a vector's.
+                for len in (0..40).chain([x.len()]) {
+                    let x = &x[x.len() - len..];
+                    let mut out = vec![T::ZERO; len];
+                    kernels.map(function, [x], &mut out);
+                    for (&x, found) in x.iter().zip(out) {
+                        let expected = function.apply(scalar, [x]);
+                        // Bits, but for NaN.
+                        let same = bytemuck::bytes_of(&found) == bytemuck::bytes_of(&expected);
+                        let nan = found.partial_cmp(&found).or(expected.partial_cmp(&expected));
+                        assert!(
+                            same || nan.is_none(),
+                            "{set}, {function:?}({x}): {found}, {expected}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn functions_have_the_bits_of_one_lane_on_every_instruction_set() {
+        let (most, least) = (f32::MAX, f32::from_bits(1));
+        let special = [0.0, -0.0, least, -least, most, -most, f32::INFINITY, -f32::INFINITY];
+        check(&special);
+        check(&[f32::NAN, -88.1, -95.3, -103.9, 88.8, 13.4, -13.9]);
+        let (most, least) = (f64::MAX, f64::from_bits(1));
+        let special = [0.0, -0.0, least, -least, most, -most, f64::INFINITY, -f64::INFINITY];
+        check(&special);
+        check(&[f64::NAN, -708.5, -735.3, -745.2, 709.9, 37.9, -38.3]);
     }
 }

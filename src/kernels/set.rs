@@ -15,20 +15,24 @@ use crate::{
         pack::Packing,
         product::{PanelElement, Types},
         tile::FinishFn,
-        update::{Average, Parameters, Update},
+        update::{Parameters, Update},
     },
     matrix::MatMut,
-    simd::InstructionSet,
+    simd::{InstructionSet, Work, math::Constants},
 };
 
 /// `f32` or `f64`: the types that everything can be computed in, a network's parameters, values and
 /// gradients included.
 pub trait Element:
     Float
+    + Constants
     + PanelElement<Value = Self>
     + Types<Left = Self, Right = Self, Sum = Self, Output = Self>
     + Product<Transposed = Self>
 {
+    /// Does work with the instruction set of `kernels`.
+    #[doc(hidden)]
+    fn run<W: Work<Self>>(kernels: &KernelSet<Self>, work: W) -> W::Output;
 }
 
 /// A product for whose element types kernels exist: `f32` and `f64`.
@@ -74,19 +78,9 @@ pub struct KernelSet<P: Types> {
     /// Multiply-adds of one step of `multiply_adds`.
     pub(super) multiply_adds_per_step: usize,
     pub(super) multiply_adds: unsafe fn(usize) -> P::Sum,
-    pub(super) relu: unsafe fn(&[P::Sum], &mut [P::Sum]),
-    pub(super) gate: unsafe fn(&[P::Sum], &mut [P::Sum]),
-    pub(super) add_scaled: AddScaledFn<P::Sum>,
-    pub(super) move_average: MoveAverageFn<P::Sum>,
     pub(super) update: unsafe fn(&Update<P::Sum>, &Parameters<P::Sum>),
-    pub(super) sum_of_squares: unsafe fn(&[P::Sum]) -> P::Sum,
     pub(super) dropout: unsafe fn(DropoutMask, usize, P::Sum, &mut MatMut<'_, P::Sum>),
 }
-
-/// Factor, x, and what is added to.
-type AddScaledFn<T> = unsafe fn(T, &[T], &mut [T]);
-/// Factors, x, and its average.
-type MoveAverageFn<T> = unsafe fn(Average<T>, &[T], &mut [T]);
 
 /// Makes the panels of one side of a product.
 #[derive(Clone, Copy)]

@@ -8,18 +8,14 @@ use crate::{
     kernels::{
         block::Tiles,
         dropout::{DropoutMask, dropout},
-        elementwise,
         pack::Packing,
         set::{Element, KernelSet, Packer, Product},
         tile::Tile,
-        update::{self, Average, Parameters, Update},
+        update::{self, Parameters, Update},
     },
     matrix::MatMut,
-    simd::InstructionSet,
+    simd::{InstructionSet, Work},
 };
-
-impl Element for f32 {}
-impl Element for f64 {}
 
 /// One row of the table of tile functions.
 macro_rules! tile_row {
@@ -85,18 +81,17 @@ macro_rules! stamp {
                 },
                 multiply_adds_per_step: $chains * LANES,
                 multiply_adds,
-                relu,
-                gate,
-                add_scaled,
-                move_average,
                 update,
-                sum_of_squares,
                 dropout,
             };
 
             // SAFETY of every function here: the CPU has the instruction set, which makes the
             // token; the rest is what the generic kernel of the same name asks for.
 
+            $(#[$feature])?
+            pub(super) unsafe fn run<W: Work<$t>>(work: W) -> W::Output {
+                work.run(Token::new())
+            }
             $(#[$feature])?
             unsafe fn tile<const FROM: bool, const ROWS: usize, const VECS: usize>(
                 tile: &Tile<'_, $t>,
@@ -122,34 +117,9 @@ macro_rules! stamp {
                 unsafe { pack::pack(Token::new(), packing) }
             }
             $(#[$feature])?
-            unsafe fn relu(x: &[$t], out: &mut [$t]) {
-                // SAFETY: see above.
-                unsafe { elementwise::relu(Token::new(), x, out) }
-            }
-            $(#[$feature])?
-            unsafe fn gate(gate: &[$t], x: &mut [$t]) {
-                // SAFETY: see above.
-                unsafe { elementwise::gate(Token::new(), gate, x) }
-            }
-            $(#[$feature])?
-            unsafe fn add_scaled(factor: $t, x: &[$t], y: &mut [$t]) {
-                // SAFETY: see above.
-                unsafe { elementwise::add_scaled(Token::new(), factor, x, y) }
-            }
-            $(#[$feature])?
-            unsafe fn move_average(factors: Average<$t>, x: &[$t], average: &mut [$t]) {
-                // SAFETY: see above.
-                unsafe { elementwise::move_average(Token::new(), factors, x, average) }
-            }
-            $(#[$feature])?
             unsafe fn update(update: &Update<$t>, parameters: &Parameters<$t>) {
                 // SAFETY: see above.
                 unsafe { update::update(Token::new(), update, parameters) }
-            }
-            $(#[$feature])?
-            unsafe fn sum_of_squares(x: &[$t]) -> $t {
-                // SAFETY: see above.
-                unsafe { elementwise::sum_of_squares(Token::new(), x) }
             }
             $(#[$feature])?
             unsafe fn dropout(
@@ -204,6 +174,21 @@ stamp!(
 
 macro_rules! impl_product {
     ($t:ident, $matrixmultiply:ident, $avx512:ident, $avx2:ident, $portable:ident) => {
+        impl Element for $t {
+            fn run<W: Work<$t>>(kernels: &KernelSet<$t>, work: W) -> W::Output {
+                // SAFETY: the CPU has the set, because `kernel_set` gave it out.
+                unsafe {
+                    match kernels.set {
+                        #[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
+                        InstructionSet::Avx512 => $avx512::run(work),
+                        #[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
+                        InstructionSet::Avx2 => $avx2::run(work),
+                        _ => $portable::run(work),
+                    }
+                }
+            }
+        }
+
         impl Product for $t {
             type Transposed = $t;
 

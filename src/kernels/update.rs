@@ -11,7 +11,7 @@
 //! A pass over gradients that are stored, and perhaps clipped, gets `g1` and an `l2` of 0: the
 //! first line then changes nothing, so fused and unfused steps have the same bits.
 
-use crate::{float::Float, simd::Isa};
+use crate::{float::Float, kernels::map::Map, simd::Isa};
 
 /// One step of an optimizer: the regularization, and how the gradient moves a parameter.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -222,6 +222,14 @@ impl<T: Float> Average<T> {
     #[inline(always)]
     pub(crate) fn next<S: Isa<T>>(self, isa: S, average: S::Vector, value: S::Vector) -> S::Vector {
         isa.mul_add(isa.splat(self.keep), average, isa.mul(isa.splat(self.take), value))
+    }
+}
+
+/// The next average: of the value and the average.
+impl<T: Float> Map<T, 2> for Average<T> {
+    #[inline(always)]
+    fn apply<S: Isa<T>>(self, isa: S, [value, average]: [S::Vector; 2]) -> S::Vector {
+        self.next(isa, average, value)
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::{
     context::Context,
     error::{Error, Result},
-    kernels::{Average, DropoutMask, Element},
+    kernels::{AddScaled, Average, DropoutMask, Element, Map, ReluGradient},
     matrix::{MatMut, MatRef},
     threads::{Tasks, cut, divide},
 };
@@ -24,7 +24,7 @@ pub(crate) fn add_scaled<T: Element>(
     x: &[T],
     y: &mut [T],
 ) -> Result<()> {
-    for_pairs(context, x, y, &|x, y| context.kernels().add_scaled(factor, x, y))
+    for_pairs(context, x, y, &|x, y| context.kernels().map_onto(AddScaled { factor }, x, y))
 }
 
 /// `average = decay * average + (1 - decay) * x`.
@@ -35,9 +35,7 @@ pub(crate) fn move_average<T: Element>(
     average: &mut [T],
 ) -> Result<()> {
     let factors = Average { keep: T::from_f64(decay), take: T::from_f64(1.0 - decay) };
-    for_pairs(context, x, average, &|x, average| {
-        context.kernels().move_average(factors, x, average);
-    })
+    for_pairs(context, x, average, &|x, average| context.kernels().map_onto(factors, x, average))
 }
 
 /// Runs `run` on parts of x and y, which have the same length.
@@ -108,19 +106,20 @@ pub(crate) fn map_rows<T: Element>(
     to: MatMut<'_, T>,
     run: &(impl Fn(&[T], &mut [T]) + Sync),
 ) -> Result<()> {
-    to.expect_shape("output of a layer", from.shape())?;
-    for stride in [from.col_stride(), to.col_stride()] {
-        expect_contiguous(from.cols(), stride)?;
-    }
-    let tasks = context.tasks_for(from.rows() * from.cols())?;
-    for_row_bands((0, to), tasks, &|(first, mut to): (usize, MatMut<'_, T>)| {
-        for i in 0..to.rows() {
-            if let (Some(from), Some(to)) = (from.row(first + i), to.row_mut(i)) {
-                run(from, to);
-            }
-        }
-    });
-    Ok(())
+    zip_rows(context, [from], to, &|[from], to| run(from, to))
+}
+
+/// `out = map(x...)`, element by element.
+///
+/// # Errors
+/// As [`map_rows`].
+pub(crate) fn apply<T: Element, const N: usize>(
+    context: &Context<T>,
+    map: impl Map<T, N>,
+    x: [MatRef<'_, T>; N],
+    out: MatMut<'_, T>,
+) -> Result<()> {
+    zip_rows(context, x, out, &|x, out| context.kernels().map(map, x, out))
 }
 
 /// `gradient = scale * gradient` where the activation is above 0, else 0, in place: the gradient
@@ -135,11 +134,32 @@ pub(crate) fn relu_gradient<T: Element>(
     gradient: MatMut<'_, T>,
 ) -> Result<()> {
     map_rows(context, activation, gradient, &|activation, gradient| {
-        if scale != T::ONE {
-            gradient.iter_mut().for_each(|value| *value = *value * scale);
-        }
-        context.kernels().gate(activation, gradient);
+        context.kernels().map_onto(ReluGradient { scale }, activation, gradient);
     })
+}
+
+/// Runs `run` on each row of all of `from` and of `to`, which have the same shape and contiguous
+/// columns.
+fn zip_rows<T: Element, const N: usize>(
+    context: &Context<T>,
+    from: [MatRef<'_, T>; N],
+    to: MatMut<'_, T>,
+    run: &(impl Fn([&[T]; N], &mut [T]) + Sync),
+) -> Result<()> {
+    let (rows, cols) = to.shape();
+    for from in from {
+        to.expect_shape("output of a layer", from.shape())?;
+        expect_contiguous(cols, from.col_stride())?;
+    }
+    expect_contiguous(cols, to.col_stride())?;
+    for_row_bands((0, to), context.tasks_for(rows * cols)?, &|(first, mut to)| {
+        for i in 0..to.rows() {
+            if let Some(to) = to.row_mut(i) {
+                run(from.map(|from| from.row(first + i).unwrap_or_default()), to);
+            }
+        }
+    });
+    Ok(())
 }
 
 /// `x * scale` for elements that the mask keeps, else 0, in place.

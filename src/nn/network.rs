@@ -9,7 +9,7 @@ use crate::{
     nn::{
         init::Init,
         layer::{Layer, LayerConfig, MakeLayer},
-        layers::{Dropout, Flatten, Linear, Relu, Scale},
+        layers::{Dropout, Flatten, Gelu, Linear, Relu, Scale, Silu},
         parameters::{
             Arena, Fill, ParameterKind, ParameterSettings, Tensor, TensorLayout, TensorSpec,
         },
@@ -526,6 +526,16 @@ macro_rules! builder_methods {
             /// A ReLU.
             pub fn relu(self) -> Self {
                 self.layer(Relu)
+            }
+
+            /// A GELU, exact.
+            pub fn gelu(self) -> Self {
+                self.layer(Gelu)
+            }
+
+            /// A SiLU.
+            pub fn silu(self) -> Self {
+                self.layer(Silu)
             }
 
             /// Dropout with this probability of dropping.

@@ -40,7 +40,8 @@ macro_rules! impl_avx2 {
     (
         $t:ident, $vector:ident, $lanes:literal, $splat:ident, $load:ident, $mask_load:ident,
         $store:ident, $store_first:ident, $add:ident, $mul:ident, $div:ident, $sqrt:ident, $fmadd:ident, $max:ident,
-        $cmp:ident, $and:ident, $transpose:ident, $load_bytes:ident
+        $min:ident, $cmp:ident, $and:ident, $blend:ident, $shift:ident, $to_bits:ident, $of_bits:ident,
+        $transpose:ident, $load_bytes:ident
     ) => {
         // In all methods, SAFETY of the intrinsics: `self` proves that the CPU has AVX2 and FMA.
         // Masked-off lanes of loads and stores are not accessed.
@@ -117,15 +118,32 @@ macro_rules! impl_avx2 {
                 unsafe { $fmadd(a, b, c) }
             }
             #[inline(always)]
-            fn relu(self, a: $vector) -> $vector {
-                // `max` returns its second operand where either is NaN or both are zero.
+            fn max(self, a: $vector, b: $vector) -> $vector {
+                // The instruction has the second operand where one is NaN or both are zeros.
                 // SAFETY: see above.
-                unsafe { $max($splat(0.0), a) }
+                unsafe { $max(a, b) }
+            }
+            #[inline(always)]
+            fn min(self, a: $vector, b: $vector) -> $vector {
+                // As `max`.
+                // SAFETY: see above.
+                unsafe { $min(a, b) }
             }
             #[inline(always)]
             fn gate(self, a: $vector, gate: $vector) -> $vector {
                 // SAFETY: see above.
                 unsafe { $and(a, $cmp::<_CMP_GT_OQ>(gate, $splat(0.0))) }
+            }
+            #[inline(always)]
+            fn select(self, gate: $vector, a: $vector, b: $vector) -> $vector {
+                // SAFETY: see above.
+                unsafe { $blend(b, a, $cmp::<_CMP_GT_OQ>(gate, $splat(0.0))) }
+            }
+            #[inline(always)]
+            fn low_bits_as_exponent(self, a: $vector) -> $vector {
+                const MANTISSA: i32 = <$t>::MANTISSA_DIGITS as i32 - 1;
+                // SAFETY: see above.
+                unsafe { $of_bits($shift::<MANTISSA>($to_bits(a))) }
             }
         }
     };
@@ -146,8 +164,13 @@ impl_avx2!(
     _mm256_sqrt_ps,
     _mm256_fmadd_ps,
     _mm256_max_ps,
+    _mm256_min_ps,
     _mm256_cmp_ps,
     _mm256_and_ps,
+    _mm256_blendv_ps,
+    _mm256_slli_epi32,
+    _mm256_castps_si256,
+    _mm256_castsi256_ps,
     transpose_f32,
     load_bytes_f32
 );
@@ -166,8 +189,13 @@ impl_avx2!(
     _mm256_sqrt_pd,
     _mm256_fmadd_pd,
     _mm256_max_pd,
+    _mm256_min_pd,
     _mm256_cmp_pd,
     _mm256_and_pd,
+    _mm256_blendv_pd,
+    _mm256_slli_epi64,
+    _mm256_castpd_si256,
+    _mm256_castsi256_pd,
     transpose_f64,
     load_bytes_f64
 );

@@ -27,7 +27,8 @@ macro_rules! impl_avx512 {
     (
         $t:ident, $vector:ident, $mask:ident, $lanes:literal, $splat:ident, $load:ident,
         $maskz_load:ident, $store:ident, $mask_store:ident, $add:ident, $mul:ident, $div:ident, $sqrt:ident, $fmadd:ident,
-        $max:ident, $cmp:ident, $maskz_mov:ident, $transpose:ident, $load_bytes:ident
+        $max:ident, $min:ident, $cmp:ident, $maskz_mov:ident, $blend:ident, $shift:ident, $to_bits:ident,
+        $of_bits:ident, $transpose:ident, $load_bytes:ident
     ) => {
         // In all methods, SAFETY of the intrinsics: `self` proves that the CPU has AVX-512F.
         // Masked-off lanes of loads and stores are not accessed.
@@ -104,15 +105,32 @@ macro_rules! impl_avx512 {
                 unsafe { $fmadd(a, b, c) }
             }
             #[inline(always)]
-            fn relu(self, a: $vector) -> $vector {
-                // `max` returns its second operand where either is NaN or both are zero.
+            fn max(self, a: $vector, b: $vector) -> $vector {
+                // The instruction has the second operand where one is NaN or both are zeros.
                 // SAFETY: see above.
-                unsafe { $max($splat(0.0), a) }
+                unsafe { $max(a, b) }
+            }
+            #[inline(always)]
+            fn min(self, a: $vector, b: $vector) -> $vector {
+                // As `max`.
+                // SAFETY: see above.
+                unsafe { $min(a, b) }
             }
             #[inline(always)]
             fn gate(self, a: $vector, gate: $vector) -> $vector {
                 // SAFETY: see above.
                 unsafe { $maskz_mov($cmp::<_CMP_GT_OQ>(gate, $splat(0.0)), a) }
+            }
+            #[inline(always)]
+            fn select(self, gate: $vector, a: $vector, b: $vector) -> $vector {
+                // SAFETY: see above.
+                unsafe { $blend($cmp::<_CMP_GT_OQ>(gate, $splat(0.0)), b, a) }
+            }
+            #[inline(always)]
+            fn low_bits_as_exponent(self, a: $vector) -> $vector {
+                const MANTISSA: u32 = <$t>::MANTISSA_DIGITS - 1;
+                // SAFETY: see above.
+                unsafe { $of_bits($shift::<MANTISSA>($to_bits(a))) }
             }
         }
     };
@@ -134,8 +152,13 @@ impl_avx512!(
     _mm512_sqrt_ps,
     _mm512_fmadd_ps,
     _mm512_max_ps,
+    _mm512_min_ps,
     _mm512_cmp_ps_mask,
     _mm512_maskz_mov_ps,
+    _mm512_mask_blend_ps,
+    _mm512_slli_epi32,
+    _mm512_castps_si512,
+    _mm512_castsi512_ps,
     transpose_f32,
     load_bytes_f32
 );
@@ -155,8 +178,13 @@ impl_avx512!(
     _mm512_sqrt_pd,
     _mm512_fmadd_pd,
     _mm512_max_pd,
+    _mm512_min_pd,
     _mm512_cmp_pd_mask,
     _mm512_maskz_mov_pd,
+    _mm512_mask_blend_pd,
+    _mm512_slli_epi64,
+    _mm512_castpd_si512,
+    _mm512_castsi512_pd,
     transpose_f64,
     load_bytes_f64
 );

@@ -20,7 +20,10 @@ pub(crate) mod avx512;
 mod caches;
 mod denormals;
 mod detect;
+pub(crate) mod math;
 pub(crate) mod portable;
+#[cfg(test)]
+pub(crate) mod scalar;
 
 pub use caches::Caches;
 pub use denormals::Denormals;
@@ -35,8 +38,8 @@ pub(crate) const MAX_LANES: usize = 16;
 ///
 /// # Safety
 /// A value exists only where the CPU has the set. Loads and stores touch no memory but that which
-/// their safety sections name; a vector has `LANES` lanes, [`MAX_LANES`] at most.
-pub(crate) unsafe trait Isa<T: Float>: Copy + Send + Sync + 'static {
+/// their safety sections name; a vector has `LANES` lanes, `MAX_LANES` at most.
+pub unsafe trait Isa<T: Float>: Copy + Send + Sync + 'static {
     /// A vector of [`LANES`](Self::LANES) elements.
     type Vector: Copy;
     /// Elements in a vector.
@@ -118,8 +121,31 @@ pub(crate) unsafe trait Isa<T: Float>: Copy + Send + Sync + 'static {
     fn sqrt(self, a: Self::Vector) -> Self::Vector;
     /// `a * b + c`, rounded once (twice in a portable build without fused multiply-add).
     fn mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+    /// `a` where `a > b`, else `b`: also where one of them is NaN, or both are zeros.
+    fn max(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `a` where `a < b`, else `b`: also where one of them is NaN, or both are zeros.
+    fn min(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// 0 where `a < 0`, else `a`: NaN stays NaN.
-    fn relu(self, a: Self::Vector) -> Self::Vector;
+    #[inline(always)]
+    fn relu(self, a: Self::Vector) -> Self::Vector {
+        self.max(self.splat(T::ZERO), a)
+    }
     /// `a` where `gate > 0`, else 0.
     fn gate(self, a: Self::Vector, gate: Self::Vector) -> Self::Vector;
+    /// `a` where `gate > 0`, else `b`.
+    fn select(self, gate: Self::Vector, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// The lowest bits of `a` as exponent, with the sign bit above it and a mantissa of zeros: the
+    /// bits of each lane, shifted left by the width of the mantissa.
+    fn low_bits_as_exponent(self, a: Self::Vector) -> Self::Vector;
+}
+
+/// Work that is written for any instruction set. [`Element::run`](crate::kernels::Element::run)
+/// compiles it for each of them.
+pub trait Work<T: Float> {
+    /// What comes out.
+    type Output;
+
+    /// Does the work. It is marked `#[inline(always)]`, and so is all that it calls with vectors,
+    /// because it is compiled for the instruction set of the function that it is inlined into.
+    fn run<S: Isa<T>>(self, isa: S) -> Self::Output;
 }

@@ -91,12 +91,25 @@ macro_rules! impl_portable {
                 a.mul_add(b, c)
             }
             #[inline(always)]
-            fn relu(self, a: $vector) -> $vector {
-                a.simd_lt($vector::ZERO).select($vector::ZERO, a)
+            fn max(self, a: $vector, b: $vector) -> $vector {
+                a.simd_gt(b).select(a, b)
+            }
+            #[inline(always)]
+            fn min(self, a: $vector, b: $vector) -> $vector {
+                a.simd_lt(b).select(a, b)
             }
             #[inline(always)]
             fn gate(self, a: $vector, gate: $vector) -> $vector {
                 gate.simd_gt($vector::ZERO).select(a, $vector::ZERO)
+            }
+            #[inline(always)]
+            fn select(self, gate: $vector, a: $vector, b: $vector) -> $vector {
+                gate.simd_gt($vector::ZERO).select(a, b)
+            }
+            #[inline(always)]
+            fn low_bits_as_exponent(self, a: $vector) -> $vector {
+                const MANTISSA: u32 = <$t>::MANTISSA_DIGITS - 1;
+                $vector::new(a.to_array().map(|lane| <$t>::from_bits(lane.to_bits() << MANTISSA)))
             }
         }
     };

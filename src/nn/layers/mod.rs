@@ -35,7 +35,9 @@ macro_rules! layers {
 layers! {
     dropout::Dropout = "dropout";
     flatten::Flatten = "flatten";
+    gelu::Gelu = "gelu";
     linear::Linear = "linear";
     relu::Relu = "relu";
     scale::Scale = "scale";
+    silu::Silu = "silu";
 }

@@ -3,7 +3,7 @@
 use crate::{
     context::Context,
     error::{Error, Result},
-    kernels::Element,
+    kernels::{self, Element, ReluGradient},
     nn::{
         elementwise,
         layer::{Backward, Forward, Fusion, Layer, LayerConfig, Needs},
@@ -39,16 +39,13 @@ impl<T: Element> Layer<T> for Relu {
     }
 
     fn forward(&self, context: &Context<T>, pass: Forward<'_, T>) -> Result<()> {
-        elementwise::map_rows(context, pass.x, pass.out, &|x, out| context.kernels().relu(x, out))
+        elementwise::apply(context, kernels::Relu, [pass.x], pass.out)
     }
 
     fn backward(&self, context: &Context<T>, pass: Backward<'_, T>) -> Result<()> {
-        let Some(mut d_x) = pass.d_x else { return Ok(()) };
+        let Some(d_x) = pass.d_x else { return Ok(()) };
         let missing = || Error::setting("out", "nothing", "the output of the forward pass");
         let out = pass.out.ok_or_else(missing)?;
-        elementwise::map_rows(context, pass.d_out, d_x.reborrow(), &|d_out, d_x| {
-            d_x.copy_from_slice(d_out);
-        })?;
-        elementwise::relu_gradient(context, out, T::ONE, d_x)
+        elementwise::apply(context, ReluGradient { scale: T::ONE }, [out, pass.d_out], d_x)
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     context::Context,
     error::{Error, Result},
     gemm::{Companions, Epilogue, Finish, Operand, Start},
-    kernels::Element,
+    kernels::{AddScaled, Element},
     matrix::{MatMut, MatRef},
     nn::{
         elementwise,
@@ -599,7 +599,7 @@ fn copy<T: Element>(context: &Context<T>, from: MatRef<'_, T>, to: MatMut<'_, T>
 /// `to = from + to`.
 fn add<T: Element>(context: &Context<T>, from: MatRef<'_, T>, to: MatMut<'_, T>) -> Result<()> {
     elementwise::map_rows(context, from, to, &|from, to| {
-        context.kernels().add_scaled(T::ONE, from, to);
+        context.kernels().map_onto(AddScaled { factor: T::ONE }, from, to);
     })
 }
 
