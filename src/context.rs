@@ -50,8 +50,8 @@ impl<T: Element> Context<T> {
     /// Products as `gemm` computes them, on its threads.
     ///
     /// # Errors
-    /// [`Error::OutsidePool`](crate::Error::OutsidePool) if the threads are more than the calling one and
-    /// it is in no rayon pool.
+    /// [`Error::OutsidePool`](crate::Error::OutsidePool) if the threads are more than the calling
+    /// one and it is in no rayon pool.
     pub fn of(gemm: Gemm<T>) -> Result<Self> {
         let threads = gemm.tasks()?.get();
         Ok(Self { gemm: gemm.resolved()?, threads })

@@ -20,8 +20,8 @@ use crate::{
 /// # Errors
 /// [`Error::IsaUnavailable`](crate::Error::IsaUnavailable) if `TILEWISE_ISA` names an instruction
 /// set that is not available; [`Error::SizeOverflow`](crate::Error::SizeOverflow) if there is no
-/// scratch memory; [`Error::OutsidePool`](crate::Error::OutsidePool) if the threads are more than the calling
-/// one and it is in no rayon pool. C is as it was.
+/// scratch memory; [`Error::OutsidePool`](crate::Error::OutsidePool) if the threads are more than
+/// the calling one and it is in no rayon pool. C is as it was.
 ///
 /// # Safety
 /// As for [`sgemm`].
