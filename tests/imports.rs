@@ -9,6 +9,7 @@ use std::{
 
 /// Modules from the ground up; a module may import from itself and from those before it.
 const ORDER: &[&str] = &[
+    "config",
     "printable",
     "error",
     "input_file",

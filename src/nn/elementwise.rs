@@ -146,16 +146,29 @@ fn zip_rows<T: Element, const N: usize>(
     to: MatMut<'_, T>,
     run: &(impl Fn([&[T]; N], &mut [T]) + Sync),
 ) -> Result<()> {
-    let (rows, cols) = to.shape();
+    let cols = to.cols();
     for from in from {
         to.expect_shape("output of a layer", from.shape())?;
         expect_contiguous(cols, from.col_stride())?;
     }
-    expect_contiguous(cols, to.col_stride())?;
-    for_row_bands((0, to), context.tasks_for(rows * cols)?, &|(first, mut to)| {
-        for i in 0..to.rows() {
-            if let Some(to) = to.row_mut(i) {
-                run(from.map(|from| from.row(first + i).unwrap_or_default()), to);
+    fill_rows(context, to, &|row, to| run(from.map(|from| from.row(row).unwrap_or_default()), to))
+}
+
+/// Runs `run` on each row of `out`, whose columns are contiguous, with the index of the row.
+///
+/// # Errors
+/// [`Error::Setting`] if columns are not contiguous.
+pub(crate) fn fill_rows<T: Element>(
+    context: &Context<T>,
+    out: MatMut<'_, T>,
+    run: &(impl Fn(usize, &mut [T]) + Sync),
+) -> Result<()> {
+    let (rows, cols) = out.shape();
+    expect_contiguous(cols, out.col_stride())?;
+    for_row_bands((0, out), context.tasks_for(rows * cols)?, &|(first, mut out)| {
+        for i in 0..out.rows() {
+            if let Some(row) = out.row_mut(i) {
+                run(first + i, row);
             }
         }
     });

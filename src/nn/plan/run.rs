@@ -604,25 +604,18 @@ fn add<T: Element>(context: &Context<T>, from: MatRef<'_, T>, to: MatMut<'_, T>)
 }
 
 /// The batch as a matrix.
-fn load<T: Element>(context: &Context<T>, x: Operand<'_, T>, mut out: MatMut<'_, T>) -> Result<()> {
+fn load<T: Element>(context: &Context<T>, x: Operand<'_, T>, out: MatMut<'_, T>) -> Result<()> {
     match x {
-        Operand::Matrix(x) if x.col_stride() == 1 => copy(context, x, out),
-        Operand::Matrix(x) => {
-            for i in 0..x.rows() {
-                for j in 0..x.cols() {
-                    out.set(i, j, x.get(i, j));
-                }
+        Operand::Matrix(x) => elementwise::fill_rows(context, out, &|row, values| {
+            for (col, value) in values.iter_mut().enumerate() {
+                *value = x.get(row, col);
             }
-            Ok(())
-        }
-        Operand::Gathered(rows) => {
-            for i in 0..rows.rows() {
-                for j in 0..rows.cols() {
-                    out.set(i, j, rows.get(i, j));
-                }
+        }),
+        Operand::Gathered(rows) => elementwise::fill_rows(context, out, &|row, values| {
+            for (col, value) in values.iter_mut().enumerate() {
+                *value = rows.get(row, col);
             }
-            Ok(())
-        }
+        }),
         other => {
             let expected = "a matrix or gathered rows, for a network that does not begin with a \
                             linear layer";
