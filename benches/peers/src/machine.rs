@@ -19,6 +19,12 @@ pub fn cpu() -> Option<String> {
     Some(line.split_once(':')?.1.trim().to_owned())
 }
 
+/// The mean number of threads that wanted a core in the last minute, of the whole machine, or none
+/// where the system does not tell.
+pub fn load() -> Option<f64> {
+    fs::read_to_string("/proc/loadavg").ok()?.split(' ').next()?.parse().ok()
+}
+
 /// Variables of the environment that may change results, as NAME=VALUE.
 pub fn environment() -> Vec<String> {
     let text = env::vars_os().map(|(name, value)| {

@@ -95,6 +95,7 @@ fn run(args: &Args) -> Result<()> {
         padded: args.padded,
         pool: Pool::new(threads)?,
         libraries: Libraries::open(args.openblas.as_deref(), args.mkl.as_deref())?,
+        load: machine::load(),
     };
     let say = |text: &str| if args.json { eprintln!("{text}") } else { println!("{text}") };
     say(&report::header(&settings));

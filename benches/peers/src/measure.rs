@@ -31,6 +31,8 @@ pub struct Settings {
     pub padded: bool,
     pub pool: Pool,
     pub libraries: Libraries,
+    /// Load average of the machine before the run: other work makes all results worse.
+    pub load: Option<f64>,
 }
 
 /// The pool of tilewise, faer and gemm.
@@ -250,6 +252,7 @@ mod tests {
             padded: true,
             pool: Pool::new(2).unwrap(),
             libraries: Libraries::open(None, None).unwrap(),
+            load: None,
         }
     }
 

@@ -18,12 +18,13 @@ const MISSING: &str = "missing (see README.md: --openblas, --mkl)";
 
 /// What was measured and how, and the heading of the table.
 pub fn header(settings: &Settings) -> String {
-    let Settings { isa, rounds, seconds, padded, .. } = settings;
+    let Settings { isa, rounds, seconds, padded, load, .. } = settings;
     let Caches { l1, l2 } = Caches::detect();
     let cpu = machine::cpu().unwrap_or_else(|| "unknown".into());
     let storage = if *padded { "padded" } else { "contiguous" };
+    let load = load.map_or("unknown".into(), |load| load.to_string());
     let mut text = format!(
-        "CPU: {cpu}, L1d {} KiB, L2 {} KiB\n\
+        "CPU: {cpu}, L1d {} KiB, L2 {} KiB; load average before: {load}\n\
          tilewise on {isa}, peak on {}; rows {storage}; {rounds} rounds, {seconds} s each\n",
         l1 / 1024,
         l2 / 1024,
@@ -80,6 +81,8 @@ pub fn json(settings: &Settings, outcomes: &[Outcome]) -> Value {
         "cpu": machine::cpu(),
         "l1d_bytes": l1,
         "l2_bytes": l2,
+        "load_before": settings.load,
+        "load_after": machine::load(),
         "isa": settings.isa.to_string(),
         "peak_isa": peak_isa().to_string(),
         // Null: missing.
