@@ -11,48 +11,54 @@ use tilewise::{
     gemm::Backend,
     matrix::MatRef,
     nn::{Network, Shape},
-    train::{Optimizer, OptimizerState, UpdateRule, optim::StepSettings},
+    train::{Optimizer, OptimizerRule, OptimizerState, optim::StepSettings},
 };
 
 const RATE: f32 = 0.01;
 const DECAY: f32 = 1e-4;
 
 /// Step number `t` as a person would write it.
-fn scalar_step(rule: UpdateRule, t: i32, w: &mut [f32], gradient: &[f32], slots: &mut [Vec<f32>]) {
+fn scalar_step(
+    rule: OptimizerRule,
+    t: i32,
+    w: &mut [f32],
+    gradient: &[f32],
+    slots: &mut [Vec<f32>],
+) {
     let correction = |beta: f64| (1.0 - beta.powi(t)) as f32;
     match rule {
-        UpdateRule::Sgd => {
+        OptimizerRule::Sgd => {
             for (w, &g) in w.iter_mut().zip(gradient) {
                 *w -= RATE * (g + DECAY * *w);
             }
         }
-        UpdateRule::Momentum { momentum } | UpdateRule::Nesterov { momentum } => {
+        OptimizerRule::Momentum { momentum } | OptimizerRule::Nesterov { momentum } => {
             let momentum = momentum as f32;
-            let nesterov = matches!(rule, UpdateRule::Nesterov { .. });
+            let nesterov = matches!(rule, OptimizerRule::Nesterov { .. });
             for ((w, &g), v) in w.iter_mut().zip(gradient).zip(&mut slots[0]) {
                 let push = -RATE * (g + DECAY * *w);
                 *v = momentum * *v + push;
                 *w += if nesterov { momentum * *v + push } else { *v };
             }
         }
-        UpdateRule::AdaGrad { epsilon } => {
+        OptimizerRule::AdaGrad { epsilon } => {
             for ((w, &g), s) in w.iter_mut().zip(gradient).zip(&mut slots[0]) {
                 let g = g + DECAY * *w;
                 *s += g * g;
                 *w -= RATE * g / (s.sqrt() + epsilon as f32);
             }
         }
-        UpdateRule::RmsProp { decay, epsilon, .. } => {
+        OptimizerRule::RmsProp { decay, epsilon, .. } => {
             for ((w, &g), s) in w.iter_mut().zip(gradient).zip(&mut slots[0]) {
                 let g = g + DECAY * *w;
                 *s = decay as f32 * *s + (1.0 - decay) as f32 * (g * g);
                 *w -= RATE * g / (s.sqrt() + epsilon as f32);
             }
         }
-        UpdateRule::Adam { beta1, beta2, epsilon }
-        | UpdateRule::AdamW { beta1, beta2, epsilon } => {
+        OptimizerRule::Adam { beta1, beta2, epsilon }
+        | OptimizerRule::AdamW { beta1, beta2, epsilon } => {
             let (of_mean, of_square) = (correction(beta1), correction(beta2));
-            let coupled = if matches!(rule, UpdateRule::Adam { .. }) { DECAY } else { 0.0 };
+            let coupled = if matches!(rule, OptimizerRule::Adam { .. }) { DECAY } else { 0.0 };
             let shrink = RATE * (DECAY - coupled);
             let [means, squares] = slots else { unreachable!("Adam keeps two values") };
             let kept = means.iter_mut().zip(squares);

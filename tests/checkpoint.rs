@@ -24,8 +24,8 @@ use tilewise::{
     simd::Denormals,
     threads::Threads,
     train::{
-        Curve, History, Optimizer, Progress, Schedule, Solver, SolverConfig, StepStats, Trainer,
-        TrainerConfig, TrainingData, UpdateRule, WarmUp,
+        Curve, History, Optimizer, OptimizerRule, Progress, Schedule, Solver, SolverConfig,
+        StepStats, Trainer, TrainerConfig, TrainingData, WarmUp,
     },
 };
 
@@ -825,7 +825,7 @@ fn a_trainer_continues_with_the_same_bits() {
     let all = trainer_config(Optimizer::sgd());
     let mut optimizers: Vec<Optimizer> =
         Optimizer::NAMES.iter().map(|name| name.parse().unwrap()).collect();
-    optimizers.push(UpdateRule::RmsProp { decay: 0.9, epsilon: 1e-8, momentum: 0.5 }.into());
+    optimizers.push(OptimizerRule::RmsProp { decay: 0.9, epsilon: 1e-8, momentum: 0.5 }.into());
     optimizers.push(Optimizer::nesterov(0.9).with_weight_decay(1e-3));
     for optimizer in optimizers {
         for config in [&plain, &all] {

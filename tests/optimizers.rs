@@ -16,7 +16,9 @@ use tilewise::{
     },
     simd::InstructionSet,
     threads::Threads,
-    train::{Curve, Optimizer, OptimizerState, Schedule, UpdateRule, WarmUp, optim::StepSettings},
+    train::{
+        Curve, Optimizer, OptimizerRule, OptimizerState, Schedule, WarmUp, optim::StepSettings,
+    },
 };
 
 /// A layer that has parameters of these shapes and computes nothing.
@@ -89,7 +91,7 @@ fn rules(rms_momentum: f64) -> [Optimizer; 7] {
     Optimizer::NAMES.map(|name| {
         let mut optimizer: Optimizer = name.parse().unwrap();
         assert_eq!((optimizer.name(), optimizer.to_string().as_str()), (name, name));
-        if let UpdateRule::RmsProp { momentum, .. } = &mut optimizer.rule {
+        if let OptimizerRule::RmsProp { momentum, .. } = &mut optimizer.rule {
             *momentum = rms_momentum;
         }
         optimizer
@@ -393,12 +395,13 @@ fn misuse_is_an_error() {
     let error = state.fused_update(0, step).unwrap_err();
     assert!(error.to_string().contains("shape of weights = [6]"), "{error}");
 
-    let adam = |beta1, beta2, epsilon| UpdateRule::Adam { beta1, beta2, epsilon }.into();
-    let rms_prop = |decay, momentum| UpdateRule::RmsProp { decay, epsilon: 1e-8, momentum }.into();
+    let adam = |beta1, beta2, epsilon| OptimizerRule::Adam { beta1, beta2, epsilon }.into();
+    let rms_prop =
+        |decay, momentum| OptimizerRule::RmsProp { decay, epsilon: 1e-8, momentum }.into();
     for (optimizer, setting) in [
         (Optimizer::momentum(1.0), "momentum"),
         (Optimizer::nesterov(-0.1), "momentum"),
-        (UpdateRule::AdaGrad { epsilon: 0.0 }.into(), "epsilon"),
+        (OptimizerRule::AdaGrad { epsilon: 0.0 }.into(), "epsilon"),
         (rms_prop(1.0, 0.0), "rms_decay"),
         (rms_prop(0.9, f64::NAN), "momentum"),
         (adam(1.0, 0.999, 1e-8), "beta1"),

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::options;
 use tilewise::{
     error::{Error, Result},
-    train::{Curve, Optimizer, Schedule, UpdateRule, WarmUp},
+    train::{Curve, Optimizer, OptimizerRule, Schedule, WarmUp},
 };
 
 /// Flags for the optimizer.
@@ -50,16 +50,17 @@ impl OptimizerArgs {
         let name = optimizer.name();
         let [mut momentum, mut beta1, mut beta2, mut rms_decay, mut epsilon] = [const { None }; 5];
         match &mut optimizer.rule {
-            UpdateRule::Sgd => {}
-            UpdateRule::Momentum { momentum: share } | UpdateRule::Nesterov { momentum: share } => {
+            OptimizerRule::Sgd => {}
+            OptimizerRule::Momentum { momentum: share }
+            | OptimizerRule::Nesterov { momentum: share } => {
                 momentum = Some(share);
             }
-            UpdateRule::AdaGrad { epsilon: number } => epsilon = Some(number),
-            UpdateRule::RmsProp { decay, epsilon: number, momentum: share } => {
+            OptimizerRule::AdaGrad { epsilon: number } => epsilon = Some(number),
+            OptimizerRule::RmsProp { decay, epsilon: number, momentum: share } => {
                 (rms_decay, epsilon, momentum) = (Some(decay), Some(number), Some(share));
             }
-            UpdateRule::Adam { beta1: first, beta2: second, epsilon: number }
-            | UpdateRule::AdamW { beta1: first, beta2: second, epsilon: number } => {
+            OptimizerRule::Adam { beta1: first, beta2: second, epsilon: number }
+            | OptimizerRule::AdamW { beta1: first, beta2: second, epsilon: number } => {
                 (beta1, beta2, epsilon) = (Some(first), Some(second), Some(number));
             }
         }

@@ -15,7 +15,7 @@ use crate::{
     infer,
     io::model::{self, ModelInfo},
     nn::{self, CrossEntropy, MlpConfig},
-    train::{self, Optimizer, TrainerConfig, UpdateRule},
+    train::{self, Optimizer, OptimizerRule, TrainerConfig},
 };
 
 /// A network in training, with the memory that a step needs. Only one thread at a time may use it.
@@ -128,16 +128,18 @@ impl OptimizerSettings {
             weight_decay,
         };
         match optimizer.rule {
-            UpdateRule::Sgd => none,
-            UpdateRule::Momentum { momentum } | UpdateRule::Nesterov { momentum } => {
+            OptimizerRule::Sgd => none,
+            OptimizerRule::Momentum { momentum } | OptimizerRule::Nesterov { momentum } => {
                 Self { momentum, ..none }
             }
-            UpdateRule::AdaGrad { epsilon } => Self { epsilon, ..none },
-            UpdateRule::RmsProp { decay, epsilon, momentum } => {
+            OptimizerRule::AdaGrad { epsilon } => Self { epsilon, ..none },
+            OptimizerRule::RmsProp { decay, epsilon, momentum } => {
                 Self { decay, epsilon, momentum, ..none }
             }
-            UpdateRule::Adam { beta1, beta2, epsilon }
-            | UpdateRule::AdamW { beta1, beta2, epsilon } => Self { beta1, beta2, epsilon, ..none },
+            OptimizerRule::Adam { beta1, beta2, epsilon }
+            | OptimizerRule::AdamW { beta1, beta2, epsilon } => {
+                Self { beta1, beta2, epsilon, ..none }
+            }
         }
     }
 
@@ -148,16 +150,16 @@ impl OptimizerSettings {
         // SAFETY: the caller's promises are passed on.
         let mut rule = unsafe { text("name of the optimizer", name)? }.parse::<Optimizer>()?.rule;
         match &mut rule {
-            UpdateRule::Sgd => {}
-            UpdateRule::Momentum { momentum: m } | UpdateRule::Nesterov { momentum: m } => {
+            OptimizerRule::Sgd => {}
+            OptimizerRule::Momentum { momentum: m } | OptimizerRule::Nesterov { momentum: m } => {
                 *m = momentum;
             }
-            UpdateRule::AdaGrad { epsilon: e } => *e = epsilon,
-            UpdateRule::RmsProp { decay: d, epsilon: e, momentum: m } => {
+            OptimizerRule::AdaGrad { epsilon: e } => *e = epsilon,
+            OptimizerRule::RmsProp { decay: d, epsilon: e, momentum: m } => {
                 (*d, *e, *m) = (decay, epsilon, momentum);
             }
-            UpdateRule::Adam { beta1: b1, beta2: b2, epsilon: e }
-            | UpdateRule::AdamW { beta1: b1, beta2: b2, epsilon: e } => {
+            OptimizerRule::Adam { beta1: b1, beta2: b2, epsilon: e }
+            | OptimizerRule::AdamW { beta1: b1, beta2: b2, epsilon: e } => {
                 (*b1, *b2, *e) = (beta1, beta2, epsilon);
             }
         }

@@ -109,7 +109,7 @@ impl<P: Product> Gemm<P> {
     /// its tiles, the calling thread alone.
     ///
     /// # Errors
-    /// [`Error::IsaUnavailable`] if `TILEWISE_ISA` names a set that is not available.
+    /// [`Error::IsaUnavailable`] if `TILEWISE_ISA` names an instruction set that is not available.
     pub fn new() -> Result<Self> {
         Self::with_instruction_set(InstructionSet::preferred()?)
     }

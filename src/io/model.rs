@@ -412,7 +412,7 @@ fn perceptron<T: Element>(
             _ => {
                 return Err(wrong(format!(
                     "unexpected tensor {name:?}: expected `<layer>.weight` and `<layer>.bias`, or \
-                     both behind one common prefix, as in the state_dict of an nn.Sequential of \
+                     both after one common prefix, as in the state_dict of an nn.Sequential of \
                      Linear layers; rename the tensors, or load them into a network that you \
                      describe"
                 )));

@@ -33,8 +33,7 @@ pub enum Finish<T> {
     Store,
     /// `max(sum, 0)` is stored; NaN stays NaN.
     Relu,
-    /// `scale * max(sum, 0)` is stored where the mask keeps the element, else 0: ReLU, and dropout
-    /// behind it.
+    /// `scale * max(sum, 0)` is stored where the mask keeps the element, else 0: ReLU, then dropout.
     ReluDropout {
         /// What is kept.
         mask: DropoutMask,

@@ -91,7 +91,7 @@ pub(crate) unsafe trait MultiplyAdd<P: Types>: Isa<P::Sum> {
     /// `count <= LANES`, and `count * STEP` elements are readable.
     unsafe fn load_right_first(self, from: *const P::Right, count: usize) -> Self::Right;
 
-    /// `sum` and the products behind it.
+    /// `sum`, then the products.
     fn accumulate(self, a: Self::Left, b: Self::Right, sum: Self::Vector) -> Self::Vector;
 
     /// `count` elements of C; the other lanes are 0.

@@ -117,7 +117,7 @@ impl<'a, E> Panels<'a, E> {
         self.stride
     }
 
-    /// The panels from panel `panel` and step `step` of the depth on; none where that lies behind
+    /// The panels from panel `panel` and step `step` of the depth on; none where that lies after
     /// the end.
     pub(crate) fn part(self, panel: usize, step: usize) -> Self {
         let start = panel * self.stride + step * self.width;

@@ -39,7 +39,7 @@ pub(crate) struct Tile<'a, P: Types> {
     pub(crate) b: *const P::Right,
     /// Elements from one step of k to the next in B.
     pub(crate) b_depth_stride: isize,
-    /// Elements from one column of B to the one NR behind it.
+    /// Elements from one column of B to the one NR after it.
     pub(crate) b_panel_stride: isize,
     /// First element of C, whose rows are contiguous.
     pub(crate) c: *mut P::Output,

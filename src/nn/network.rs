@@ -371,7 +371,7 @@ struct Assembly<T: Element> {
 }
 
 impl<T: Element> Assembly<T> {
-    /// Adds parts one after another, whose names follow `prefix`; returns them and the shape behind
+    /// Adds parts one after another, whose names follow `prefix`; returns them and the shape after
     /// them.
     fn add(
         &mut self,
@@ -453,7 +453,7 @@ fn push(
     Ok(first..layout.tensors().len())
 }
 
-/// Layers that are being put together, and the shape behind them; the first error stays.
+/// Layers that are being put together, and the shape after them; the first error stays.
 struct List<T: Element> {
     parts: Vec<Part<T>>,
     shape: Result<Shape>,
@@ -584,7 +584,7 @@ fn checked(what: &'static str, shape: Shape) -> Result<Shape> {
     Err(Error::setting(what, shape, "at least one value that memory has room for"))
 }
 
-/// Inputs of a linear layer behind values of a shape.
+/// Inputs of a linear layer that takes values of a shape.
 fn linear_inputs(shape: Shape) -> Result<usize> {
     match shape {
         Shape::Features(features) => Ok(features),

@@ -37,7 +37,7 @@ pub(crate) const MAX_LANES: usize = 16;
 /// One instruction set's vectors of `T`.
 ///
 /// # Safety
-/// A value exists only where the CPU has the set. Loads and stores touch no memory but that which
+/// A value exists only where the CPU has the instruction set. Loads and stores touch no memory but that which
 /// their safety sections name; a vector has `LANES` lanes, `MAX_LANES` at most.
 pub unsafe trait Isa<T: Float>: Copy + Send + Sync + 'static {
     /// A vector of [`LANES`](Self::LANES) elements.

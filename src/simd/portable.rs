@@ -1,13 +1,13 @@
 //! The portable instruction set over `wide`: 32-byte vectors made of whatever the build's target offers.
 //!
 //! `wide` picks its instructions at compile time (SSE2, AVX, NEON, WebAssembly or plain scalars),
-//! so this set needs no detection and serves every CPU.
+//! so this instruction set needs no detection and serves every CPU.
 
 use wide::{f32x8, f64x4};
 
 use super::Isa;
 
-/// Every CPU has this set.
+/// Every CPU has this instruction set.
 #[derive(Clone, Copy)]
 pub(crate) struct Portable(());
 
@@ -25,7 +25,7 @@ pub(crate) const FUSED: bool =
 
 macro_rules! impl_portable {
     ($t:ident, $vector:ident, $lanes:literal) => {
-        // SAFETY: every CPU has the set; memory is touched as the methods say.
+        // SAFETY: every CPU has the instruction set; memory is touched as the methods say.
         unsafe impl Isa<$t> for Portable {
             type Vector = $vector;
             const LANES: usize = $lanes;

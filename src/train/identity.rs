@@ -17,7 +17,7 @@ use crate::{
     nn::ParameterSettings,
     simd::Denormals,
     train::{
-        optim::{Optimizer, UpdateRule},
+        optim::{Optimizer, OptimizerRule},
         schedule::{Curve, Schedule, WarmUp},
         solver::{LastBatch, Solver, SolverConfig},
         trainer::{Trainer, TrainerConfig},
@@ -207,18 +207,18 @@ fn of_optimizer(optimizer: &Optimizer) -> Vec<Setting> {
         Setting::new("weight_decay", json!(weight_decay)),
     ];
     settings.extend(match rule {
-        UpdateRule::Sgd => vec![],
-        UpdateRule::Momentum { momentum } | UpdateRule::Nesterov { momentum } => {
+        OptimizerRule::Sgd => vec![],
+        OptimizerRule::Momentum { momentum } | OptimizerRule::Nesterov { momentum } => {
             vec![Setting::new("momentum", json!(momentum))]
         }
-        UpdateRule::AdaGrad { epsilon } => vec![Setting::new("epsilon", json!(epsilon))],
-        UpdateRule::RmsProp { decay, epsilon, momentum } => vec![
+        OptimizerRule::AdaGrad { epsilon } => vec![Setting::new("epsilon", json!(epsilon))],
+        OptimizerRule::RmsProp { decay, epsilon, momentum } => vec![
             Setting::new("rms_decay", json!(decay)),
             Setting::new("epsilon", json!(epsilon)),
             Setting::new("momentum", json!(momentum)),
         ],
-        UpdateRule::Adam { beta1, beta2, epsilon }
-        | UpdateRule::AdamW { beta1, beta2, epsilon } => vec![
+        OptimizerRule::Adam { beta1, beta2, epsilon }
+        | OptimizerRule::AdamW { beta1, beta2, epsilon } => vec![
             Setting::new("beta1", json!(beta1)),
             Setting::new("beta2", json!(beta2)),
             Setting::new("epsilon", json!(epsilon)),

@@ -14,7 +14,7 @@ mod trainer;
 
 pub use evaluate::{Evaluation, Evaluator, evaluate};
 pub use history::{EpochRecord, History};
-pub use optim::{Optimizer, OptimizerState, UpdateRule};
+pub use optim::{Optimizer, OptimizerRule, OptimizerState};
 pub use schedule::{Curve, Schedule, WarmUp};
 pub use solver::{Best, LastBatch, Progress, Solver, SolverConfig, TrainingData};
 pub use trainer::{StepStats, StepTimes, Trainer, TrainerConfig};

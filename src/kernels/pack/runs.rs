@@ -233,7 +233,7 @@ unsafe fn pack_transposed<S: Isa<E::Value>, E: PanelAccess, R: Runs<E>>(
         let to = dst.wrapping_add(panel * depth);
         // Whole vectors are stored, because masked stores are slow on some CPUs. What is too much
         // falls on the first lines of the next p, which are written later: the last lines come
-        // first. Behind the last p nothing may be touched.
+        // first. After the last p nothing may be touched.
         for chunk in (0..used.div_ceil(S::LANES)).rev() {
             let first = chunk * S::LANES;
             let count = S::LANES.min(used - first);

@@ -48,21 +48,21 @@ use crate::{
 #[non_exhaustive]
 pub struct Optimizer {
     /// How a gradient becomes a step.
-    pub rule: UpdateRule,
+    pub rule: OptimizerRule,
     /// Weight decay; see the module's documentation.
     pub weight_decay: f64,
 }
 
 with_fields! {
     Optimizer {
-        rule with_rule: UpdateRule,
+        rule with_rule: OptimizerRule,
         weight_decay with_weight_decay: f64,
     }
 }
 
 /// How a gradient becomes a step; see the module's documentation for the formulas.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub enum UpdateRule {
+pub enum OptimizerRule {
     /// Stochastic gradient descent.
     #[default]
     Sgd,
@@ -110,9 +110,9 @@ pub enum UpdateRule {
     },
 }
 
-impl From<UpdateRule> for Optimizer {
+impl From<OptimizerRule> for Optimizer {
     /// Without weight decay.
-    fn from(rule: UpdateRule) -> Self {
+    fn from(rule: OptimizerRule) -> Self {
         Self { rule, weight_decay: 0.0 }
     }
 }
@@ -125,62 +125,62 @@ impl Optimizer {
 
     /// Plain stochastic gradient descent.
     pub fn sgd() -> Self {
-        UpdateRule::Sgd.into()
+        OptimizerRule::Sgd.into()
     }
 
     /// SGD with momentum.
     pub fn momentum(momentum: f64) -> Self {
-        UpdateRule::Momentum { momentum }.into()
+        OptimizerRule::Momentum { momentum }.into()
     }
 
     /// SGD with Nesterov's momentum.
     pub fn nesterov(momentum: f64) -> Self {
-        UpdateRule::Nesterov { momentum }.into()
+        OptimizerRule::Nesterov { momentum }.into()
     }
 
     /// AdaGrad with epsilon 1e-10.
     pub fn ada_grad() -> Self {
-        UpdateRule::AdaGrad { epsilon: 1e-10 }.into()
+        OptimizerRule::AdaGrad { epsilon: 1e-10 }.into()
     }
 
     /// RMSProp with decay 0.99, epsilon 1e-8 and no momentum.
     pub fn rms_prop() -> Self {
-        UpdateRule::RmsProp { decay: 0.99, epsilon: 1e-8, momentum: 0.0 }.into()
+        OptimizerRule::RmsProp { decay: 0.99, epsilon: 1e-8, momentum: 0.0 }.into()
     }
 
     /// Adam with betas 0.9 and 0.999, epsilon 1e-8.
     pub fn adam() -> Self {
-        UpdateRule::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 }.into()
+        OptimizerRule::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 }.into()
     }
 
     /// AdamW with betas 0.9 and 0.999, epsilon 1e-8. PyTorch's weight decay is 0.01.
     pub fn adam_w(weight_decay: f64) -> Self {
-        let rule = UpdateRule::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+        let rule = OptimizerRule::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
         Self { rule, weight_decay }
     }
 
     /// The optimizer's usual name.
     pub fn name(&self) -> &'static str {
         match self.rule {
-            UpdateRule::Sgd => "sgd",
-            UpdateRule::Momentum { .. } => "momentum",
-            UpdateRule::Nesterov { .. } => "nesterov",
-            UpdateRule::AdaGrad { .. } => "adagrad",
-            UpdateRule::RmsProp { .. } => "rmsprop",
-            UpdateRule::Adam { .. } => "adam",
-            UpdateRule::AdamW { .. } => "adamw",
+            OptimizerRule::Sgd => "sgd",
+            OptimizerRule::Momentum { .. } => "momentum",
+            OptimizerRule::Nesterov { .. } => "nesterov",
+            OptimizerRule::AdaGrad { .. } => "adagrad",
+            OptimizerRule::RmsProp { .. } => "rmsprop",
+            OptimizerRule::Adam { .. } => "adam",
+            OptimizerRule::AdamW { .. } => "adamw",
         }
     }
 
     /// Names of the slots: the state for each parameter.
     pub fn slot_names(&self) -> &'static [&'static str] {
         match self.rule {
-            UpdateRule::Sgd => &[],
-            UpdateRule::Momentum { .. } | UpdateRule::Nesterov { .. } => &["velocity"],
-            UpdateRule::AdaGrad { .. } => &["sum_of_squares"],
-            UpdateRule::RmsProp { momentum: 0.0, .. } => &["mean_square"],
-            UpdateRule::RmsProp { .. } => &["mean_square", "velocity"],
-            UpdateRule::Adam { .. } | UpdateRule::AdamW { .. } => &["mean", "mean_square"],
+            OptimizerRule::Sgd => &[],
+            OptimizerRule::Momentum { .. } | OptimizerRule::Nesterov { .. } => &["velocity"],
+            OptimizerRule::AdaGrad { .. } => &["sum_of_squares"],
+            OptimizerRule::RmsProp { momentum: 0.0, .. } => &["mean_square"],
+            OptimizerRule::RmsProp { .. } => &["mean_square", "velocity"],
+            OptimizerRule::Adam { .. } | OptimizerRule::AdamW { .. } => &["mean", "mean_square"],
         }
     }
 
@@ -203,18 +203,18 @@ impl Optimizer {
             }
         };
         match self.rule {
-            UpdateRule::Sgd => {}
-            UpdateRule::Momentum { momentum } | UpdateRule::Nesterov { momentum } => {
+            OptimizerRule::Sgd => {}
+            OptimizerRule::Momentum { momentum } | OptimizerRule::Nesterov { momentum } => {
                 share("momentum", momentum)?;
             }
-            UpdateRule::AdaGrad { epsilon } => above_0(epsilon)?,
-            UpdateRule::RmsProp { decay, epsilon, momentum } => {
+            OptimizerRule::AdaGrad { epsilon } => above_0(epsilon)?,
+            OptimizerRule::RmsProp { decay, epsilon, momentum } => {
                 share("rms_decay", decay)?;
                 above_0(epsilon)?;
                 share("momentum", momentum)?;
             }
-            UpdateRule::Adam { beta1, beta2, epsilon }
-            | UpdateRule::AdamW { beta1, beta2, epsilon } => {
+            OptimizerRule::Adam { beta1, beta2, epsilon }
+            | OptimizerRule::AdamW { beta1, beta2, epsilon } => {
                 share("beta1", beta1)?;
                 share("beta2", beta2)?;
                 above_0(epsilon)?;

@@ -14,7 +14,7 @@ use crate::{
     matrix::MatMut,
     nn::{Arena, TensorLayout},
     threads::{cut, divide},
-    train::optim::{Optimizer, UpdateRule},
+    train::optim::{Optimizer, OptimizerRule},
 };
 
 /// The settings of one parameter's step, besides the optimizer.
@@ -53,10 +53,10 @@ impl<T: Element> OptimizerState<T> {
     /// parameters; [`Error::SizeOverflow`] if there is not enough memory.
     pub fn new(optimizer: &Optimizer, layout: &Arc<TensorLayout>) -> Result<Self> {
         optimizer.check()?;
-        if let UpdateRule::AdaGrad { epsilon }
-        | UpdateRule::RmsProp { epsilon, .. }
-        | UpdateRule::Adam { epsilon, .. }
-        | UpdateRule::AdamW { epsilon, .. } = optimizer.rule
+        if let OptimizerRule::AdaGrad { epsilon }
+        | OptimizerRule::RmsProp { epsilon, .. }
+        | OptimizerRule::Adam { epsilon, .. }
+        | OptimizerRule::AdamW { epsilon, .. } = optimizer.rule
             && T::from_f64(epsilon) == T::ZERO
         {
             return Err(Error::setting("epsilon", epsilon, format!("above 0 in {}", T::NAME)));
@@ -94,8 +94,8 @@ impl<T: Element> OptimizerState<T> {
     /// Sets the number of steps begun, for a state whose slots were loaded.
     pub fn set_steps(&mut self, steps: u64) {
         self.steps = steps;
-        if let UpdateRule::Adam { beta1, beta2, .. } | UpdateRule::AdamW { beta1, beta2, .. } =
-            self.optimizer.rule
+        if let OptimizerRule::Adam { beta1, beta2, .. }
+        | OptimizerRule::AdamW { beta1, beta2, .. } = self.optimizer.rule
         {
             self.corrections = [beta1, beta2].map(|beta| 1.0 - libm::pow(beta, steps as f64));
         }
@@ -185,7 +185,7 @@ impl<T: Element> OptimizerState<T> {
     fn step(&self, settings: StepSettings) -> Update<T> {
         let StepSettings { learning_rate, l2, weight_decay } = settings;
         // The weight decay of AdamW is decoupled.
-        let decoupled = matches!(self.optimizer.rule, UpdateRule::AdamW { .. });
+        let decoupled = matches!(self.optimizer.rule, OptimizerRule::AdamW { .. });
         Update {
             l2: T::from_f64(2.0 * l2),
             weight_decay: T::from_f64(if decoupled { 0.0 } else { weight_decay }),
@@ -204,13 +204,13 @@ impl<T: Element> OptimizerState<T> {
             Rule::Momentum(Momentum { learning_rate: rate, momentum, nesterov })
         };
         match self.optimizer.rule {
-            UpdateRule::Sgd => Rule::Descent(Descent { learning_rate: rate }),
-            UpdateRule::Momentum { momentum } => with_momentum(momentum, false),
-            UpdateRule::Nesterov { momentum } => with_momentum(momentum, true),
-            UpdateRule::AdaGrad { epsilon } => {
+            OptimizerRule::Sgd => Rule::Descent(Descent { learning_rate: rate }),
+            OptimizerRule::Momentum { momentum } => with_momentum(momentum, false),
+            OptimizerRule::Nesterov { momentum } => with_momentum(momentum, true),
+            OptimizerRule::AdaGrad { epsilon } => {
                 Rule::AdaGrad(AdaGrad { learning_rate: rate, epsilon: T::from_f64(epsilon) })
             }
-            UpdateRule::RmsProp { decay, epsilon, momentum } => {
+            OptimizerRule::RmsProp { decay, epsilon, momentum } => {
                 let (squares, epsilon) = (average(decay), T::from_f64(epsilon));
                 let rms_prop = RmsProp { learning_rate: rate, squares, epsilon };
                 if momentum == 0.0 {
@@ -220,8 +220,8 @@ impl<T: Element> OptimizerState<T> {
                     Rule::RmsPropMomentum(RmsPropMomentum { rms_prop, momentum })
                 }
             }
-            UpdateRule::Adam { beta1, beta2, epsilon }
-            | UpdateRule::AdamW { beta1, beta2, epsilon } => {
+            OptimizerRule::Adam { beta1, beta2, epsilon }
+            | OptimizerRule::AdamW { beta1, beta2, epsilon } => {
                 let [of_mean, of_squares] = self.corrections;
                 Rule::Adam(Adam {
                     learning_rate: T::from_f64(learning_rate / of_mean),
