@@ -32,12 +32,11 @@ impl TileShape {
 pub struct Blocking {
     /// Rows of a packed block of A: `mc * kc` elements stay in the L2 cache of a core.
     pub mc: usize,
-    /// Depth of the packed blocks: a panel of B, `kc` times the tile's columns, stays in L1.
+    /// Depth of the packed blocks: C is loaded and stored once for each.
     pub kc: usize,
     /// Columns of B that are packed at a time, for all threads together.
     pub nc: usize,
-    /// Rows of B that are packed at a time by one thread; a multiple of `kc`. Several threads pack
-    /// more of them together, for fewer barriers.
+    /// Rows of B that are packed at a time, by all threads together; a multiple of `kc`.
     pub kb: usize,
     /// Rows, or columns, up to which operands are read in place instead of packed.
     pub in_place_lines: usize,
@@ -59,35 +58,32 @@ with_fields! {
 impl Blocking {
     /// Blocking for a kernel's tile and elements of `size` bytes.
     ///
-    /// kc: a panel of B fills two thirds of the L1 cache, so that the panels of A can stream past
-    /// it; mc: a block of A fills a tenth of the L2 cache, which it shares with B and C; kb: what
-    /// is packed of B at a time is used while it is in L2. `docs/gemm.md` has the measurements.
+    /// Within a block the tiles go along the rows of C: a panel of A serves a whole row of tiles,
+    /// and the panels of B stream past it. What counts is then how often C passes by, once for each
+    /// kc: a panel of B may fill an eighth of the L2 cache. mc: a few panels of A fill a quarter of
+    /// it, so that an A stored by columns is packed from whole cache lines. `docs/gemm.md` has the
+    /// measurements.
     fn for_tile(caches: Caches, tile: TileShape, size: usize) -> Self {
         let TileShape { rows: tile_rows, cols: tile_cols, .. } = tile;
-        let kc = (caches.l1 * 2 / 3 / (tile_cols * size)).max(64) / 8 * 8;
-        let mc = (caches.l2 / 10 / (kc * size)).max(tile_rows) / tile_rows * tile_rows;
+        let kc = (caches.l2 / 8 / (tile_cols * size)).clamp(64, MAX_KC) / DEPTH_UNIT * DEPTH_UNIT;
+        let mc = (caches.l2 / 4 / (kc * size)).max(tile_rows) / tile_rows * tile_rows;
         let nc = 2048usize.next_multiple_of(tile_cols);
-        let kb = kc;
-        Self { mc, kc, nc, kb, in_place_lines: 2 * tile_rows, in_place_work: 1 << 21 }
+        Self { mc, kc, nc, kb: kc, in_place_lines: 2 * tile_rows, in_place_work: 1 << 21 }
     }
 
-    /// The same for several tasks, with a barrier before and after each part of B: larger parts.
-    fn shared_by(self, tasks: usize) -> Self {
-        let kb = if tasks > 1 { self.kb.saturating_mul(DEPTH_BETWEEN_BARRIERS) } else { self.kb };
-        Self { kb, ..self }
+    /// The same for a depth of k, with blocks of about equal depth: a shallow last block would load
+    /// and store all of C for little.
+    fn balanced(self, k: usize) -> Self {
+        if k <= self.kc {
+            return self;
+        }
+        let kc = k.div_ceil(k.div_ceil(self.kc)).next_multiple_of(DEPTH_UNIT);
+        Self { kc, kb: kc, ..self }
     }
 
-    /// The same with blocks twice as deep and half as long, for half as many passes over C.
-    fn deepened(self, tile: TileShape) -> Self {
-        let half = |size: usize, width: usize| (size / 2 / width * width).max(width);
-        let (kc, kb) = (self.kc.max(1).saturating_mul(2), self.kb.max(1).saturating_mul(2));
-        Self { mc: half(self.mc, tile.rows), kc, nc: half(self.nc, tile.cols), kb, ..self }
-    }
-
-    /// Elements of a block of A of the whole depth: several times those of another, so that it has
-    /// rows enough, and so that gathered rows are read in pieces of whole cache lines.
+    /// Elements of a block of A of the whole depth: those of another.
     fn whole_depth_a(&self) -> usize {
-        self.mc.saturating_mul(self.kc.max(1)).saturating_mul(3)
+        self.mc.saturating_mul(self.kc.max(1))
     }
 
     /// The same in whole tiles, and kb in whole kc.
@@ -120,7 +116,7 @@ impl Blocking {
 /// Who chose a blocking.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Choice {
-    /// It follows from caches and tile, and adapts to the tasks and sizes of a product.
+    /// It follows from caches and tile, and adapts to the sizes of a product.
     Derived(Blocking),
     /// The user: it stays as it is.
     Given(Blocking),
@@ -147,36 +143,28 @@ impl Choice {
     fn of_product(
         self,
         tile: TileShape,
-        tasks: usize,
         sizes: (usize, usize, usize),
         whole_depth: bool,
     ) -> Blocking {
-        let (m, n, k) = sizes;
+        let (_, _, k) = sizes;
         let blocking = match self {
             Self::Given(blocking) if whole_depth => Blocking { kc: k, kb: k, ..blocking },
             Self::Given(blocking) => blocking,
-            Self::Derived(blocking) => {
-                let blocking = blocking.shared_by(tasks);
-                if whole_depth && k > blocking.kc {
-                    blocking.of_whole_depth(tile, k)
-                } else if !whole_depth && m.saturating_mul(n) >= LARGE_C {
-                    blocking.deepened(tile)
-                } else {
-                    blocking
-                }
+            Self::Derived(blocking) if whole_depth && k > blocking.kc => {
+                blocking.of_whole_depth(tile, k)
             }
+            Self::Derived(blocking) => blocking.balanced(k),
         };
         blocking.cut(tile, sizes)
     }
 }
 
-/// How many times `kb` rows of B are packed at a time where several tasks share them. Two tasks at
-/// 512x512x3072: 251 GFLOP/s with 1, 271 with 4, 281 with 12.
-const DEPTH_BETWEEN_BARRIERS: usize = 12;
+/// Depth of a block beyond which C passes by so rarely that its time no longer counts. 1024 cubed in
+/// f32, AVX-512 on Zen 4: 0.88 of the peak with 512, 0.92 with 1024.
+const MAX_KC: usize = 1024;
 
-/// Elements of a C that is so large that each pass over it comes out of memory. 2048 cubed in f32:
-/// 135 GFLOP/s without deeper blocks, 147 with.
-const LARGE_C: usize = 1 << 21;
+/// Depths of blocks are multiples of it.
+const DEPTH_UNIT: usize = 8;
 
 /// Blocking of one product, and where its scratch memory is cut.
 #[derive(Clone, Copy, Debug)]
@@ -200,7 +188,7 @@ impl Plan {
         sizes: (usize, usize, usize),
         whole_depth: bool,
     ) -> Result<Self> {
-        let blocking = choice.of_product(tile, tasks, sizes, whole_depth);
+        let blocking = choice.of_product(tile, sizes, whole_depth);
         let Blocking { mc, kc, nc, kb, .. } = blocking;
         let elements = |lines: usize, depth: usize| lines.checked_mul(depth);
         let scratch = || Scratch::new::<P>(elements(mc, kc)?, elements(nc, kb)?, tasks);
@@ -244,12 +232,9 @@ impl Plan {
             Choice::Given(blocking) => {
                 return bytes(Blocking { kc: k, kb: k, ..blocking }).ok_or_else(overflow);
             }
-            Choice::Derived(blocking) => blocking.shared_by(tasks),
+            Choice::Derived(blocking) => blocking,
         };
-        let mut most = 0;
-        for blocking in [blocking, blocking.deepened(tile)] {
-            most = most.max(bytes(blocking).ok_or_else(overflow)?);
-        }
+        let mut most = bytes(blocking).ok_or_else(overflow)?;
         if k > blocking.kc {
             let block = |elements: usize, lines: usize, width: usize| {
                 let whole = lines.div_ceil(width).max(1).saturating_mul(width).saturating_mul(k);

@@ -1,7 +1,7 @@
 //! One block of A times one block of B: the loops over tiles.
 //!
-//! For each panel of B (which stays in the L1 cache) all panels of A (which stay in L2) pass by.
-//! Shallow blocks do little but write C: they go along its rows.
+//! Tiles go along the rows of C: a panel of A stays in the L1 cache while the panels of B pass by,
+//! and the rows of C are written one after another.
 
 use bytemuck::Zeroable;
 
@@ -17,9 +17,6 @@ use crate::{
 
 /// Rows of the largest packed tile, and columns, over all kernels; sizes of stack buffers.
 pub(crate) const MAX_TILE: (usize, usize) = (14, 64);
-
-/// Depth up to which a block is shallow.
-const SHALLOW: usize = 32;
 
 /// Computes a tile: see `kernels::tile::tile` for what must hold.
 pub(crate) type TileFn<P> = unsafe fn(&Tile<'_, P>);
@@ -77,29 +74,19 @@ pub(crate) struct Block<'a, P: Types> {
 /// - A bias, and every finish but `Store` and `Relu`, comes only with `col_stride == 1`.
 pub(crate) unsafe fn block<P: Types>(tiles: Tiles<P>, few: Option<Tiles<P>>, block: &Block<'_, P>) {
     let (mr, nr) = (block.tile_rows, tiles.cols());
-    if block.first.depth <= SHALLOW {
-        for i in (0..block.rows).step_by(mr) {
-            for j in (0..block.cols).step_by(nr) {
-                // SAFETY: the caller's promises are passed on.
-                unsafe { tile_at(tiles, nr, block, i, j) };
-            }
-        }
-        return;
-    }
     let left = block.rows % mr;
     let few = few.filter(|few| (1..=few.rows()).contains(&left) && block.col_stride == 1);
     let full = if few.is_some() { block.rows - left } else { block.rows };
-    let group = few.map_or(nr, |few| few.cols());
-    for first in (0..block.cols).step_by(group) {
-        if let Some(few) = few {
+    if let Some(few) = few {
+        for j in (0..block.cols).step_by(few.cols()) {
             // SAFETY: the caller's promises are passed on.
-            unsafe { tile_at(few, nr, block, full, first) };
+            unsafe { tile_at(few, nr, block, full, j) };
         }
-        for j in (first..block.cols.min(first + group)).step_by(nr) {
-            for i in (0..full).step_by(mr) {
-                // SAFETY: the caller's promises are passed on.
-                unsafe { tile_at(tiles, nr, block, i, j) };
-            }
+    }
+    for i in (0..full).step_by(mr) {
+        for j in (0..block.cols).step_by(nr) {
+            // SAFETY: the caller's promises are passed on.
+            unsafe { tile_at(tiles, nr, block, i, j) };
         }
     }
 }
