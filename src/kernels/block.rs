@@ -3,6 +3,8 @@
 //! Tiles go along the rows of C: a panel of A stays in the L1 cache while the panels of B pass by,
 //! and the rows of C are written one after another.
 
+use std::ptr::null_mut;
+
 use bytemuck::Zeroable;
 
 use crate::{
@@ -102,10 +104,23 @@ unsafe fn tile_at<P: Types>(tiles: Tiles<P>, nr: usize, block: &Block<'_, P>, i:
     let (rows, cols) = (mr.min(block.rows - i), tiles.cols().min(block.cols - j));
     let vectors = cols.div_ceil(tiles.lanes);
     let step = i as isize * first.row_stride + j as isize * col_stride;
+    let c = first.c.wrapping_offset(step);
+    // Sums that begin with C have it by now.
+    let reads_c = matches!(first.start, Start::Scaled(factor) if factor != P::Sum::ZERO);
+    let ahead = if col_stride != 1 {
+        null_mut()
+    } else if !reads_c {
+        c
+    } else if j + nr < block.cols {
+        c.wrapping_add(nr)
+    } else {
+        first.c.wrapping_offset((i + mr) as isize * first.row_stride)
+    };
     let tile = Tile {
+        ahead: ahead.cast_const(),
         a: first.a.wrapping_offset((i / mr) as isize * a_panel_stride),
         b: first.b.wrapping_offset((j / nr) as isize * b_panel_stride),
-        c: first.c.wrapping_offset(step),
+        c,
         last_cols: cols - (vectors - 1) * tiles.lanes,
         start: match first.start {
             Start::Bias(bias) => Start::Bias(&bias[j..]),

@@ -177,6 +177,7 @@ impl<P: Types> KernelSet<P> {
             b_panel_stride: 0,
             c: c.as_mut_ptr(),
             row_stride: c.row_stride(),
+            ahead: null(),
             last_cols: 0,
             start: epilogue.start,
             finish: &epilogue.finish,

@@ -45,6 +45,9 @@ pub(crate) struct Tile<'a, P: Types> {
     pub(crate) c: *mut P::Output,
     /// Elements from one row of C to the next.
     pub(crate) row_stride: isize,
+    /// First element of a tile of C to fetch into the cache before the end of the chains: the next
+    /// one where C is read, this one where it is only written. Null: none.
+    pub(crate) ahead: *const P::Output,
     /// Columns in the last vector, 1 to LANES.
     pub(crate) last_cols: usize,
     /// A bias begins with that of the tile's first column.
@@ -58,6 +61,9 @@ pub(crate) struct Tile<'a, P: Types> {
     /// For the finishes that work on memory.
     pub(crate) finish_in_memory: FinishFn<P>,
 }
+
+/// Steps before the end of the chains at which C is fetched into the cache.
+const STEPS_AHEAD: usize = 64;
 
 /// Where a tile's operands are read from: panels of width `MR` and `NR = NV * LANES`. For full
 /// tiles, which do most of the work.
@@ -146,33 +152,44 @@ pub(crate) unsafe fn tile<
         unsafe { isa.splat_left(a.offset(i as isize * a_row_stride)) }
     };
     let (no_a, no_b) = isa.zeros();
-    for _ in 0..tile.depth.div_ceil(S::STEP) {
-        // The shorter side of the tile is kept in registers beside the sums.
-        if ROWS < VECS {
-            let mut a_column = [no_a; ROWS];
-            for (i, a_value) in a_column.iter_mut().enumerate() {
-                *a_value = splat_a(a, i);
-            }
-            for v in 0..VECS {
-                let vector = load_b(b, v);
-                for (row, &a_value) in acc.iter_mut().zip(&a_column) {
-                    row[v] = isa.accumulate(a_value, vector, row[v]);
+    let steps = tile.depth.div_ceil(S::STEP);
+    let last = if FROM == PACKED && !tile.ahead.is_null() { steps.min(STEPS_AHEAD) } else { 0 };
+    for (count, fetch) in [(steps - last, last > 0), (last, false)] {
+        for _ in 0..count {
+            // The shorter side of the tile is kept in registers beside the sums.
+            if ROWS < VECS {
+                let mut a_column = [no_a; ROWS];
+                for (i, a_value) in a_column.iter_mut().enumerate() {
+                    *a_value = splat_a(a, i);
+                }
+                for v in 0..VECS {
+                    let vector = load_b(b, v);
+                    for (row, &a_value) in acc.iter_mut().zip(&a_column) {
+                        row[v] = isa.accumulate(a_value, vector, row[v]);
+                    }
+                }
+            } else {
+                let mut b_row = [no_b; VECS];
+                for (v, vector) in b_row.iter_mut().enumerate() {
+                    *vector = load_b(b, v);
+                }
+                for (i, row) in acc.iter_mut().enumerate() {
+                    let a_value = splat_a(a, i);
+                    for (sum, &vector) in row.iter_mut().zip(&b_row) {
+                        *sum = isa.accumulate(a_value, vector, *sum);
+                    }
                 }
             }
-        } else {
-            let mut b_row = [no_b; VECS];
-            for (v, vector) in b_row.iter_mut().enumerate() {
-                *vector = load_b(b, v);
-            }
-            for (i, row) in acc.iter_mut().enumerate() {
-                let a_value = splat_a(a, i);
-                for (sum, &vector) in row.iter_mut().zip(&b_row) {
-                    *sum = isa.accumulate(a_value, vector, *sum);
-                }
+            a = a.wrapping_offset(a_depth_stride);
+            b = b.wrapping_offset(b_depth_stride);
+        }
+        if FROM == PACKED && fetch {
+            for i in 0..ROWS {
+                let row = tile.ahead.wrapping_offset(at(i, 0));
+                isa.prefetch(row.cast());
+                isa.prefetch(row.wrapping_add((VECS - 1) * S::LANES).cast());
             }
         }
-        a = a.wrapping_offset(a_depth_stride);
-        b = b.wrapping_offset(b_depth_stride);
     }
 
     match tile.finish {
