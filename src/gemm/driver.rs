@@ -19,7 +19,7 @@ use std::{
 };
 
 use crate::{
-    aligned::{elements, from_cache_line},
+    aligned::{ALIGNMENT, elements, from_cache_line},
     gemm::{
         operand::Lines,
         plan::{Blocking, Plan},
@@ -42,6 +42,14 @@ pub(super) struct Multiplication<'a, P: Product> {
     /// Where the nanoseconds of packing are added up.
     pub(super) pack_clock: Option<&'static AtomicU64>,
 }
+
+/// Depth of blocks of a few rows in place: 8x512x3072 on Zen 4, AVX-512: 0.86 of the peak with 64,
+/// 0.93 with 1024.
+const DEPTH_IN_PLACE: usize = 1024;
+
+/// The same where panels of B are one cache line wide: 12x512x3072 on Zen 4, AVX2: 0.73 of the peak
+/// with 64, 0.62 with 1024.
+const DEPTH_OF_NARROW_PANELS: usize = 64;
 
 /// A and B, to be read in place: (m, k) and (k, n).
 type InPlace<'a, P> = (MatRef<'a, <P as Types>::Left>, MatRef<'a, <P as Types>::Right>);
@@ -250,7 +258,6 @@ impl<P: Product> Multiplication<'_, P> {
             (Some(a), Some(b))
                 if self.kernels.depth_step() == 1
                     && b.row_stride() == 1
-                    && c.col_stride() == 1
                     && (m.min(n) <= in_place_lines || work <= in_place_work) =>
             {
                 Some((a.submatrix(0..m, 0..self.depth), b.submatrix(0..n, 0..self.depth).t()))
@@ -296,16 +303,17 @@ impl<P: Product> Multiplication<'_, P> {
     }
 
     /// Depth of the blocks of a band in place. Where few rows use each element of B only a few
-    /// times, speed is that of reading B: shallow blocks read whole rows of it.
+    /// times, speed is that of reading B: from not too many pages at a time. Panels of a single cache
+    /// line take short pieces, unless the rows are so few that several panels are read together.
     /// Sums that have nowhere to wait take the whole depth.
     fn depth_in_place(&self, rows: usize, cols: usize) -> usize {
-        let few = rows <= 2 * self.kernels.tile_rows() && cols > self.kernels.tile_cols();
-        if self.whole_depth || !few {
+        let (mr, nr) = (self.kernels.tile_rows(), self.kernels.tile_cols());
+        if self.whole_depth || rows > 2 * mr || cols <= nr {
             self.depth.max(1)
-        } else if rows <= self.kernels.wide_rows() {
-            16
+        } else if rows <= self.kernels.wide_rows() || nr * size_of::<P::Right>() > ALIGNMENT {
+            DEPTH_IN_PLACE
         } else {
-            64
+            DEPTH_OF_NARROW_PANELS
         }
     }
 }

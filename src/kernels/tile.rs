@@ -153,44 +153,50 @@ pub(crate) unsafe fn tile<
     };
     let (no_a, no_b) = isa.zeros();
     let steps = tile.depth.div_ceil(S::STEP);
-    let last = if FROM == PACKED && !tile.ahead.is_null() { steps.min(STEPS_AHEAD) } else { 0 };
-    for (count, fetch) in [(steps - last, last > 0), (last, false)] {
-        for _ in 0..count {
-            // The shorter side of the tile is kept in registers beside the sums.
-            if ROWS < VECS {
-                let mut a_column = [no_a; ROWS];
-                for (i, a_value) in a_column.iter_mut().enumerate() {
-                    *a_value = splat_a(a, i);
-                }
-                for v in 0..VECS {
-                    let vector = load_b(b, v);
-                    for (row, &a_value) in acc.iter_mut().zip(&a_column) {
-                        row[v] = isa.accumulate(a_value, vector, row[v]);
+    // A macro: as a function the sums would have an address.
+    macro_rules! run {
+        ($count:expr) => {
+            for _ in 0..$count {
+                // The shorter side of the tile is kept in registers beside the sums.
+                if ROWS < VECS {
+                    let mut a_column = [no_a; ROWS];
+                    for (i, a_value) in a_column.iter_mut().enumerate() {
+                        *a_value = splat_a(a, i);
+                    }
+                    for v in 0..VECS {
+                        let vector = load_b(b, v);
+                        for (row, &a_value) in acc.iter_mut().zip(&a_column) {
+                            row[v] = isa.accumulate(a_value, vector, row[v]);
+                        }
+                    }
+                } else {
+                    let mut b_row = [no_b; VECS];
+                    for (v, vector) in b_row.iter_mut().enumerate() {
+                        *vector = load_b(b, v);
+                    }
+                    for (i, row) in acc.iter_mut().enumerate() {
+                        let a_value = splat_a(a, i);
+                        for (sum, &vector) in row.iter_mut().zip(&b_row) {
+                            *sum = isa.accumulate(a_value, vector, *sum);
+                        }
                     }
                 }
-            } else {
-                let mut b_row = [no_b; VECS];
-                for (v, vector) in b_row.iter_mut().enumerate() {
-                    *vector = load_b(b, v);
-                }
-                for (i, row) in acc.iter_mut().enumerate() {
-                    let a_value = splat_a(a, i);
-                    for (sum, &vector) in row.iter_mut().zip(&b_row) {
-                        *sum = isa.accumulate(a_value, vector, *sum);
-                    }
-                }
+                a = a.wrapping_offset(a_depth_stride);
+                b = b.wrapping_offset(b_depth_stride);
             }
-            a = a.wrapping_offset(a_depth_stride);
-            b = b.wrapping_offset(b_depth_stride);
-        }
-        if FROM == PACKED && fetch {
-            for i in 0..ROWS {
-                let row = tile.ahead.wrapping_offset(at(i, 0));
-                isa.prefetch(row.cast());
-                isa.prefetch(row.wrapping_add((VECS - 1) * S::LANES).cast());
-            }
+        };
+    }
+    let mut left = steps;
+    if FROM == PACKED && steps > STEPS_AHEAD && !tile.ahead.is_null() {
+        run!(steps - STEPS_AHEAD);
+        left = STEPS_AHEAD;
+        for i in 0..ROWS {
+            let row = tile.ahead.wrapping_offset(at(i, 0));
+            isa.prefetch(row.cast());
+            isa.prefetch(row.wrapping_add((VECS - 1) * S::LANES).cast());
         }
     }
+    run!(left);
 
     match tile.finish {
         Finish::Store => {}
