@@ -149,7 +149,7 @@ fn keys(object: &Value) -> Vec<&str> {
 #[test]
 fn training_steps_are_measured_with_their_phases() {
     for optimizer in ["sgd", "adam"] {
-        let arguments = ["train", "--dims", "30,20,4", "--batch", "16", "--seconds", "0.1"];
+        let arguments = ["train", "--dims", "30,20,4", "--batch", "16", "--seconds", "0.00001"];
         let more = ["--optimizer", optimizer, "--dropout", "0.2", "--threads", "2"];
         let objects = bench_objects(&[&arguments[..], &more[..]].concat());
         let backends: Vec<_> = objects.iter().map(|object| object["backend"].clone()).collect();

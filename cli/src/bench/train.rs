@@ -77,9 +77,9 @@ fn bench<T: Element>(args: &TrainArgs) -> Result<()> {
     }
     let before = Peak::measure(&gemm);
     let share = args.seconds / contestants.len().max(1) as f64;
-    while contestants.iter().any(|contestant| contestant.used < share) {
+    while contestants.iter().any(|contestant| contestant.is_unfinished(share)) {
         for contestant in &mut contestants {
-            if contestant.used < share {
+            if contestant.is_unfinished(share) {
                 contestant.step(&examples)?;
             }
         }
@@ -200,6 +200,11 @@ impl<T: Element> Contestant<T> {
             self.pack_clock.store(0, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// Whether it has time left of its share, or no step measured yet.
+    fn is_unfinished(&self, share: f64) -> bool {
+        self.used < share || self.seconds.is_empty()
     }
 
     fn line(mut self, peaks: [f64; 2], flop: f64, batch: usize) -> Line {
