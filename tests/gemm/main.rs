@@ -3,6 +3,7 @@
 //! | module | what it proves |
 //! |---|---|
 //! | `oracle` | the bits of the definition, on every instruction set, source and epilogue |
+//! | `paths` | the same for each path that sizes and strides choose, around its limits |
 //! | `guards` | nothing is read or written that must not be, down to the page |
 //! | `special` | NaN, infinity, denormals and huge values behave as IEEE says |
 //! | `bits` | threads, row splits, prepacking, alignment and callers do not change a bit |
@@ -21,4 +22,5 @@ mod guards;
 mod limits;
 mod operands;
 mod oracle;
+mod paths;
 mod special;
