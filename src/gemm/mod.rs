@@ -468,7 +468,9 @@ mod tests {
                 let steps = (0..k).map(|p| (left.get(i, p).value(), right.get(p, j).value()));
                 steps.fold(start, |sum, (a, b)| a.mul_add(b, sum))
             };
-            for (blocking, tasks) in [(None, 1), (Some((7, 3, 16, 6)), 1), (None, 2)] {
+            for (blocking, tasks) in
+                [(None, 1), (Some((7, 3, 16, 6)), 1), (Some((32, 8, 32, 8)), 1), (None, 2)]
+            {
                 let mut gemm = Gemm::<Bf16>::new().unwrap().with_threads(Threads::Count(tasks));
                 if let Some((mc, kc, nc, kb)) = blocking {
                     let in_place = gemm.blocking();

@@ -100,13 +100,13 @@ impl Blocking {
         Self { mc, kc, nc, kb, ..self }
     }
 
-    /// The same, cut to the sizes of one product.
+    /// The same, cut to the sizes of one product, in whole tiles and whole steps of k.
     fn cut(self, tile: TileShape, (m, n, k): (usize, usize, usize)) -> Self {
         Self {
             mc: self.mc.min(m).max(1).next_multiple_of(tile.rows),
-            kc: self.kc.min(k.next_multiple_of(tile.depth_step)),
+            kc: self.kc.min(k).next_multiple_of(tile.depth_step),
             nc: self.nc.min(n).max(1).next_multiple_of(tile.cols),
-            kb: self.kb.min(k.next_multiple_of(tile.depth_step)),
+            kb: self.kb.min(k).next_multiple_of(tile.depth_step),
             ..self
         }
     }
@@ -247,6 +247,7 @@ impl Plan {
         };
         let mut most = bytes(blocking).ok_or_else(overflow)?;
         if k > blocking.kc {
+            let k = k.checked_next_multiple_of(tile.depth_step).ok_or_else(overflow)?;
             let block = |elements: usize, lines: usize, width: usize| {
                 let whole = lines.div_ceil(width).max(1).saturating_mul(width).saturating_mul(k);
                 whole.min(elements.max(width.saturating_mul(k)))

@@ -89,10 +89,9 @@ impl Blas {
     pub fn mkl(path: &Path) -> Result<Self> {
         const LP64: c_int = 0;
         let library = load(path)?;
-        // SAFETY: the types are those of `mkl_service.h` and `mkl_cblas.h`; the capitalized names
-        // are the C functions, the small ones Fortran's, whose arguments are pointers. The integers
-        // are chosen before anything is computed. The version fits the buffer, whose length is
-        // passed, and ends within it. The library lives as long as the pointers.
+        // SAFETY: the types are those of `mkl_service.h` and `mkl_cblas.h` (the small names are
+        // Fortran's). The version ends within its buffer, whose length is passed. The library lives
+        // as long as the pointers.
         unsafe {
             type SetNumber<R> = unsafe extern "C" fn(c_int) -> R;
             let interface: SetNumber<c_int> = symbol(&library, "MKL_Set_Interface_Layer")?;
