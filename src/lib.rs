@@ -27,6 +27,7 @@
 pub mod aligned;
 #[cfg(feature = "model-files")]
 pub mod atomic_file;
+pub mod bf16;
 #[cfg(feature = "capi")]
 mod capi;
 #[cfg(feature = "cblas")]
@@ -51,6 +52,7 @@ pub mod simd;
 pub mod threads;
 pub mod train;
 
+pub use bf16::Bf16;
 pub use context::Context;
 pub use error::{Error, Result};
 pub use kernels::Element;

@@ -14,6 +14,7 @@ const ORDER: &[&str] = &[
     "error",
     "input_file",
     "float",
+    "bf16",
     "aligned",
     "matrix",
     "atomic_file",
@@ -36,7 +37,8 @@ const ORDER: &[&str] = &[
 const STRANGERS: [(&str, &str); 2] = [("data", "gemm"), ("data", "nn")];
 
 /// Where unsafe code may stand.
-const UNSAFE: [&str; 8] = [
+const UNSAFE: [&str; 9] = [
+    "bf16.rs",
     "simd",
     "kernels",
     "aligned.rs",
