@@ -311,8 +311,8 @@ uint32_t tilewise_abi_version(void);
 // The version of the library, such as "0.1.0".
 const char *tilewise_version(void);
 
-// The name of the instruction set in use, "avx512", "avx2" or "portable", into `name`, which
-// stays valid as long as the library is loaded.
+// The name of the instruction set in use, "avx512bf16", "avx512", "avx2" or "portable", into
+// `name`, which stays valid as long as the library is loaded.
 enum tilewise_status tilewise_instruction_set(const char **name);
 
 // The text of the last error on the calling thread, in UTF-8; empty if there was none. It lives

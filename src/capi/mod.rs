@@ -45,8 +45,8 @@ pub extern "C" fn tilewise_version() -> *const c_char {
     concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
 }
 
-/// The name of the instruction set in use, "avx512", "avx2" or "portable", into `name`, which
-/// stays valid as long as the library is loaded.
+/// The name of the instruction set in use, "avx512bf16", "avx512", "avx2" or "portable", into
+/// `name`, which stays valid as long as the library is loaded.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_instruction_set(name: *mut *const c_char) -> Status {
     guard(|| {
@@ -62,6 +62,7 @@ fn set_name(set: InstructionSet) -> &'static CStr {
         InstructionSet::Portable => c"portable",
         InstructionSet::Avx2 => c"avx2",
         InstructionSet::Avx512 => c"avx512",
+        InstructionSet::Avx512Bf16 => c"avx512bf16",
     }
 }
 

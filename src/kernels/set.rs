@@ -82,6 +82,15 @@ pub struct KernelSet<P: Types> {
     pub(super) dropout: unsafe fn(DropoutMask, usize, P::Sum, &mut MatMut<'_, P::Sum>),
 }
 
+impl<P: Types> KernelSet<P> {
+    /// The same kernels for another instruction set, which comes with that of these.
+    #[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
+    pub(super) const fn also_for(&self, set: InstructionSet) -> Self {
+        let (left, right) = (Packer { set, ..self.left }, Packer { set, ..self.right });
+        Self { set, left, right, ..*self }
+    }
+}
+
 /// Makes the panels of one side of a product.
 #[derive(Clone, Copy)]
 pub(crate) struct Packer<E: PanelElement> {

@@ -180,7 +180,7 @@ macro_rules! impl_product {
                 unsafe {
                     match kernels.set {
                         #[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
-                        InstructionSet::Avx512 => $avx512::run(work),
+                        InstructionSet::Avx512 | InstructionSet::Avx512Bf16 => $avx512::run(work),
                         #[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
                         InstructionSet::Avx2 => $avx2::run(work),
                         _ => $portable::run(work),
@@ -193,7 +193,12 @@ macro_rules! impl_product {
             type Transposed = $t;
 
             fn kernel_set(set: InstructionSet) -> Result<&'static KernelSet<$t>> {
+                #[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
+                static AVX512_BF16: KernelSet<$t> =
+                    $avx512::SET.also_for(InstructionSet::Avx512Bf16);
                 Ok(match set.require()? {
+                    #[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
+                    InstructionSet::Avx512Bf16 => &AVX512_BF16,
                     #[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
                     InstructionSet::Avx512 => &$avx512::SET,
                     #[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]

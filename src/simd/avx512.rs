@@ -1,4 +1,5 @@
-//! AVX-512: 64-byte vectors with masks. Needs `avx512f` alone.
+//! AVX-512: 64-byte vectors with masks. Needs `avx512f` alone; or `avx512bf16` and what comes with it,
+//! whose vectors are the same.
 
 use std::arch::x86_64::*;
 
@@ -23,9 +24,24 @@ impl Avx512 {
     }
 }
 
+/// Proof that the CPU has AVX512-BF16, and AVX-512F, BW and VL.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512Bf16(());
+
+impl Avx512Bf16 {
+    /// The proof, if the CPU has them.
+    pub(crate) fn detect() -> Option<Self> {
+        let all = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512bf16");
+        all.then_some(Self(()))
+    }
+}
+
 macro_rules! impl_avx512 {
     (
-        $t:ident, $vector:ident, $mask:ident, $lanes:literal, $splat:ident, $load:ident,
+        $token:ident, $t:ident, $vector:ident, $mask:ident, $lanes:literal, $splat:ident, $load:ident,
         $maskz_load:ident, $store:ident, $mask_store:ident, $add:ident, $mul:ident, $div:ident, $sqrt:ident, $fmadd:ident,
         $max:ident, $min:ident, $cmp:ident, $maskz_mov:ident, $blend:ident, $shift:ident, $to_bits:ident,
         $of_bits:ident, $transpose:ident, $load_bytes:ident
@@ -34,7 +50,7 @@ macro_rules! impl_avx512 {
         // Masked-off lanes of loads and stores are not accessed.
         // SAFETY: a value comes from detection, or from code that may only run where the CPU has
         // the set.
-        unsafe impl Isa<$t> for Avx512 {
+        unsafe impl Isa<$t> for $token {
             type Vector = $vector;
             const LANES: usize = $lanes;
 
@@ -136,33 +152,41 @@ macro_rules! impl_avx512 {
     };
 }
 
+macro_rules! impl_avx512_f32 {
+    ($($token:ident),*) => {$(
+        impl_avx512!(
+            $token,
+            f32,
+            __m512,
+            __mmask16,
+            16,
+            _mm512_set1_ps,
+            _mm512_loadu_ps,
+            _mm512_maskz_loadu_ps,
+            _mm512_storeu_ps,
+            _mm512_mask_storeu_ps,
+            _mm512_add_ps,
+            _mm512_mul_ps,
+            _mm512_div_ps,
+            _mm512_sqrt_ps,
+            _mm512_fmadd_ps,
+            _mm512_max_ps,
+            _mm512_min_ps,
+            _mm512_cmp_ps_mask,
+            _mm512_maskz_mov_ps,
+            _mm512_mask_blend_ps,
+            _mm512_slli_epi32,
+            _mm512_castps_si512,
+            _mm512_castsi512_ps,
+            transpose_f32,
+            load_bytes_f32
+        );
+    )*};
+}
+
+impl_avx512_f32!(Avx512, Avx512Bf16);
 impl_avx512!(
-    f32,
-    __m512,
-    __mmask16,
-    16,
-    _mm512_set1_ps,
-    _mm512_loadu_ps,
-    _mm512_maskz_loadu_ps,
-    _mm512_storeu_ps,
-    _mm512_mask_storeu_ps,
-    _mm512_add_ps,
-    _mm512_mul_ps,
-    _mm512_div_ps,
-    _mm512_sqrt_ps,
-    _mm512_fmadd_ps,
-    _mm512_max_ps,
-    _mm512_min_ps,
-    _mm512_cmp_ps_mask,
-    _mm512_maskz_mov_ps,
-    _mm512_mask_blend_ps,
-    _mm512_slli_epi32,
-    _mm512_castps_si512,
-    _mm512_castsi512_ps,
-    transpose_f32,
-    load_bytes_f32
-);
-impl_avx512!(
+    Avx512,
     f64,
     __m512d,
     __mmask8,

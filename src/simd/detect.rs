@@ -14,6 +14,9 @@ pub enum InstructionSet {
     Avx2,
     /// AVX-512 (`avx512f`).
     Avx512,
+    /// AVX-512 with products of bf16 (`avx512bf16`, with `avx512bw` and `avx512vl`). Products of f32
+    /// and f64 are those of AVX-512.
+    Avx512Bf16,
 }
 
 /// Name of the environment variable that forces an instruction set.
@@ -21,7 +24,7 @@ const FORCE: &str = "TILEWISE_ISA";
 
 impl InstructionSet {
     /// All sets, best last.
-    pub const ALL: [Self; 3] = [Self::Portable, Self::Avx2, Self::Avx512];
+    pub const ALL: [Self; 4] = [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Bf16];
 
     /// Whether this CPU and this build have the set.
     pub fn is_available(self) -> bool {
@@ -31,6 +34,8 @@ impl InstructionSet {
             Self::Avx2 => super::avx2::Avx2::detect().is_some(),
             #[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
             Self::Avx512 => super::avx512::Avx512::detect().is_some(),
+            #[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
+            Self::Avx512Bf16 => super::avx512::Avx512Bf16::detect().is_some(),
             #[cfg(any(tilewise_portable, not(target_arch = "x86_64")))]
             _ => false,
         }
@@ -66,11 +71,12 @@ impl InstructionSet {
         if self.is_available() { Ok(self) } else { Err(unavailable(self.to_string())) }
     }
 
-    /// Whether a multiply-add of this set rounds once. All such sets compute the same bits.
+    /// Whether a multiply-add of f32 and f64 rounds once in this set. All such sets compute the same
+    /// bits. Products of bf16 have the same bits in every set.
     pub fn is_fused(self) -> bool {
         match self {
             Self::Portable => super::portable::FUSED,
-            Self::Avx2 | Self::Avx512 => true,
+            Self::Avx2 | Self::Avx512 | Self::Avx512Bf16 => true,
         }
     }
 
@@ -79,6 +85,7 @@ impl InstructionSet {
             Self::Portable => "portable",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
+            Self::Avx512Bf16 => "avx512bf16",
         }
     }
 }
@@ -97,7 +104,7 @@ impl fmt::Display for InstructionSet {
 impl FromStr for InstructionSet {
     type Err = Error;
 
-    /// Parses "portable", "avx2" or "avx512"; the set must be available.
+    /// Parses "portable", "avx2", "avx512" or "avx512bf16"; the set must be available.
     fn from_str(name: &str) -> Result<Self> {
         Self::available().find(|set| set.name() == name).ok_or_else(|| unavailable(name.to_owned()))
     }
@@ -114,5 +121,11 @@ mod tests {
         }
         let error = "sse9".parse::<InstructionSet>().unwrap_err().to_string();
         assert!(error.contains("sse9") && error.contains("portable"), "{error}");
+    }
+
+    #[test]
+    fn a_better_set_comes_with_those_below_it() {
+        let available: Vec<_> = InstructionSet::available().collect();
+        assert_eq!(available, InstructionSet::ALL[..available.len()]);
     }
 }
