@@ -54,9 +54,11 @@ impl Backend {
         a: MatRef<'_, P::Left>,
         b: MatRef<'_, P::Right>,
         c: MatMut<'_, P::Output>,
-        epilogue: Epilogue<'_, P::Sum>,
+        epilogue: Epilogue<'_, P::Sum, P::Output>,
     ) -> Result<()> {
-        let (Some(a), Some(b), Some(c)) = (a.of_type(), b.of_type(), c.of_type()) else {
+        let (Some(a), Some(b), Some(c), Some(epilogue)) =
+            (a.of_type(), b.of_type(), c.of_type(), epilogue.of_type())
+        else {
             return Err(Error::setting("backend", self.name(), "tilewise, for such elements"));
         };
         match self {

@@ -61,13 +61,13 @@ type PartOfB<'a, P> =
 /// A part of C, its epilogue, and the rows and columns it stands for.
 struct Band<'a, P: Product> {
     c: MatMut<'a, P::Output>,
-    epilogue: Epilogue<'a, P::Sum>,
+    epilogue: Epilogue<'a, P::Sum, P::Output>,
     rows: Range<usize>,
     cols: Range<usize>,
 }
 
 impl<'a, P: Product> Band<'a, P> {
-    fn new(c: MatMut<'a, P::Output>, epilogue: Epilogue<'a, P::Sum>) -> Self {
+    fn new(c: MatMut<'a, P::Output>, epilogue: Epilogue<'a, P::Sum, P::Output>) -> Self {
         Self { rows: 0..c.rows(), cols: 0..c.cols(), c, epilogue }
     }
 
@@ -110,7 +110,7 @@ impl<P: Product> Multiplication<'_, P> {
     pub(super) fn run_packed(
         &self,
         c: MatMut<'_, P::Output>,
-        mut epilogue: Epilogue<'_, P::Sum>,
+        mut epilogue: Epilogue<'_, P::Sum, P::Output>,
         scratch: &mut [u8],
     ) {
         let mut sums = epilogue.column_sums.take();
@@ -272,7 +272,7 @@ impl<P: Product> Multiplication<'_, P> {
         &self,
         (a, b): InPlace<'_, P>,
         c: MatMut<'_, P::Output>,
-        epilogue: Epilogue<'_, P::Sum>,
+        epilogue: Epilogue<'_, P::Sum, P::Output>,
     ) {
         let whole = Band::new(c, epilogue);
         let by_cols = whole.cols.len() > whole.rows.len();

@@ -44,7 +44,7 @@ pub(super) fn product<P: Product>(
             }
         }
     }
-    epilogue.start_sums();
+    epilogue.start_sums(|factor, value| factor * value);
     if let Some(sums) = epilogue.column_sums {
         for (j, sum) in sums.iter_mut().enumerate() {
             *sum = (0..depth).fold(*sum, |sum, p| sum + b.get(p, j));

@@ -327,7 +327,7 @@ impl<P: Product> Gemm<P> {
         a: impl Into<Operand<'a, P::Left>>,
         b: impl Into<Operand<'a, P::Right>>,
         c: MatMut<'_, P::Output>,
-        epilogue: Epilogue<'_, P::Sum>,
+        epilogue: Epilogue<'_, P::Sum, P::Output>,
         scratch: &mut [u8],
     ) -> Result<()> {
         let (a, b) = (a.into(), b.into());
@@ -353,7 +353,7 @@ impl<P: Product> Gemm<P> {
         a: Lines<'_, P::Left>,
         b: Lines<'_, P::Right>,
         c: MatMut<'_, P::Output>,
-        epilogue: Epilogue<'_, P::Sum>,
+        epilogue: Epilogue<'_, P::Sum, P::Output>,
         scratch: &mut [u8],
     ) -> Result<()> {
         let Blocking { in_place_lines, .. } = self.blocking();
@@ -386,7 +386,7 @@ impl<P: Product> Gemm<P> {
         a: Lines<'_, P::Left>,
         b: Lines<'_, P::Right>,
         c: MatMut<'_, P::Output>,
-        mut epilogue: Epilogue<'_, P::Sum>,
+        mut epilogue: Epilogue<'_, P::Sum, P::Output>,
         scratch: &mut [u8],
     ) -> Result<()> {
         let sizes = (c.rows(), c.cols(), depth);
@@ -402,7 +402,7 @@ impl<P: Product> Gemm<P> {
                 return Err(Error::setting("sums of the columns of B", "asked for", expected));
             }
             plan.check_scratch(scratch)?;
-            epilogue.start_sums();
+            epilogue.start_sums(P::scaled);
         }
         let (kernels, pack_clock) = (self.kernels, self.pack_clock);
         let product = Multiplication { kernels, plan, tasks, depth, a, b, whole_depth, pack_clock };

@@ -53,7 +53,7 @@ fn loops<T: Float>(
     let (m, n, k) = check_shapes(a.shape(), b.shape(), c.shape())?;
     epilogue.check((m, n), c.col_stride())?;
     let depth = if alpha == T::ZERO { 0 } else { k };
-    epilogue.start_sums();
+    epilogue.start_sums(|factor, value| factor * value);
     if let Some(sums) = epilogue.column_sums {
         for (j, sum) in sums.iter_mut().enumerate() {
             *sum = (0..depth).fold(*sum, |sum, p| sum + b.get(p, j));

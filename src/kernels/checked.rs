@@ -72,7 +72,7 @@ impl<P: Types> KernelSet<P> {
         a: Panels<'_, P::Left>,
         b: Panels<'_, P::Right>,
         c: &mut MatMut<'_, P::Output>,
-        mut epilogue: Epilogue<'_, P::Sum>,
+        mut epilogue: Epilogue<'_, P::Sum, P::Output>,
     ) {
         if c.rows() == 0 || c.cols() == 0 {
             return;
@@ -113,7 +113,7 @@ impl<P: Types> KernelSet<P> {
         a: MatRef<'_, P::Left>,
         b: MatRef<'_, P::Right>,
         c: &mut MatMut<'_, P::Output>,
-        mut epilogue: Epilogue<'_, P::Sum>,
+        mut epilogue: Epilogue<'_, P::Sum, P::Output>,
     ) {
         let (rows, cols, depth) = (c.rows(), c.cols(), a.cols());
         assert!((a.rows(), b.rows(), b.cols()) == (rows, depth, cols), "operands of a block");
@@ -163,7 +163,7 @@ impl<P: Types> KernelSet<P> {
     fn first_tile<'e>(
         &self,
         c: &mut MatMut<'_, P::Output>,
-        epilogue: &'e mut Epilogue<'_, P::Sum>,
+        epilogue: &'e mut Epilogue<'_, P::Sum, P::Output>,
     ) -> Tile<'e, P> {
         let same = TypeId::of::<P::Output>() == TypeId::of::<P::Sum>();
         assert!(same || !epilogue.is_update(), "updates of a C of the type of the sums");

@@ -6,6 +6,8 @@
 //! `gemm::naive`; and its vector code, in `kernels::tile` if it needs the sums alone, else in
 //! `kernels::finish`.
 
+use std::any::TypeId;
+
 pub use crate::kernels::{
     dropout::DropoutMask,
     update::{AdaGrad, Adam, Average, Descent, Momentum, RmsProp, RmsPropMomentum, Rule, Update},
@@ -90,6 +92,17 @@ impl<'a, T: Copy> Companion<'a, T> {
         match self {
             Self::Shared(matrix) => *matrix,
             Self::Exclusive(matrix) => matrix.as_ref(),
+        }
+    }
+
+    /// The same companion, if `U` is the type of its elements.
+    fn of_type<U: Copy + 'static>(self) -> Option<Companion<'a, U>>
+    where
+        T: 'static,
+    {
+        match self {
+            Self::Shared(matrix) => matrix.of_type().map(Companion::Shared),
+            Self::Exclusive(matrix) => matrix.of_type().map(Companion::Exclusive),
         }
     }
 
@@ -200,15 +213,16 @@ impl<'a, T: Copy> Companions<'a, T> {
     }
 }
 
-/// Start and finish of a product's sums, and what is summed on the side.
+/// Start and finish of a product's sums, and what is summed on the side: for sums of type `T` and a C
+/// of type `C`.
 #[derive(Debug)]
-pub struct Epilogue<'a, T: Copy> {
+pub struct Epilogue<'a, T: Copy, C: Copy = T> {
     /// What each sum starts from. For an update of weights it is 0.
     pub start: Start<'a, T>,
     /// What happens to each finished sum.
     pub finish: Finish<T>,
-    /// The matrices beside C that the finish takes.
-    pub companions: Companions<'a, T>,
+    /// The matrices beside C that the finish takes, with elements like C's.
+    pub companions: Companions<'a, C>,
     /// Receives the sums of the columns of B, each from the first row to the last, taken while B
     /// is packed: where B is the gradient of a layer's output, the gradient of its bias. They start
     /// as C does, from a factor times what they hold (0 with a bias). With `alpha == 0` B is not
@@ -216,13 +230,13 @@ pub struct Epilogue<'a, T: Copy> {
     pub column_sums: Option<&'a mut [T]>,
 }
 
-impl<T: Float> Default for Epilogue<'_, T> {
+impl<T: Float, C: Copy> Default for Epilogue<'_, T, C> {
     fn default() -> Self {
         Self::scaled(T::ZERO)
     }
 }
 
-impl<'a, T: Float> Epilogue<'a, T> {
+impl<'a, T: Float, C: Copy> Epilogue<'a, T, C> {
     /// `C = product + beta * C`.
     pub fn scaled(beta: T) -> Self {
         Self {
@@ -244,16 +258,30 @@ impl<'a, T: Float> Epilogue<'a, T> {
     }
 
     /// `C = product` where the activation is above 0, else 0: the gradient of the input of ReLU.
-    pub fn relu_gradient(activation: MatRef<'a, T>) -> Self {
+    pub fn relu_gradient(activation: MatRef<'a, C>) -> Self {
         let finish = Finish::ReluGradient { scale: T::ONE };
         Self { finish, companions: activation.into(), ..Self::default() }
     }
 
     /// C are weights, the product is their gradient, and C takes a step. The slots are as many as
     /// the rule names, in its order.
-    pub fn update(update: Update<T>, slots: impl Into<Companions<'a, T>>) -> Self {
+    pub fn update(update: Update<T>, slots: impl Into<Companions<'a, C>>) -> Self {
         let (finish, companions) = (Finish::Update(update), slots.into());
         Self { finish, companions, ..Self::default() }
+    }
+
+    /// The same epilogue, if the type of C is that of the sums.
+    pub(crate) fn of_type(self) -> Option<Epilogue<'a, T>>
+    where
+        C: 'static,
+    {
+        let Self { start, finish, companions: Companions(companions), column_sums } = self;
+        let [first, second] = companions.map(|companion| companion.map(Companion::of_type));
+        let (first, second) = match (first, second) {
+            (Some(None), _) | (_, Some(None)) => return None,
+            (first, second) => (first.flatten(), second.flatten()),
+        };
+        Some(Epilogue { start, finish, companions: Companions([first, second]), column_sums })
     }
 
     /// Whether the epilogue treats rows and columns alike.
@@ -273,12 +301,12 @@ impl<'a, T: Float> Epilogue<'a, T> {
         !matches!(self.finish, Finish::Store | Finish::Relu) || matches!(self.start, Start::Bias(_))
     }
 
-    /// Brings the sums of the columns of B to what they start from.
-    pub(crate) fn start_sums(&mut self) {
+    /// Brings the sums of the columns of B to what they start from, with `scaled(factor, value)`.
+    pub(crate) fn start_sums(&mut self, scaled: impl Fn(T, T) -> T) {
         let beta = if let Start::Scaled(beta) = self.start { beta } else { T::ZERO };
         if let Some(sums) = &mut self.column_sums {
             for sum in sums.iter_mut() {
-                *sum = if beta == T::ZERO { T::ZERO } else { beta * *sum };
+                *sum = if beta == T::ZERO { T::ZERO } else { scaled(beta, *sum) };
             }
         }
     }
@@ -321,7 +349,7 @@ impl<'a, T: Float> Epilogue<'a, T> {
 
     /// The epilogue of one of the blocks of the depth: the first begins, the others continue from
     /// what stands in C, and the last finishes.
-    pub(crate) fn of_block(&mut self, is_first: bool, is_last: bool) -> Epilogue<'_, T> {
+    pub(crate) fn of_block(&mut self, is_first: bool, is_last: bool) -> Epilogue<'_, T, C> {
         Epilogue {
             start: if is_first { self.start } else { Start::Scaled(T::ONE) },
             finish: if is_last { self.finish } else { Finish::Store },
@@ -331,12 +359,15 @@ impl<'a, T: Float> Epilogue<'a, T> {
     }
 
     /// The same for a shorter time, without the sums.
-    pub(crate) fn reborrow(&mut self) -> Epilogue<'_, T> {
+    pub(crate) fn reborrow(&mut self) -> Epilogue<'_, T, C> {
         self.of_block(true, true)
     }
 
     /// An error unless all operands fit a C of the given shape and column stride.
-    pub(crate) fn check(&self, shape: (usize, usize), col_stride: isize) -> Result<()> {
+    pub(crate) fn check(&self, shape: (usize, usize), col_stride: isize) -> Result<()>
+    where
+        C: 'static,
+    {
         let contiguous = |what: &'static str, stride: isize| {
             if stride == 1 || shape.1 <= 1 {
                 Ok(())
@@ -372,6 +403,10 @@ impl<'a, T: Float> Epilogue<'a, T> {
             if changed && matches!(companion, Companion::Shared(_)) {
                 return Err(Error::setting(name, "shared", "exclusive: it changes"));
             }
+        }
+        if self.is_update() && TypeId::of::<C>() != TypeId::of::<T>() {
+            let expected = "one that stores: a C that is updated has the type of its sums";
+            return Err(Error::setting("finish", "update", expected));
         }
         if self.is_update() && !matches!(self.start, Start::Scaled(beta) if beta == T::ZERO) {
             let expected = "0 where C is updated: its sums are a gradient";

@@ -48,7 +48,11 @@ pub(crate) unsafe fn finish<S: MultiplyAdd<P>, P: Types>(
             Finish::Update(step) => {
                 let w = RawRows { ptr: tile.c.cast::<P::Sum>(), row_stride: tile.row_stride };
                 let gradient = RawRows { ptr: sums, row_stride: stride as isize };
-                update(step, &Parameters { rows, cols, w, gradient, slots: tile.companions });
+                let slots = tile.companions.map(|RawRows { ptr, row_stride }| RawRows {
+                    ptr: ptr.cast::<P::Sum>(),
+                    row_stride,
+                });
+                update(step, &Parameters { rows, cols, w, gradient, slots });
             }
             // Done on registers.
             Finish::Store | Finish::Relu | Finish::ReluGradient { .. } => {}

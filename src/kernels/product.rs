@@ -4,8 +4,7 @@
 //! [`Types`], its [`MultiplyAdd`] for each instruction set, and the functions that pack its
 //! panels. bf16, for one, has panels of `Bf16`, sums in f32, C in either, and chains that take two
 //! steps of k at a time: [`MultiplyAdd::STEP`] is 2, and a panel holds pairs of consecutive k. The
-//! tiles, the blocks, the epilogues and everything in `gemm` are those of here: `gemm::tests` has
-//! such a product.
+//! tiles, the blocks, the epilogues and everything in `gemm` are those of here.
 
 use std::fmt;
 
@@ -31,10 +30,19 @@ pub trait Types: Copy + Send + Sync + 'static {
     type Left: PanelElement<Value = Self::Sum>;
     /// Of B: in panels, and in place.
     type Right: PanelElement<Value = Self::Sum>;
-    /// Of the sums, of what they start from, and of the companions of the epilogue.
+    /// Of the sums, and of what they start from.
     type Sum: Float;
-    /// Of C. Updates need that of the sums.
+    /// Of C, and of the companions of the epilogue. Updates need that of the sums.
     type Output: Pod + Send + Sync;
+    /// Whether denormal numbers are flushed, in operands, sums and results, whatever the setting of
+    /// the calling thread.
+    const FLUSHES: bool = false;
+
+    /// `factor * value`, as the kernels compute it.
+    #[doc(hidden)]
+    fn scaled(factor: Self::Sum, value: Self::Sum) -> Self::Sum {
+        factor * value
+    }
 }
 
 impl<T: Float> Types for T {

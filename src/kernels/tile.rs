@@ -57,7 +57,7 @@ pub(crate) struct Tile<'a, P: Types> {
     pub(crate) row: usize,
     pub(crate) col: usize,
     /// From the tile's first element on, those that `finish` takes.
-    pub(crate) companions: [RawRows<*mut P::Sum>; MAX_COMPANIONS],
+    pub(crate) companions: [RawRows<*mut P::Output>; MAX_COMPANIONS],
     /// For the finishes that work on memory.
     pub(crate) finish_in_memory: FinishFn<P>,
 }
@@ -211,7 +211,7 @@ pub(crate) unsafe fn tile<
                 for (v, sum) in row.iter_mut().enumerate() {
                     let step = i as isize * activation.row_stride + (v * S::LANES) as isize;
                     // SAFETY: the caller vouches for the tile's elements of the activation.
-                    let gate = unsafe { isa.load_up_to(activation.ptr.offset(step), cols(v)) };
+                    let gate = unsafe { isa.load_c(activation.ptr.offset(step), cols(v)) };
                     *sum = isa.gate(isa.mul(*sum, scale), gate);
                 }
             }
