@@ -5,9 +5,9 @@ mod support;
 
 use support::Counting;
 use tilewise::{
-    Element, Result,
+    Bf16, Element, Result,
     gemm::{
-        DropoutMask, Epilogue, Finish, GatheredRows, Gemm, Operand, Rule, Update,
+        Bf16ToF32, DropoutMask, Epilogue, Finish, GatheredRows, Gemm, Operand, Rule, Update,
         epilogue::Momentum,
     },
     matrix::{MatMut, MatRef},
@@ -68,6 +68,46 @@ fn allocations<T: Element>(gemm: Gemm<T>, (m, n, k): (usize, usize, usize)) -> R
     Ok(ALLOCATOR.allocations() - before)
 }
 
+/// The same of products of bf16, with C in f32 and panels that are filled again.
+fn allocations_in_bf16(gemm: Gemm<Bf16ToF32>, (m, n, k): (usize, usize, usize)) -> Result<usize> {
+    let (a, b, values) =
+        (vec![Bf16::ONE; m * k], vec![Bf16::ONE; k * n], vec![0.25f32; k * n.max(m)]);
+    let (a, b) = (MatRef::new(&a, m, k)?, MatRef::new(&b, k, n)?);
+    let values_a = Operand::Rounded(MatRef::new(&values[..m * k], m, k)?);
+    let values_b = Operand::Rounded(MatRef::new(&values[..k * n], k, n)?);
+    let (mut packed_a, mut packed_b) = (gemm.pack_a(0.5, a)?, gemm.pack_b(b)?);
+    let (store, indices) = (vec![1; m * k], (0..m as u32).rev().collect::<Vec<_>>());
+    let (scale, shift) = (vec![0.25; k], vec![0.5; k]);
+    let rows = GatheredRows::new(&store, &indices, &scale, &shift)?;
+    let mut c = vec![0.0f32; m * n];
+    let (mut weights, mut velocity) = (vec![0.0f32; k * n], vec![0.0f32; k * n]);
+    let errors = vec![0.5f32; m * n];
+    let errors = Operand::Rounded(MatRef::new(&errors, m, n)?);
+    let mut scratch = gemm.scratch(m.max(k), n, k.max(m))?;
+    let before = ALLOCATOR.allocations();
+    for _ in 0..2 {
+        gemm.repack_a(0.5, values_a, &mut packed_a)?;
+        gemm.repack_b(values_b, &mut packed_b)?;
+        let operands: [(Operand<'_, Bf16>, Operand<'_, Bf16>); 5] = [
+            (a.into(), b.into()),
+            (values_a, values_b),
+            ((&packed_a).into(), values_b),
+            (a.into(), (&packed_b).into()),
+            (rows.into(), (&packed_b).into()),
+        ];
+        for (a, b) in operands {
+            let view = MatMut::new(&mut c, m, n)?;
+            gemm.run(1.0, a, b, view, Epilogue::default(), &mut scratch)?;
+        }
+        let rule = Momentum { learning_rate: 0.1, momentum: 0.9, nesterov: false };
+        let update = Update { l2: 0.0, weight_decay: 0.0, rule: Rule::Momentum(rule) };
+        let update = Epilogue::update(update, MatMut::new(&mut velocity, k, n)?);
+        let weights = MatMut::new(&mut weights, k, n)?;
+        gemm.run(1.0, Operand::GatheredTransposed(rows), errors, weights, update, &mut scratch)?;
+    }
+    Ok(ALLOCATOR.allocations() - before)
+}
+
 // One test, because the counter sees the allocations of all tests of the process.
 #[test]
 fn products_allocate_nothing() {
@@ -91,6 +131,12 @@ fn products_allocate_nothing() {
                         Gemm::<f64>::with_instruction_set(set).unwrap().with_threads(threads);
                     let found = allocations(double, sizes).unwrap();
                     assert_eq!(found, 0, "f64 {set} {sizes:?} {threads:?}");
+                    // The portable set computes bf16 in software.
+                    if set != InstructionSet::Portable || sizes.0 < 10 {
+                        let bf16 = Gemm::with_instruction_set(set).unwrap().with_threads(threads);
+                        let found = allocations_in_bf16(bf16, sizes).unwrap();
+                        assert_eq!(found, 0, "bf16 {set} {sizes:?} {threads:?}");
+                    }
                 }
             }
         }

@@ -1,9 +1,10 @@
 //! General matrix multiplication: `C = finish(start + alpha A B)`.
 //!
-//! Shapes are those of BLAS: A is (m, k), B is (k, n), C is (m, n), f32 or f64, with any strides.
+//! Shapes are those of BLAS: A is (m, k), B is (k, n), C is (m, n), f32, f64 or bf16, with any strides.
 //! Every element of C is one chain of multiply-adds over k, begun at its start value; so the
 //! bits of a result depend on the operands alone: not on blocking, threads, vector width, memory
-//! alignment, or the other rows of a batch. [`naive::gemm`] is that definition in scalar code.
+//! alignment, or the other rows of a batch. [`naive::gemm`] is that definition in scalar code, and
+//! [`naive::gemm_bf16`] that of products of bf16.
 
 pub mod backend;
 pub(crate) mod blas;
@@ -15,7 +16,7 @@ mod operand;
 mod plan;
 mod shapes;
 
-pub use crate::kernels::{GatheredRows, PanelElement, Product, Types, epilogue};
+pub use crate::kernels::{Bf16ToF32, GatheredRows, PanelElement, Product, Types, epilogue};
 pub use backend::Backend;
 pub use blas::{dgemm, dgemm_with, sgemm, sgemm_with};
 pub use epilogue::{Companion, Companions, DropoutMask, Epilogue, Finish, Rule, Start, Update};
@@ -32,7 +33,7 @@ use crate::{
     aligned::AlignedBuf,
     error::{Error, Result},
     float::Float,
-    kernels::{Element, KernelSet, Source},
+    kernels::{Element, KernelSet},
     matrix::{MatMut, MatRef},
     simd::{Caches, Denormals, InstructionSet},
     threads::{Tasks, Threads},
@@ -55,7 +56,7 @@ const OPERAND_ELEMENTS_PER_TASK: usize = 1 << 18;
 const ELEMENTS_PER_TASK: usize = 1 << 15;
 
 /// How to multiply: instruction set, blocking, threads and backend, chosen once. `P` says which
-/// types: `Gemm<f32>` or `Gemm<f64>`.
+/// types: `Gemm<f32>`, `Gemm<f64>`, [`Gemm<Bf16>`](crate::Bf16) or [`Gemm<Bf16ToF32>`](Bf16ToF32).
 ///
 /// ```
 /// use tilewise::{gemm::{Epilogue, Gemm}, matrix::{MatMut, MatRef}};
@@ -149,7 +150,7 @@ impl<P: Product> Gemm<P> {
     }
 
     /// The same with denormal numbers kept or flushed, whatever the setting of the calling thread,
-    /// by which it goes otherwise.
+    /// by which it goes otherwise. Products of bf16 always flush them.
     pub fn with_denormals(self, denormals: Denormals) -> Self {
         Self { denormals: Some(denormals), ..self }
     }
@@ -253,7 +254,8 @@ impl<P: Product> Gemm<P> {
     /// # Errors
     /// As [`Threads::tasks`].
     pub(crate) fn tasks(&self) -> Result<Tasks> {
-        Ok(self.threads.tasks()?.with_denormals(self.denormals))
+        let denormals = if P::FLUSHES { Some(Denormals::Flush) } else { self.denormals };
+        Ok(self.threads.tasks()?.with_denormals(denormals))
     }
 
     /// Tasks for `elements` of element-wise work.
@@ -292,20 +294,67 @@ impl<P: Product> Gemm<P> {
         AlignedBuf::zeroed(self.scratch_bytes(m, n, k)?)
     }
 
-    /// A in panels, to be used in many products: `scale * a`. Its products have alpha 1.
+    /// A in panels, to be used in many products: `scale * a`. Its products have alpha 1. It is packed
+    /// on the calling thread.
     ///
     /// # Errors
-    /// [`Error::SizeOverflow`] if the panels exceed the address space.
-    pub fn pack_a(&self, scale: P::Sum, a: MatRef<'_, P::Left>) -> Result<Packed<P::Left>> {
-        Packed::new(self.kernels.left(), Side::A, scale, a)
+    /// [`Error::SizeOverflow`] if the panels exceed the address space; [`Error::Setting`] if A was
+    /// packed before, or if it is gathered and `scale` is not 1.
+    pub fn pack_a<'a>(
+        &self,
+        scale: P::Sum,
+        a: impl Into<Operand<'a, P::Left>>,
+    ) -> Result<Packed<P::Left>> {
+        let a = a.into();
+        let mut panels = Packed::zeroed(self.kernels.left(), Side::A, a.shape())?;
+        self.with_threads(Threads::Caller).repack_a(scale, a, &mut panels)?;
+        Ok(panels)
     }
 
-    /// B in panels, to be used in many products.
+    /// B in panels, to be used in many products. It is packed on the calling thread.
     ///
     /// # Errors
-    /// [`Error::SizeOverflow`] if the panels exceed the address space.
-    pub fn pack_b(&self, b: MatRef<'_, P::Right>) -> Result<Packed<P::Right>> {
-        Packed::new(self.kernels.right(), Side::B, P::Sum::ONE, b)
+    /// [`Error::SizeOverflow`] if the panels exceed the address space; [`Error::Setting`] if B was
+    /// packed before.
+    pub fn pack_b<'a>(&self, b: impl Into<Operand<'a, P::Right>>) -> Result<Packed<P::Right>> {
+        let b = b.into();
+        let mut panels = Packed::zeroed(self.kernels.right(), Side::B, b.shape())?;
+        self.with_threads(Threads::Caller).repack_b(b, &mut panels)?;
+        Ok(panels)
+    }
+
+    /// `scale * a` into the panels of an operand of the same shape, without allocating, on the
+    /// threads of the products.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the shapes differ; [`Error::Setting`] if the panels are of another side
+    /// or for other kernels, if A was packed before, or if it is gathered and `scale` is not 1;
+    /// [`Error::OutsidePool`] if the threads are more than the calling one and it is in no rayon
+    /// pool. The panels are as they were then.
+    pub fn repack_a<'a>(
+        &self,
+        scale: P::Sum,
+        a: impl Into<Operand<'a, P::Left>>,
+        panels: &mut Packed<P::Left>,
+    ) -> Result<()> {
+        let (a, scale) = (a.into(), P::scaled(P::Sum::ONE, scale));
+        let tasks = self.tasks_for(a.shape().0.saturating_mul(a.shape().1))?;
+        panels.fill(self.kernels.left(), Side::A, scale, a, tasks)
+    }
+
+    /// B into the panels of an operand of the same shape, without allocating: the weights of a
+    /// step, for one.
+    ///
+    /// # Errors
+    /// As [`repack_a`](Self::repack_a).
+    pub fn repack_b<'a>(
+        &self,
+        b: impl Into<Operand<'a, P::Right>>,
+        panels: &mut Packed<P::Right>,
+    ) -> Result<()> {
+        let b = b.into();
+        let tasks = self.tasks_for(b.shape().0.saturating_mul(b.shape().1))?;
+        panels.fill(self.kernels.right(), Side::B, P::Sum::ONE, b, tasks)
     }
 
     /// `C = finish(start + (alpha A) B)`, without allocating.
@@ -327,7 +376,7 @@ impl<P: Product> Gemm<P> {
         a: impl Into<Operand<'a, P::Left>>,
         b: impl Into<Operand<'a, P::Right>>,
         c: MatMut<'_, P::Output>,
-        epilogue: Epilogue<'_, P::Sum, P::Output>,
+        mut epilogue: Epilogue<'_, P::Sum, P::Output>,
         scratch: &mut [u8],
     ) -> Result<()> {
         let (a, b) = (a.into(), b.into());
@@ -337,8 +386,13 @@ impl<P: Product> Gemm<P> {
         }
         let (m, n, k) = check_shapes(a.shape(), b.shape(), c.shape())?;
         epilogue.check((m, n), c.col_stride())?;
-        // A factor of 0 takes A and B out of the product, whatever they are.
+        // A factor of 0 takes A and B out of the product, whatever they are; so does a denormal one
+        // where those are flushed.
         let (zero, one) = (P::Sum::ZERO, P::Sum::ONE);
+        let alpha = P::scaled(one, alpha);
+        if let Start::Scaled(beta) = &mut epilogue.start {
+            *beta = P::scaled(one, *beta);
+        }
         let scale = if alpha == zero { one } else { alpha };
         let a = a.lines(self.kernels.left(), Side::A, scale)?;
         let b = b.lines(self.kernels.right(), Side::B, one)?;
@@ -360,12 +414,12 @@ impl<P: Product> Gemm<P> {
         // Tiles are written by rows; a C stored by columns is computed transposed. So is a thin C
         // of an A stored by columns, which then fills whole vectors; several tasks do better with
         // its many rows.
-        let transposed = match (a, b) {
-            (Lines::Source(Source::Matrix(a, _)), Lines::Source(Source::Matrix(..))) => {
+        let transposed = match (a.row_stride(), b.row_stride()) {
+            (Some(stride), Some(_)) => {
                 let by_columns = c.col_stride() != 1 && c.row_stride() == 1;
                 let thin = c.cols() <= in_place_lines && c.rows() > 4 * in_place_lines;
                 let alone = self.tasks()?.get() == 1;
-                epilogue.is_symmetric() && (by_columns || alone && thin && a.row_stride() == 1)
+                epilogue.is_symmetric() && (by_columns || alone && thin && stride == 1)
             }
             _ => false,
         };
@@ -438,94 +492,4 @@ pub fn gemm<T: Element>(
     let gemm = Gemm::<T>::new()?;
     let mut scratch = gemm.scratch(m, n, k)?;
     gemm.run(alpha, a, b, c, Epilogue::scaled(beta), &mut scratch)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::kernels::bf16::Bf16;
-
-    /// Small whole numbers and halves, which change with every element.
-    fn numbers(count: usize, seed: usize) -> Vec<Bf16> {
-        let number = |i: usize| ((i * 7 + seed * 13) % 31) as f32 / 2.0 - 7.0;
-        (0..count).map(|i| Bf16::nearest(number(i))).collect()
-    }
-
-    /// A type of operands in pairs of k, with other sums, and C in neither: packed, packed before,
-    /// gathered, transposed and divided, against the chain of every element.
-    #[test]
-    fn products_of_another_type_take_a_file() {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
-        for (case, (m, n, k)) in
-            [(1, 1, 1), (4, 8, 2), (5, 9, 3), (13, 17, 40), (30, 33, 301), (3, 70, 5), (9, 2, 0)]
-                .into_iter()
-                .enumerate()
-        {
-            let (a, b, old) = (numbers(m * k, case), numbers(k * n, 50), numbers(m * n, 3));
-            let bias: Vec<f32> = (0..n).map(|j| j as f32 - 4.0).collect();
-            let (left, right) = (MatRef::new(&a, m, k).unwrap(), MatRef::new(&b, k, n).unwrap());
-            let chain = |i: usize, j: usize, start: f32| {
-                let steps = (0..k).map(|p| (left.get(i, p).value(), right.get(p, j).value()));
-                steps.fold(start, |sum, (a, b)| a.mul_add(b, sum))
-            };
-            for (blocking, tasks) in
-                [(None, 1), (Some((7, 3, 16, 6)), 1), (Some((32, 8, 32, 8)), 1), (None, 2)]
-            {
-                let mut gemm = Gemm::<Bf16>::new().unwrap().with_threads(Threads::Count(tasks));
-                if let Some((mc, kc, nc, kb)) = blocking {
-                    let in_place = gemm.blocking();
-                    gemm = gemm.with_blocking(Blocking { mc, kc, nc, kb, ..in_place });
-                }
-                pool.install(|| {
-                    let mut scratch = gemm.scratch(m, n, k).unwrap();
-                    let packed = (gemm.pack_a(1.0, left).unwrap(), gemm.pack_b(right).unwrap());
-                    let operands: [(Operand<'_, Bf16>, Operand<'_, Bf16>); 3] = [
-                        (left.into(), right.into()),
-                        ((&packed.0).into(), right.into()),
-                        (left.into(), (&packed.1).into()),
-                    ];
-                    for (a, b) in operands {
-                        let mut c = old.clone();
-                        let view = MatMut::new(&mut c, m, n).unwrap();
-                        gemm.run(1.0, a, b, view, Epilogue::bias_relu(&bias), &mut scratch)
-                            .unwrap();
-                        for (at, &found) in c.iter().enumerate() {
-                            let sum = chain(at / n, at % n, bias[at % n]);
-                            assert_eq!(found, Bf16::nearest(sum.max(0.0)), "{m} {n} {k} {at}");
-                        }
-                    }
-                    // C stored by columns, which is computed transposed.
-                    let mut c = old.clone();
-                    let view = MatMut::new(&mut c, n, m).unwrap().t();
-                    let epilogue = Epilogue::scaled(0.5);
-                    gemm.run(1.0, left, right, view, epilogue, &mut scratch).unwrap();
-                    for (at, (&found, old)) in c.iter().zip(&old).enumerate() {
-                        let sum = chain(at % m, at / m, 0.5 * old.value());
-                        assert_eq!(found, Bf16::nearest(sum), "{m} {n} {k} {at}");
-                    }
-                });
-            }
-        }
-    }
-
-    #[test]
-    fn gathered_bytes_become_operands_of_another_type() {
-        let (rows, cols, n) = (6, 11, 5);
-        let store: Vec<u8> = (0..rows * cols).map(|i| (i * 37 % 251) as u8).collect();
-        let (indices, scale, shift) = ([5, 0, 3], vec![0.25; cols], vec![-8.0; cols]);
-        let gathered = GatheredRows::new(&store, &indices, &scale, &shift).unwrap();
-        let b = numbers(cols * n, 1);
-        let b = MatRef::new(&b, cols, n).unwrap();
-        let gemm = Gemm::<Bf16>::new().unwrap();
-        let mut scratch = gemm.scratch(3, n, cols).unwrap();
-        let mut c = numbers(3 * n, 9);
-        let view = MatMut::new(&mut c, 3, n).unwrap();
-        gemm.run(1.0, gathered, b, view, Epilogue::default(), &mut scratch).unwrap();
-        for (at, found) in c.into_iter().enumerate() {
-            let (i, j) = (at / n, at % n);
-            let a = |p: usize| Bf16::nearest(gathered.get(i, p)).value();
-            let sum = (0..cols).fold(0.0f32, |sum, p| a(p).mul_add(b.get(p, j).value(), sum));
-            assert_eq!(found, Bf16::nearest(sum), "{at}");
-        }
-    }
 }

@@ -10,6 +10,7 @@ use crate::{
     kernels::{Along, GatheredRows, Packer, PanelElement, Panels, Source},
     matrix::MatRef,
     simd::InstructionSet,
+    threads::{Tasks, cut, divide},
 };
 
 /// An operand of a product whose panels hold elements of type `E`.
@@ -18,6 +19,8 @@ use crate::{
 pub enum Operand<'a, E: PanelElement> {
     /// A matrix of any strides.
     Matrix(MatRef<'a, E>),
+    /// The same of values, which are rounded to elements while they are packed: f32 for bf16.
+    Rounded(MatRef<'a, E::Value>),
     /// Panels made by `Gemm::pack_a` or `Gemm::pack_b`, for that side of the product.
     Packed(&'a Packed<E>),
     /// Rows gathered from a store of bytes.
@@ -51,6 +54,16 @@ pub(super) enum Side {
     B,
 }
 
+impl Side {
+    /// The lines (rows of A, columns of B) and the depth of an operand of this shape.
+    fn lines_and_depth(self, (rows, cols): (usize, usize)) -> (usize, usize) {
+        match self {
+            Self::A => (rows, cols),
+            Self::B => (cols, rows),
+        }
+    }
+}
+
 /// An operand in the panels of one instruction set's kernels, packed once and used often. It can
 /// serve any blocking and any number of threads, and several products at once.
 pub struct Packed<E: PanelElement> {
@@ -66,24 +79,59 @@ pub struct Packed<E: PanelElement> {
 }
 
 impl<E: PanelElement> Packed<E> {
-    pub(super) fn new(
+    /// Panels of zeros for an operand of this shape.
+    ///
+    /// # Errors
+    /// [`Error::SizeOverflow`] if they exceed the address space or the memory.
+    pub(super) fn zeroed(packer: Packer<E>, side: Side, shape: (usize, usize)) -> Result<Self> {
+        let (rows, cols) = shape;
+        let (lines, depth) = side.lines_and_depth(shape);
+        let overflow = || Error::SizeOverflow { what: "packed operand", rows, cols };
+        let width = packer.width();
+        let stride = packer.stride(depth).ok_or_else(overflow)?;
+        let len = lines.div_ceil(width).checked_mul(stride).ok_or_else(overflow)?;
+        let (panels, set) = (AlignedBuf::zeroed(len)?, packer.instruction_set());
+        Ok(Self { panels, side, set, width, stride, rows, cols })
+    }
+
+    /// Fills the panels with another operand of their shape, each task its part of them.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if the panels are of another side or for other kernels, or the operand was
+    /// packed before; [`Error::Shape`] if it has another shape. The panels are as they were.
+    pub(super) fn fill(
+        &mut self,
         packer: Packer<E>,
         side: Side,
         scale: E::Value,
-        matrix: MatRef<'_, E>,
-    ) -> Result<Self> {
-        let (rows, cols) = matrix.shape();
-        let lines = match side {
-            Side::A => matrix.canonical(),
-            Side::B => matrix.canonical().t(),
+        operand: Operand<'_, E>,
+        tasks: Tasks,
+    ) -> Result<()> {
+        if self.side != side || self.set != packer.instruction_set() {
+            let expected = format!("for side {side:?} and {}", packer.instruction_set());
+            return Err(Error::setting("panels", format!("{self:?}"), expected));
+        }
+        let (expected, found) = (self.shape(), operand.shape());
+        if found != expected {
+            return Err(Error::Shape { what: "operand for its panels", expected, found });
+        }
+        let Lines::Source(source) = operand.lines(packer, side, scale)? else {
+            let expected = "a matrix or gathered rows, to be packed";
+            return Err(Error::setting("operand", format!("{operand:?}"), expected));
         };
-        let overflow = || Error::SizeOverflow { what: "packed operand", rows, cols };
-        let width = packer.width();
-        let stride = packer.stride(lines.cols()).ok_or_else(overflow)?;
-        let len = lines.rows().div_ceil(width).checked_mul(stride).ok_or_else(overflow)?;
-        let mut panels = AlignedBuf::zeroed(len)?;
-        packer.pack(Source::Matrix(lines, scale), &mut panels, None);
-        Ok(Self { panels, side, set: packer.instruction_set(), width, stride, rows, cols })
+        let (width, stride) = (self.width, self.stride);
+        divide(
+            (0..source.lines(), &mut self.panels[..]),
+            tasks,
+            &|(lines, panels): (Range<usize>, &mut [E]), left, parts| {
+                let at = cut(lines.len(), width, left, parts);
+                let (first, second) = panels.split_at_mut(at.div_ceil(width) * stride);
+                let middle = lines.start + at;
+                ((lines.start..middle, first), (middle..lines.end, second))
+            },
+            &|(lines, panels)| packer.pack(source.part(lines, 0..source.depth()), panels, None),
+        );
+        Ok(())
     }
 
     /// A copy.
@@ -129,6 +177,7 @@ impl<'a, E: PanelElement> Operand<'a, E> {
     pub fn shape(&self) -> (usize, usize) {
         match self {
             Self::Matrix(matrix) => matrix.shape(),
+            Self::Rounded(matrix) => matrix.shape(),
             Self::Packed(packed) => packed.shape(),
             Self::Gathered(rows) => (rows.rows(), rows.cols()),
             Self::GatheredTransposed(rows) => (rows.cols(), rows.rows()),
@@ -142,6 +191,7 @@ impl<'a, E: PanelElement> Operand<'a, E> {
     pub fn t(self) -> Result<Self> {
         match self {
             Self::Matrix(matrix) => Ok(Self::Matrix(matrix.t())),
+            Self::Rounded(matrix) => Ok(Self::Rounded(matrix.t())),
             Self::Gathered(rows) => Ok(Self::GatheredTransposed(rows)),
             Self::GatheredTransposed(rows) => Ok(Self::Gathered(rows)),
             Self::Packed(_) => {
@@ -151,9 +201,17 @@ impl<'a, E: PanelElement> Operand<'a, E> {
         }
     }
 
+    /// Values that are elements need no rounding: a matrix like any other.
+    fn as_elements(self) -> Self {
+        match self {
+            Self::Rounded(matrix) => matrix.of_type().map_or(self, Self::Matrix),
+            other => other,
+        }
+    }
+
     /// The matrix, for backends that take no other operand.
     pub(super) fn matrix(self) -> Result<MatRef<'a, E>> {
-        match self {
+        match self.as_elements() {
             Self::Matrix(matrix) => Ok(matrix),
             other => {
                 let found = format!("{other:?}");
@@ -170,9 +228,11 @@ impl<'a, E: PanelElement> Operand<'a, E> {
         side: Side,
         scale: E::Value,
     ) -> Result<Lines<'a, E>> {
-        Ok(Lines::Source(match (self, side) {
+        Ok(Lines::Source(match (self.as_elements(), side) {
             (Self::Matrix(matrix), Side::A) => Source::Matrix(matrix.canonical(), scale),
             (Self::Matrix(matrix), Side::B) => Source::Matrix(matrix.t().canonical(), scale),
+            (Self::Rounded(matrix), Side::A) => Source::Rounded(matrix.canonical(), scale),
+            (Self::Rounded(matrix), Side::B) => Source::Rounded(matrix.t().canonical(), scale),
             (_, Side::A) if scale != E::Value::ONE => {
                 let expected = "1 where A is packed before or gathered";
                 return Err(Error::setting("alpha", scale, expected));
@@ -218,6 +278,15 @@ impl<'a, E: PanelElement> Lines<'a, E> {
                 Panels::new(scratch, packer.width(), stride)
             }
             Self::Packed(packed) => packed.part(lines.start, depth.start),
+        }
+    }
+
+    /// Elements from one line to the next, of a matrix.
+    pub(super) fn row_stride(&self) -> Option<isize> {
+        match self {
+            Self::Source(Source::Matrix(matrix, _)) => Some(matrix.row_stride()),
+            Self::Source(Source::Rounded(matrix, _)) => Some(matrix.row_stride()),
+            Self::Source(Source::Gathered(..)) | Self::Packed(_) => None,
         }
     }
 

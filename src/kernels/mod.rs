@@ -5,8 +5,7 @@
 //! module names an architecture. `map` and `reduce` are for element-wise work; a new function needs
 //! no place in the set. `product` says what another type of operands takes.
 
-#[cfg(test)]
-pub(crate) mod bf16;
+mod bf16;
 mod block;
 mod checked;
 mod dropout;
@@ -24,6 +23,7 @@ mod stamp;
 mod tile;
 mod update;
 
+pub use bf16::Bf16ToF32;
 pub(crate) use epilogue::{Average, DropoutMask, Epilogue};
 pub(crate) use map::{AddScaled, Map, Relu, ReluGradient};
 pub use pack::GatheredRows;

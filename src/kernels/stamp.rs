@@ -4,8 +4,11 @@
 #[cfg(feature = "matrixmultiply")]
 use crate::matrix::MatRef;
 use crate::{
+    bf16::Bf16,
     error::Result,
+    float::Float,
     kernels::{
+        bf16::Bf16ToF32,
         block::Tiles,
         dropout::{DropoutMask, dropout},
         pack::Packing,
@@ -14,7 +17,7 @@ use crate::{
         update::{self, Parameters, Update},
     },
     matrix::MatMut,
-    simd::{InstructionSet, Work},
+    simd::{InstructionSet, Isa, Work},
 };
 
 /// One row of the table of tile functions.
@@ -24,10 +27,12 @@ macro_rules! tile_row {
     };
 }
 
-/// A module with one instruction set's kernels for one element type.
+/// A module with one instruction set's kernels for one product, whose sums are of type `$t`. Panels
+/// are made by the function `$pack` of `kernels::pack`.
 macro_rules! stamp {
     (
-        $module:ident, $t:ident, $set:ident, $token:path, [$(#[$feature:meta])?],
+        $module:ident, $product:ident, $t:ident, $pack:ident,
+        $set:ident, $token:path, [$(#[$feature:meta])?],
         rows: [$($rows:literal),*], full: $full:literal, vectors: $vectors:tt,
         wide_rows: [$($wide_rows:literal),*], wide_vectors: $wide_vectors:tt,
         peak_chains: $chains:literal
@@ -37,7 +42,8 @@ macro_rules! stamp {
             use crate::{
                 kernels::{
                     block::MAX_TILE,
-                                        finish as finishing, pack, peak,
+                    finish as finishing, pack as packing, peak,
+                    product::{MultiplyAdd, Types},
                     tile::{self as microkernel, PACKED, STRIDED},
                 },
                 simd::Isa,
@@ -47,11 +53,12 @@ macro_rules! stamp {
             const MR: usize = $full;
             const NV: usize = $vectors.len();
             const LANES: usize = <Token as Isa<$t>>::LANES;
+            const STEP: usize = <Token as MultiplyAdd<$product>>::STEP;
             const _: () = assert!([$($rows),*].len() + 1 == MR, "all rows");
             const _: () = assert!(MR <= MAX_TILE.0 && NV * LANES <= MAX_TILE.1);
             const _: () = assert!($wide_vectors.len().is_multiple_of(NV), "whole panels");
 
-            pub(super) static SET: KernelSet<$t> = KernelSet {
+            pub(super) static SET: KernelSet<$product> = KernelSet {
                 set: InstructionSet::$set,
                 packed: Tiles {
                     functions: &[
@@ -72,14 +79,14 @@ macro_rules! stamp {
                     lanes: LANES,
                 },
                 finish,
-                left: Packer { set: InstructionSet::$set, width: MR, depth_step: 1, pack },
+                left: Packer { set: InstructionSet::$set, width: MR, depth_step: STEP, pack },
                 right: Packer {
                     set: InstructionSet::$set,
                     width: NV * LANES,
-                    depth_step: 1,
+                    depth_step: STEP,
                     pack,
                 },
-                multiply_adds_per_step: $chains * LANES,
+                multiply_adds_per_step: $chains * LANES * STEP,
                 multiply_adds,
                 update,
                 dropout,
@@ -89,32 +96,31 @@ macro_rules! stamp {
             // token; the rest is what the generic kernel of the same name asks for.
 
             $(#[$feature])?
-            pub(super) unsafe fn run<W: Work<$t>>(work: W) -> W::Output {
-                work.run(Token::new())
-            }
-            $(#[$feature])?
             unsafe fn tile<const FROM: bool, const ROWS: usize, const VECS: usize>(
-                tile: &Tile<'_, $t>,
+                tile: &Tile<'_, $product>,
             ) {
                 // SAFETY: see above.
                 unsafe {
-                    microkernel::tile::<Token, $t, FROM, ROWS, VECS, MR, NV>(Token::new(), tile)
+                    microkernel::tile::<Token, $product, FROM, ROWS, VECS, MR, NV>(
+                        Token::new(),
+                        tile,
+                    )
                 }
             }
             $(#[$feature])?
-            unsafe fn finish(tile: &Tile<'_, $t>, shape: (usize, usize), sums: *const $t) {
+            unsafe fn finish(tile: &Tile<'_, $product>, shape: (usize, usize), sums: *const $t) {
                 // SAFETY: see above.
                 unsafe { finishing::finish(Token::new(), update, tile, shape, sums) }
             }
             $(#[$feature])?
             unsafe fn multiply_adds(steps: usize) -> $t {
                 // SAFETY: see above.
-                unsafe { peak::multiply_adds::<Token, $t, $chains>(Token::new(), steps) }
+                unsafe { peak::multiply_adds::<Token, $product, $chains>(Token::new(), steps) }
             }
             $(#[$feature])?
-            unsafe fn pack(packing: &Packing<'_, $t>) {
+            unsafe fn pack(source: &Packing<'_, <$product as Types>::Left>) {
                 // SAFETY: see above.
-                unsafe { pack::pack(Token::new(), packing) }
+                unsafe { packing::$pack(Token::new(), source) }
             }
             $(#[$feature])?
             unsafe fn update(update: &Update<$t>, parameters: &Parameters<$t>) {
@@ -139,40 +145,115 @@ macro_rules! stamp {
 // vectors takes two registers).
 #[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
 stamp!(
-    avx512_f32, f32, Avx512, crate::simd::avx512::Avx512, [#[target_feature(enable = "avx512f")]],
+    avx512_f32, f32, f32, pack, Avx512, crate::simd::avx512::Avx512, [#[target_feature(enable = "avx512f")]],
     rows: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13], full: 14, vectors: [1, 2],
     wide_rows: [1, 2, 3], wide_vectors: [1, 2, 3, 4, 5, 6, 7, 8], peak_chains: 12
 );
 #[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
 stamp!(
-    avx512_f64, f64, Avx512, crate::simd::avx512::Avx512, [#[target_feature(enable = "avx512f")]],
+    avx512_f64, f64, f64, pack, Avx512, crate::simd::avx512::Avx512, [#[target_feature(enable = "avx512f")]],
     rows: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13], full: 14, vectors: [1, 2],
     wide_rows: [1, 2, 3], wide_vectors: [1, 2, 3, 4, 5, 6, 7, 8], peak_chains: 12
 );
 #[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
 stamp!(
-    avx2_f32, f32, Avx2, crate::simd::avx2::Avx2, [#[target_feature(enable = "avx2,fma")]],
+    avx2_f32, f32, f32, pack, Avx2, crate::simd::avx2::Avx2, [#[target_feature(enable = "avx2,fma")]],
     rows: [1, 2, 3, 4, 5], full: 6, vectors: [1, 2],
     wide_rows: [1, 2], wide_vectors: [1, 2, 3, 4, 5, 6], peak_chains: 12
 );
 #[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
 stamp!(
-    avx2_f64, f64, Avx2, crate::simd::avx2::Avx2, [#[target_feature(enable = "avx2,fma")]],
+    avx2_f64, f64, f64, pack, Avx2, crate::simd::avx2::Avx2, [#[target_feature(enable = "avx2,fma")]],
     rows: [1, 2, 3, 4, 5], full: 6, vectors: [1, 2],
     wide_rows: [1, 2], wide_vectors: [1, 2, 3, 4, 5, 6], peak_chains: 12
 );
 stamp!(
-    portable_f32, f32, Portable, crate::simd::portable::Portable, [],
+    portable_f32, f32, f32, pack, Portable, crate::simd::portable::Portable, [],
     rows: [1, 2, 3], full: 4, vectors: [1],
     wide_rows: [1, 2], wide_vectors: [1, 2, 3], peak_chains: 6
 );
 stamp!(
-    portable_f64, f64, Portable, crate::simd::portable::Portable, [],
+    portable_f64, f64, f64, pack, Portable, crate::simd::portable::Portable, [],
     rows: [1, 2, 3], full: 4, vectors: [1],
     wide_rows: [1, 2], wide_vectors: [1, 2, 3], peak_chains: 6
 );
 
-macro_rules! impl_product {
+// bf16: AVX512-BF16 multiplies pairs as they are; the others widen them, which takes two vectors for
+// each of B's, two for the value of A and one for a mask: 24 accumulators of AVX-512, 8 of AVX2. The
+// portable set computes in software.
+#[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
+stamp!(
+    avx512_bf16_bf16, Bf16, f32, pack_pairs, Avx512Bf16, crate::simd::avx512::Avx512Bf16,
+    [#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]],
+    rows: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13], full: 14, vectors: [1, 2],
+    wide_rows: [1, 2, 3], wide_vectors: [1, 2, 3, 4, 5, 6, 7, 8], peak_chains: 12
+);
+#[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
+stamp!(
+    avx512_bf16, Bf16, f32, pack_pairs, Avx512, crate::simd::avx512::Avx512,
+    [#[target_feature(enable = "avx512f")]],
+    rows: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], full: 12, vectors: [1, 2],
+    wide_rows: [1, 2, 3], wide_vectors: [1, 2, 3, 4, 5, 6], peak_chains: 12
+);
+#[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
+stamp!(
+    avx2_bf16, Bf16, f32, pack_pairs, Avx2, crate::simd::avx2::Avx2,
+    [#[target_feature(enable = "avx2,fma")]],
+    rows: [1, 2, 3], full: 4, vectors: [1, 2],
+    wide_rows: [1, 2], wide_vectors: [1, 2, 3, 4], peak_chains: 12
+);
+stamp!(
+    portable_bf16, Bf16, f32, pack_pairs, Portable, crate::simd::flushed::Flushed, [],
+    rows: [1, 2, 3], full: 4, vectors: [1],
+    wide_rows: [1], wide_vectors: [1, 2], peak_chains: 1
+);
+#[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
+stamp!(
+    avx512_bf16_bf16_to_f32, Bf16ToF32, f32, pack_pairs, Avx512Bf16, crate::simd::avx512::Avx512Bf16,
+    [#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]],
+    rows: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13], full: 14, vectors: [1, 2],
+    wide_rows: [1, 2, 3], wide_vectors: [1, 2, 3, 4, 5, 6, 7, 8], peak_chains: 12
+);
+#[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
+stamp!(
+    avx512_bf16_to_f32, Bf16ToF32, f32, pack_pairs, Avx512, crate::simd::avx512::Avx512,
+    [#[target_feature(enable = "avx512f")]],
+    rows: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], full: 12, vectors: [1, 2],
+    wide_rows: [1, 2, 3], wide_vectors: [1, 2, 3, 4, 5, 6], peak_chains: 12
+);
+#[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
+stamp!(
+    avx2_bf16_to_f32, Bf16ToF32, f32, pack_pairs, Avx2, crate::simd::avx2::Avx2,
+    [#[target_feature(enable = "avx2,fma")]],
+    rows: [1, 2, 3], full: 4, vectors: [1, 2],
+    wide_rows: [1, 2], wide_vectors: [1, 2, 3, 4], peak_chains: 12
+);
+stamp!(
+    portable_bf16_to_f32, Bf16ToF32, f32, pack_pairs, Portable, crate::simd::flushed::Flushed, [],
+    rows: [1, 2, 3], full: 4, vectors: [1],
+    wide_rows: [1], wide_vectors: [1, 2], peak_chains: 1
+);
+
+/// Work with the instruction set of a token, compiled for it.
+macro_rules! stamp_work {
+    ($name:ident, $token:path, [$(#[$feature:meta])?]) => {
+        $(#[$feature])?
+        unsafe fn $name<T: Float, W: Work<T>>(work: W) -> W::Output
+        where
+            $token: Isa<T>,
+        {
+            work.run(<$token>::new())
+        }
+    };
+}
+
+#[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
+stamp_work!(run_avx512, crate::simd::avx512::Avx512, [#[target_feature(enable = "avx512f")]]);
+#[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
+stamp_work!(run_avx2, crate::simd::avx2::Avx2, [#[target_feature(enable = "avx2,fma")]]);
+stamp_work!(run_portable, crate::simd::portable::Portable, []);
+
+macro_rules! impl_element {
     ($t:ident, $matrixmultiply:ident, $avx512:ident, $avx2:ident, $portable:ident) => {
         impl Element for $t {
             fn run<W: Work<$t>>(kernels: &KernelSet<$t>, work: W) -> W::Output {
@@ -180,10 +261,10 @@ macro_rules! impl_product {
                 unsafe {
                     match kernels.set {
                         #[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
-                        InstructionSet::Avx512 | InstructionSet::Avx512Bf16 => $avx512::run(work),
+                        InstructionSet::Avx512 | InstructionSet::Avx512Bf16 => run_avx512(work),
                         #[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
-                        InstructionSet::Avx2 => $avx2::run(work),
-                        _ => $portable::run(work),
+                        InstructionSet::Avx2 => run_avx2(work),
+                        _ => run_portable(work),
                     }
                 }
             }
@@ -221,5 +302,47 @@ macro_rules! impl_product {
     };
 }
 
-impl_product!(f32, sgemm, avx512_f32, avx2_f32, portable_f32);
-impl_product!(f64, dgemm, avx512_f64, avx2_f64, portable_f64);
+impl_element!(f32, sgemm, avx512_f32, avx2_f32, portable_f32);
+impl_element!(f64, dgemm, avx512_f64, avx2_f64, portable_f64);
+
+macro_rules! impl_bf16 {
+    (
+        $product:ident, $avx512_bf16:ident, $avx512:ident, $avx2:ident, $portable:ident
+    ) => {
+        impl Product for $product {
+            type Transposed = $product;
+
+            fn kernel_set(set: InstructionSet) -> Result<&'static KernelSet<$product>> {
+                Ok(match set.require()? {
+                    #[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
+                    InstructionSet::Avx512Bf16 => &$avx512_bf16::SET,
+                    #[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
+                    InstructionSet::Avx512 => &$avx512::SET,
+                    #[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
+                    InstructionSet::Avx2 => &$avx2::SET,
+                    _ => &$portable::SET,
+                })
+            }
+
+            #[cfg(feature = "matrixmultiply")]
+            fn matrixmultiply(
+                alpha: f32,
+                a: MatRef<'_, f32>,
+                b: MatRef<'_, f32>,
+                beta: f32,
+                c: MatMut<'_, f32>,
+            ) {
+                f32::matrixmultiply(alpha, a, b, beta, c)
+            }
+        }
+    };
+}
+
+impl_bf16!(Bf16, avx512_bf16_bf16, avx512_bf16, avx2_bf16, portable_bf16);
+impl_bf16!(
+    Bf16ToF32,
+    avx512_bf16_bf16_to_f32,
+    avx512_bf16_to_f32,
+    avx2_bf16_to_f32,
+    portable_bf16_to_f32
+);

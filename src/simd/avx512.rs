@@ -37,6 +37,14 @@ impl Avx512Bf16 {
             && is_x86_feature_detected!("avx512bf16");
         all.then_some(Self(()))
     }
+
+    /// For functions that are compiled for the instruction set: the compiler lets no others call it
+    /// outside of `unsafe`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    pub(crate) fn new() -> Self {
+        Self(())
+    }
 }
 
 macro_rules! impl_avx512 {

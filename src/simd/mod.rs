@@ -17,9 +17,11 @@
 pub(crate) mod avx2;
 #[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
 pub(crate) mod avx512;
+pub(crate) mod bf16;
 mod caches;
 mod denormals;
 mod detect;
+pub(crate) mod flushed;
 pub(crate) mod math;
 pub(crate) mod portable;
 #[cfg(test)]

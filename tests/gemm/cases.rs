@@ -79,7 +79,7 @@ impl Ending {
     ];
 
     /// The step, if the sums are the gradient of one.
-    fn rule<T: Float>(self) -> Option<Rule<T>> {
+    pub fn rule<T: Float>(self) -> Option<Rule<T>> {
         let number = T::from_f64;
         let (learning_rate, momentum, epsilon) = (number(0.1), number(0.9), number(0.01));
         let average = |keep: f64| Average { keep: number(keep), take: number(1.0 - keep) };
@@ -103,13 +103,13 @@ impl Ending {
         })
     }
 
-    fn is_update(self) -> bool {
+    pub fn is_update(self) -> bool {
         self.rule::<f32>().is_some()
     }
 }
 
 /// Images for a gathered operand, and the same numbers as a matrix.
-struct Images<T: Float, M: Memory> {
+pub struct Images<T: Float, M: Memory> {
     store: M::Buffer<u8>,
     indices: M::Buffer<u32>,
     scale: M::Buffer<T>,
@@ -118,7 +118,7 @@ struct Images<T: Float, M: Memory> {
 }
 
 impl<T: Element, M: Memory> Images<T, M> {
-    fn random(rng: &mut ChaCha8Rng, rows: usize, cols: usize, rounding: Rounding) -> Self {
+    pub fn random(rng: &mut ChaCha8Rng, rows: usize, cols: usize, rounding: Rounding) -> Self {
         let count = rng.random_range(1..rows + 4);
         let mut store = M::buffer::<u8>(rng, count * cols);
         store.iter_mut().for_each(|byte| *byte = rng.random());
@@ -141,11 +141,11 @@ impl<T: Element, M: Memory> Images<T, M> {
         Self { store, indices, scale, shift, values }
     }
 
-    fn rows(&self) -> GatheredRows<'_, T> {
+    pub fn rows(&self) -> GatheredRows<'_, T> {
         GatheredRows::new(&self.store, &self.indices, &self.scale, &self.shift).unwrap()
     }
 
-    fn matrix(&self) -> MatRef<'_, T> {
+    pub fn matrix(&self) -> MatRef<'_, T> {
         MatRef::new(&self.values, self.indices.len(), self.scale.len()).unwrap()
     }
 }
@@ -218,8 +218,8 @@ struct Key {
     factors: (usize, usize),
 }
 
-const ALPHAS: [f64; 5] = [1.0, 0.0, -1.0, 0.7, -0.3];
-const BETAS: [f64; 5] = [0.0, 1.0, -1.0, 0.5, -0.3];
+pub const ALPHAS: [f64; 5] = [1.0, 0.0, -1.0, 0.7, -0.3];
+pub const BETAS: [f64; 5] = [0.0, 1.0, -1.0, 0.5, -0.3];
 
 /// A product and everything it reads and writes.
 struct Case<T: Float, M: Memory> {
@@ -242,7 +242,7 @@ struct Case<T: Float, M: Memory> {
 }
 
 /// Sizes on both sides of the tile's and the blocks'.
-fn random_sizes(
+pub fn random_sizes(
     rng: &mut ChaCha8Rng,
     (mr, nr): (usize, usize),
 ) -> ((usize, usize, usize), Blocking) {
@@ -509,7 +509,7 @@ impl<T: Element, M: Memory> Case<T, M> {
 
 thread_local! {
     /// The case at work on this thread, for whoever has to report its sudden end.
-    static CURRENT: Cell<u64> = const { Cell::new(0) };
+    pub static CURRENT: Cell<u64> = const { Cell::new(0) };
 }
 
 /// What a number of cases covered, and how they failed.

@@ -54,9 +54,9 @@ mod pages {
 
     use bytemuck::Pod;
     use rand::{RngExt, rngs::ChaCha8Rng};
-    use tilewise::{Element, simd::InstructionSet};
+    use tilewise::{Bf16, Element, gemm::Bf16ToF32, simd::InstructionSet};
 
-    use crate::{cases::Census, operands::Memory};
+    use crate::{bf16, cases::Census, operands::Memory};
 
     /// Cases of each instruction set and element type.
     const CASES: u64 = 2_000;
@@ -162,7 +162,8 @@ mod pages {
         }
     }
 
-    fn stays_inside<T: Element>(seed: u64) {
+    /// Lets the signal of a touch outside name the case.
+    fn report_touches() {
         static HANDLER: Once = Once::new();
         HANDLER.call_once(|| {
             let handler: extern "C" fn(libc::c_int) = report;
@@ -171,6 +172,10 @@ mod pages {
                 unsafe { libc::signal(signal, handler as libc::sighandler_t) };
             }
         });
+    }
+
+    fn stays_inside<T: Element>(seed: u64) {
+        report_touches();
         for set in InstructionSet::available() {
             println!("{set} {} seed {seed}", T::NAME);
             Census::take::<T, Guarded>(set, seed, CASES).expect_success();
@@ -185,6 +190,16 @@ mod pages {
     #[test]
     fn operands_between_guard_pages_in_f64() {
         stays_inside::<f64>(4);
+    }
+
+    #[test]
+    fn operands_between_guard_pages_in_bf16() {
+        report_touches();
+        for set in InstructionSet::available() {
+            println!("{set} bf16");
+            bf16::Census::take::<Bf16, Guarded>(set, 5, CASES).expect_success();
+            bf16::Census::take::<Bf16ToF32, Guarded>(set, 6, CASES).expect_success();
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! | module | what it proves |
 //! |---|---|
 //! | `oracle` | the bits of the definition, on every instruction set, source and epilogue |
+//! | `bf16` | the same for products of bf16, whose definition flushes denormals |
 //! | `paths` | the same for each path that sizes and strides choose, around its limits |
 //! | `guards` | nothing is read or written that must not be, down to the page |
 //! | `special` | NaN, infinity, denormals and huge values behave as IEEE says |
@@ -15,6 +16,7 @@
 //! random products of them, a pure function of a seed and the number of the case.
 
 mod accuracy;
+mod bf16;
 mod bits;
 mod blas;
 mod cases;

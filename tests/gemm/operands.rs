@@ -98,17 +98,17 @@ impl Place {
         (Self { offset, shape, strides }, len + 2 * margin)
     }
 
-    pub fn view<'a, T: Float>(&self, data: &'a [T]) -> MatRef<'a, T> {
+    pub fn view<'a, T: Copy>(&self, data: &'a [T]) -> MatRef<'a, T> {
         MatRef::strided(data, self.offset, self.shape, self.strides).unwrap()
     }
 
-    pub fn view_mut<'a, T: Float>(&self, data: &'a mut [T]) -> MatMut<'a, T> {
+    pub fn view_mut<'a, T: Copy>(&self, data: &'a mut [T]) -> MatMut<'a, T> {
         MatMut::strided(data, self.offset, self.shape, self.strides).unwrap()
     }
 }
 
 /// A matrix in a larger slice.
-pub struct Strided<T: Float, M: Memory> {
+pub struct Strided<T: Pod + Send + Sync, M: Memory> {
     pub data: M::Buffer<T>,
     pub place: Place,
 }
@@ -118,7 +118,9 @@ impl<T: Float, M: Memory> Strided<T, M> {
     pub fn random(rng: &mut ChaCha8Rng, shape: (usize, usize), layouts: Layouts) -> Self {
         Self::with(rng, shape, layouts, value)
     }
+}
 
+impl<T: Pod + Send + Sync, M: Memory> Strided<T, M> {
     /// Elements of a random place by `f`.
     pub fn with(
         rng: &mut ChaCha8Rng,

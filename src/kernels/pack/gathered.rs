@@ -5,7 +5,7 @@ use std::{fmt, ops::Range};
 use crate::{
     error::{Error, Result},
     float::Float,
-    kernels::{pack::runs::Runs, product::PanelElement},
+    kernels::pack::runs::Runs,
     simd::{Isa, MAX_LANES},
 };
 
@@ -103,14 +103,14 @@ impl<T: Float> fmt::Debug for GatheredRows<'_, T> {
 }
 
 /// Runs are rows.
-impl<E: PanelElement> Runs<E> for GatheredRows<'_, E::Value> {
+impl<T: Float> Runs<T> for GatheredRows<'_, T> {
     /// Scales and shifts.
-    type Columns<S: Isa<E::Value>> = (S::Vector, S::Vector);
+    type Columns<S: Isa<T>> = (S::Vector, S::Vector);
 
     const BY_PANEL: bool = true;
 
     #[inline(always)]
-    unsafe fn columns<S: Isa<E::Value>>(self, isa: S, at: usize, count: usize) -> Self::Columns<S> {
+    unsafe fn columns<S: Isa<T>>(self, isa: S, at: usize, count: usize) -> Self::Columns<S> {
         // SAFETY: the caller vouches for the columns; each has its scale and shift.
         unsafe {
             let scale = isa.load_up_to(self.scale.as_ptr().add(at), count);
@@ -119,7 +119,7 @@ impl<E: PanelElement> Runs<E> for GatheredRows<'_, E::Value> {
     }
 
     #[inline(always)]
-    unsafe fn load<S: Isa<E::Value>>(
+    unsafe fn load<S: Isa<T>>(
         self,
         isa: S,
         (scale, shift): Self::Columns<S>,
@@ -143,7 +143,7 @@ impl<E: PanelElement> Runs<E> for GatheredRows<'_, E::Value> {
     }
 
     #[inline(always)]
-    fn prefetch<S: Isa<E::Value>>(self, isa: S, run: usize, at: usize) {
+    fn prefetch<S: Isa<T>>(self, isa: S, run: usize, at: usize) {
         if run < self.indices.len() {
             // SAFETY: there is such a row.
             isa.prefetch(unsafe { self.address(run, at) }.cast());

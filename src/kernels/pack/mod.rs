@@ -13,23 +13,27 @@
 //! memory, be it that of the lines or that of the depth: see `runs`.
 
 mod gathered;
+mod pairs;
 mod runs;
 mod strided;
 
 use std::ops::Range;
 
 pub use gathered::GatheredRows;
+pub(crate) use pairs::pack_pairs;
 pub(crate) use runs::Along;
-use runs::{PanelAccess, Rectangle, pack_runs};
+use runs::{Rectangle, pack_runs};
 use strided::{Strided, pack_elements};
 
-use crate::{kernels::product::PanelElement, matrix::MatRef, simd::Isa};
+use crate::{float::Float, kernels::product::PanelElement, matrix::MatRef, simd::Isa};
 
 /// An operand of which panels can be made, as lines (rows of A, columns of B) by depth.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Source<'a, E: PanelElement> {
     /// A matrix, (lines, depth), and the factor of its elements.
     Matrix(MatRef<'a, E>, E::Value),
+    /// The same of values, which are rounded to elements.
+    Rounded(MatRef<'a, E::Value>, E::Value),
     /// Gathered rows, which are lines along the depth, or steps of the depth along the lines.
     Gathered(GatheredRows<'a, E::Value>, Along),
 }
@@ -46,6 +50,7 @@ impl<E: PanelElement> Source<'_, E> {
     fn shape(&self) -> (usize, usize) {
         match self {
             Self::Matrix(matrix, _) => matrix.shape(),
+            Self::Rounded(matrix, _) => matrix.shape(),
             Self::Gathered(rows, Along::Depth) => (rows.rows(), rows.cols()),
             Self::Gathered(rows, Along::Lines) => (rows.cols(), rows.rows()),
         }
@@ -55,6 +60,7 @@ impl<E: PanelElement> Source<'_, E> {
     pub(crate) fn part(self, lines: Range<usize>, depth: Range<usize>) -> Self {
         match self {
             Self::Matrix(matrix, scale) => Self::Matrix(matrix.submatrix(lines, depth), scale),
+            Self::Rounded(matrix, scale) => Self::Rounded(matrix.submatrix(lines, depth), scale),
             Self::Gathered(matrix, along) => {
                 let (rows, cols) = match along {
                     Along::Depth => (lines, depth),
@@ -68,7 +74,11 @@ impl<E: PanelElement> Source<'_, E> {
     /// Whether consecutive lines are contiguous in memory and not scaled, so that they can be summed
     /// while they are packed.
     pub(crate) fn can_be_summed(&self) -> bool {
-        matches!(self, Self::Matrix(matrix, _) if matrix.row_stride() == 1)
+        match self {
+            Self::Matrix(matrix, _) => matrix.row_stride() == 1,
+            Self::Rounded(matrix, _) => matrix.row_stride() == 1,
+            Self::Gathered(..) => false,
+        }
     }
 }
 
@@ -84,7 +94,7 @@ pub(crate) struct Packing<'a, E: PanelElement> {
     pub(crate) sums: *mut E::Value,
 }
 
-/// Packs a source into panels.
+/// Packs a source into panels, each step of k by itself.
 ///
 /// # Safety
 /// - All elements of the source are readable.
@@ -93,13 +103,17 @@ pub(crate) struct Packing<'a, E: PanelElement> {
 /// - `sums` is null, or writable for as many values as there are lines; then the source
 ///   [can be summed](Source::can_be_summed).
 #[inline(always)]
-pub(crate) unsafe fn pack<S: Isa<E::Value>, E: PanelAccess>(isa: S, packing: &Packing<'_, E>) {
+pub(crate) unsafe fn pack<S, T>(isa: S, packing: &Packing<'_, T>)
+where
+    S: Isa<T>,
+    T: Float + PanelElement<Value = T>,
+{
     let Packing { source, width, dst, sums } = *packing;
     let (lines, depth) = source.shape();
     // SAFETY: the caller's promises; runs are contiguous the way that `along` says.
     unsafe {
         match source {
-            Source::Matrix(matrix, scale) => {
+            Source::Matrix(matrix, scale) | Source::Rounded(matrix, scale) => {
                 let (along, stride) = if matrix.row_stride() == 1 {
                     (Along::Lines, matrix.col_stride())
                 } else {

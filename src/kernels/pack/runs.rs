@@ -3,42 +3,13 @@
 
 use crate::{
     float::Float,
-    kernels::product::PanelElement,
     simd::{Isa, MAX_LANES},
 };
 
-/// Elements that the packing of single steps of k reads and writes.
-pub(crate) trait PanelAccess: PanelElement {
-    /// The first `count` values from `from` on; the other lanes are 0.
-    ///
-    /// # Safety
-    /// `count <= LANES`, and `count` elements are readable.
-    unsafe fn load<S: Isa<Self::Value>>(isa: S, from: *const Self, count: usize) -> S::Vector;
-
-    /// Stores the first `count` lanes.
-    ///
-    /// # Safety
-    /// `count <= LANES`, and `count` elements are writable.
-    unsafe fn store<S: Isa<Self::Value>>(isa: S, to: *mut Self, vector: S::Vector, count: usize);
-}
-
-impl<T: Float> PanelAccess for T {
-    #[inline(always)]
-    unsafe fn load<S: Isa<T>>(isa: S, from: *const T, count: usize) -> S::Vector {
-        // SAFETY: the caller vouches for the elements.
-        unsafe { isa.load_up_to(from, count) }
-    }
-    #[inline(always)]
-    unsafe fn store<S: Isa<T>>(isa: S, to: *mut T, vector: S::Vector, count: usize) {
-        // SAFETY: the caller vouches for the elements.
-        unsafe { isa.store_up_to(to, vector, count) }
-    }
-}
-
 /// Values that are contiguous along one direction, in numbered runs across the other.
-pub(super) trait Runs<E: PanelElement>: Copy {
+pub(super) trait Runs<T: Float>: Copy {
     /// What the values from one place on have in common in all runs.
-    type Columns<S: Isa<E::Value>>: Copy;
+    type Columns<S: Isa<T>>: Copy;
 
     /// Whether panels are packed one after another, so that what their columns have in common is
     /// loaded once; else several together, so that a run is read in long pieces.
@@ -48,14 +19,14 @@ pub(super) trait Runs<E: PanelElement>: Copy {
     ///
     /// # Safety
     /// `1 <= count <= LANES`, and a run has at least `at + count` values.
-    unsafe fn columns<S: Isa<E::Value>>(self, isa: S, at: usize, count: usize) -> Self::Columns<S>;
+    unsafe fn columns<S: Isa<T>>(self, isa: S, at: usize, count: usize) -> Self::Columns<S>;
 
     /// `count` values of run `run` from `at` on, the place of `columns`; the lanes after them are
     /// undefined.
     ///
     /// # Safety
     /// As for [`columns`](Self::columns), and there is such a run.
-    unsafe fn load<S: Isa<E::Value>>(
+    unsafe fn load<S: Isa<T>>(
         self,
         isa: S,
         columns: Self::Columns<S>,
@@ -65,7 +36,7 @@ pub(super) trait Runs<E: PanelElement>: Copy {
     ) -> S::Vector;
 
     /// Asks for the cache line of value `at` of run `run`, which need not exist.
-    fn prefetch<S: Isa<E::Value>>(self, isa: S, run: usize, at: usize);
+    fn prefetch<S: Isa<T>>(self, isa: S, run: usize, at: usize);
 }
 
 /// Which way values are contiguous.
@@ -79,14 +50,14 @@ pub(crate) enum Along {
 
 /// Runs, and where to put their panels; as [`Packing`](super::Packing).
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rectangle<E: PanelElement, R> {
+pub(super) struct Rectangle<T, R> {
     pub(super) runs: R,
     pub(super) along: Along,
     pub(super) lines: usize,
     pub(super) depth: usize,
     pub(super) width: usize,
-    pub(super) dst: *mut E,
-    pub(super) sums: *mut E::Value,
+    pub(super) dst: *mut T,
+    pub(super) sums: *mut T,
 }
 
 /// Panels that are filled at a time where lines are contiguous, so that a source's run is read
@@ -105,9 +76,9 @@ const CACHE_LINE: usize = 64;
 /// # Safety
 /// As for [`pack`](super::pack); the values are contiguous the way that `along` says.
 #[inline(always)]
-pub(super) unsafe fn pack_runs<S: Isa<E::Value>, E: PanelAccess, R: Runs<E>>(
+pub(super) unsafe fn pack_runs<S: Isa<T>, T: Float, R: Runs<T>>(
     isa: S,
-    rectangle: &Rectangle<E, R>,
+    rectangle: &Rectangle<T, R>,
 ) {
     let Rectangle { lines, depth, width, dst, .. } = *rectangle;
     let used = lines % width;
@@ -130,10 +101,7 @@ pub(super) unsafe fn pack_runs<S: Isa<E::Value>, E: PanelAccess, R: Runs<E>>(
 /// # Safety
 /// As for [`pack_runs`].
 #[inline(always)]
-unsafe fn pack_contiguous<S: Isa<E::Value>, E: PanelAccess, R: Runs<E>>(
-    isa: S,
-    rectangle: &Rectangle<E, R>,
-) {
+unsafe fn pack_contiguous<S: Isa<T>, T: Float, R: Runs<T>>(isa: S, rectangle: &Rectangle<T, R>) {
     let Rectangle { runs, lines, depth, width, dst, sums, .. } = *rectangle;
     let group = PANELS_AT_A_TIME * width;
     let mut first = 0;
@@ -154,16 +122,16 @@ unsafe fn pack_contiguous<S: Isa<E::Value>, E: PanelAccess, R: Runs<E>>(
                     while done < used {
                         let line = panel + done;
                         let count = S::LANES.min(used - done);
-                        if (done * size_of::<E>()).is_multiple_of(CACHE_LINE) {
+                        if (done * size_of::<T>()).is_multiple_of(CACHE_LINE) {
                             runs.prefetch(isa, p + RUNS_AHEAD, line);
                         }
                         let loaded = if whole { S::LANES } else { count };
                         let columns = runs.columns(isa, line, loaded);
                         let vector = runs.load(isa, columns, p, line, loaded);
                         if whole {
-                            E::store(isa, to.add(done), vector, S::LANES);
+                            isa.store_up_to(to.add(done), vector, S::LANES);
                         } else {
-                            E::store(isa, to.add(done), vector, count);
+                            isa.store_up_to(to.add(done), vector, count);
                         }
                         if !sums.is_null() {
                             let sum = isa.add(isa.load_up_to(sums.add(line), count), vector);
@@ -184,10 +152,7 @@ unsafe fn pack_contiguous<S: Isa<E::Value>, E: PanelAccess, R: Runs<E>>(
 /// # Safety
 /// As for [`pack_runs`], with `sums` null.
 #[inline(always)]
-unsafe fn pack_by_panel<S: Isa<E::Value>, E: PanelAccess, R: Runs<E>>(
-    isa: S,
-    rectangle: &Rectangle<E, R>,
-) {
+unsafe fn pack_by_panel<S: Isa<T>, T: Float, R: Runs<T>>(isa: S, rectangle: &Rectangle<T, R>) {
     let Rectangle { runs, lines, depth, width, dst, .. } = *rectangle;
     for panel in (0..lines).step_by(width) {
         let used = width.min(lines - panel);
@@ -206,10 +171,10 @@ unsafe fn pack_by_panel<S: Isa<E::Value>, E: PanelAccess, R: Runs<E>>(
                     runs.prefetch(isa, p + RUNS_AHEAD, line);
                     if whole && p + 1 < depth {
                         let vector = runs.load(isa, columns, p, line, S::LANES);
-                        E::store(isa, to.add(p * width), vector, S::LANES);
+                        isa.store_up_to(to.add(p * width), vector, S::LANES);
                     } else {
                         let vector = runs.load(isa, columns, p, line, loaded);
-                        E::store(isa, to.add(p * width), vector, count);
+                        isa.store_up_to(to.add(p * width), vector, count);
                     }
                 }
             }
@@ -222,10 +187,7 @@ unsafe fn pack_by_panel<S: Isa<E::Value>, E: PanelAccess, R: Runs<E>>(
 /// # Safety
 /// As for [`pack_runs`].
 #[inline(always)]
-unsafe fn pack_transposed<S: Isa<E::Value>, E: PanelAccess, R: Runs<E>>(
-    isa: S,
-    rectangle: &Rectangle<E, R>,
-) {
+unsafe fn pack_transposed<S: Isa<T>, T: Float, R: Runs<T>>(isa: S, rectangle: &Rectangle<T, R>) {
     let Rectangle { runs, lines, depth, width, dst, .. } = *rectangle;
     let mut panel = 0;
     while panel < lines {
@@ -241,7 +203,7 @@ unsafe fn pack_transposed<S: Isa<E::Value>, E: PanelAccess, R: Runs<E>>(
             let mut p = 0;
             while p < depth {
                 let steps = S::LANES.min(depth - p);
-                let mut square = [isa.splat(E::Value::ZERO); MAX_LANES];
+                let mut square = [isa.splat(T::ZERO); MAX_LANES];
                 // SAFETY: `steps` elements of every line from p on.
                 let columns = unsafe { runs.columns(isa, p, steps) };
                 for (i, row) in square.iter_mut().enumerate().take(S::LANES) {
@@ -259,9 +221,9 @@ unsafe fn pack_transposed<S: Isa<E::Value>, E: PanelAccess, R: Runs<E>>(
                         unsafe {
                             let to = to.add((p + i) * width + first);
                             if p + i + 1 < depth {
-                                E::store(isa, to, column, S::LANES);
+                                isa.store_up_to(to, column, S::LANES);
                             } else {
-                                E::store(isa, to, column, room);
+                                isa.store_up_to(to, column, room);
                             }
                         }
                     }

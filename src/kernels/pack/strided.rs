@@ -3,7 +3,7 @@
 use crate::{
     float::Float,
     kernels::{
-        pack::runs::{PanelAccess, Rectangle, Runs},
+        pack::runs::{Rectangle, Runs},
         product::PanelElement,
     },
     simd::Isa,
@@ -19,16 +19,16 @@ pub(super) struct Strided<E: PanelElement> {
     pub(super) scale: E::Value,
 }
 
-impl<E: PanelAccess> Runs<E> for Strided<E> {
-    type Columns<S: Isa<E::Value>> = ();
+impl<T: Float> Runs<T> for Strided<T> {
+    type Columns<S: Isa<T>> = ();
 
     const BY_PANEL: bool = false;
 
     #[inline(always)]
-    unsafe fn columns<S: Isa<E::Value>>(self, _isa: S, _at: usize, _count: usize) {}
+    unsafe fn columns<S: Isa<T>>(self, _isa: S, _at: usize, _count: usize) {}
 
     #[inline(always)]
-    unsafe fn load<S: Isa<E::Value>>(
+    unsafe fn load<S: Isa<T>>(
         self,
         isa: S,
         (): (),
@@ -38,12 +38,12 @@ impl<E: PanelAccess> Runs<E> for Strided<E> {
     ) -> S::Vector {
         // SAFETY: the caller vouches for the elements.
         let vector =
-            unsafe { E::load(isa, self.ptr.offset(run as isize * self.stride).add(at), count) };
+            unsafe { isa.load_up_to(self.ptr.offset(run as isize * self.stride).add(at), count) };
         isa.mul(vector, isa.splat(self.scale))
     }
 
     #[inline(always)]
-    fn prefetch<S: Isa<E::Value>>(self, isa: S, run: usize, at: usize) {
+    fn prefetch<S: Isa<T>>(self, isa: S, run: usize, at: usize) {
         let step = (run as isize).wrapping_mul(self.stride);
         isa.prefetch(self.ptr.wrapping_offset(step).wrapping_add(at).cast());
     }
@@ -53,10 +53,7 @@ impl<E: PanelAccess> Runs<E> for Strided<E> {
 ///
 /// # Safety
 /// As for [`pack`](super::pack), with `sums` null.
-pub(super) unsafe fn pack_elements<E: PanelElement>(
-    rectangle: &Rectangle<E, Strided<E>>,
-    step: isize,
-) {
+pub(super) unsafe fn pack_elements<T: Float>(rectangle: &Rectangle<T, Strided<T>>, step: isize) {
     let Rectangle { runs, lines, depth, width, dst, .. } = *rectangle;
     for line in 0..lines.next_multiple_of(width) {
         let to = dst.wrapping_add(line / width * width * depth + line % width);
@@ -64,10 +61,8 @@ pub(super) unsafe fn pack_elements<E: PanelElement>(
         for p in 0..depth {
             // SAFETY: an element of a line, or nothing after the last one, and its place.
             unsafe {
-                let inside = line < lines;
-                let value =
-                    if inside { (*run.offset(p as isize * step)).value() } else { E::Value::ZERO };
-                *to.add(p * width) = E::nearest(value * runs.scale);
+                let value = if line < lines { *run.offset(p as isize * step) } else { T::ZERO };
+                *to.add(p * width) = value * runs.scale;
             }
         }
     }
