@@ -10,10 +10,11 @@
 
 use std::{any::TypeId, fmt, marker::PhantomData, ops::Range, slice};
 
+use bytemuck::Pod;
+
 use crate::{
     aligned::{ALIGNMENT, AlignedBuf},
     error::{Error, Result},
-    float::Float,
 };
 
 /// The positions of a view's elements, relative to its element (0, 0).
@@ -492,12 +493,12 @@ impl_common! {
 
 /// A `rows x cols` matrix that owns its elements: row-major, each row on a cache-line boundary.
 #[derive(Debug)]
-pub struct Matrix<T: Float> {
+pub struct Matrix<T: Pod> {
     data: AlignedBuf<T>,
     layout: Layout,
 }
 
-impl<T: Float> Matrix<T> {
+impl<T: Pod> Matrix<T> {
     /// A matrix of zeros.
     ///
     /// # Errors

@@ -13,9 +13,9 @@ use crate::{
     options::Dtype,
 };
 use tilewise::{
-    Element,
+    Bf16, Element,
     error::Result,
-    gemm::{Blocking, Gemm},
+    gemm::{Blocking, Gemm, Product},
     io::model,
     simd::{Caches, InstructionSet},
     threads::Threads,
@@ -98,9 +98,9 @@ struct Kernel {
 }
 
 impl Kernel {
-    fn new<T: Element>(set: InstructionSet) -> Result<Self> {
-        let gemm = Gemm::<T>::with_instruction_set(set)?;
-        Ok(Self { set, dtype: T::NAME, tile: gemm.tile(), blocking: gemm.blocking() })
+    fn new<P: Product>(set: InstructionSet, dtype: &'static str) -> Result<Self> {
+        let gemm = Gemm::<P>::with_instruction_set(set)?;
+        Ok(Self { set, dtype, tile: gemm.tile(), blocking: gemm.blocking() })
     }
 
     /// Name made of operation, element type, instruction set and tile.
@@ -125,8 +125,9 @@ pub fn run(args: &InfoArgs) -> Result<()> {
     let in_use = InstructionSet::preferred()?;
     let mut kernels = Vec::new();
     for set in InstructionSet::available() {
-        kernels.push(Kernel::new::<f32>(set)?);
-        kernels.push(Kernel::new::<f64>(set)?);
+        kernels.push(Kernel::new::<f32>(set, "f32")?);
+        kernels.push(Kernel::new::<f64>(set, "f64")?);
+        kernels.push(Kernel::new::<Bf16>(set, "bf16")?);
     }
     print(&if args.json { as_json(in_use, &kernels) } else { as_text(in_use, &kernels) })
 }

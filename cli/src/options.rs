@@ -9,6 +9,17 @@ use tilewise::{
     train::{LastBatch, Optimizer},
 };
 
+/// What to compute products with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Precision {
+    /// Single precision.
+    F32,
+    /// Double precision.
+    F64,
+    /// Operands of bf16, sums of f32.
+    Bf16,
+}
+
 /// The element type to compute with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Dtype {

@@ -46,6 +46,7 @@ fn json_has_one_object_for_each_shape_and_backend() {
                 "median_gflops",
                 "n",
                 "peak_gflops",
+                "precision",
                 "threads",
                 "transpose",
             ]
@@ -55,6 +56,25 @@ fn json_has_one_object_for_each_shape_and_backend() {
         assert_eq!((&object["transpose"], &object["dtype"]), (&"tt".into(), &"f64".into()));
         assert_eq!(object["threads"], 1);
     }
+}
+
+#[test]
+fn products_of_bf16_are_compared_with_their_own_peak() {
+    let of = |precision: &str| {
+        objects(&["--shapes", "8x16x5,33x20x7", "--precision", precision])
+            .into_iter()
+            .filter(|object| object["backend"] == "tilewise")
+            .collect::<Vec<_>>()
+    };
+    let (bf16, f32) = (of("bf16"), of("f32"));
+    assert_eq!((bf16.len(), f32.len()), (2, 2));
+    for object in &bf16 {
+        assert_eq!((&object["dtype"], &object["precision"]), (&"bf16".into(), &"bf16".into()));
+        assert!(object["fraction"].as_f64().unwrap() > 0.0, "{object}");
+        assert_ne!(object["peak_gflops"], f32[0]["peak_gflops"]);
+    }
+    // No other backend has them.
+    assert_eq!(objects(&["--shapes", "8x16x5", "--precision", "bf16"]).len(), 1);
 }
 
 #[test]
@@ -171,6 +191,7 @@ fn training_steps_are_measured_with_their_phases() {
                     "optimizer",
                     "peak_gflops",
                     "phases",
+                    "precision",
                     "threads",
                     "workspace_bytes",
                 ]
@@ -222,6 +243,7 @@ fn forward_passes_are_measured_at_each_batch_size() {
             "of_a_read",
             "p90_ms",
             "p99_ms",
+            "precision",
             "threads",
         ];
         assert_eq!(keys(object), expected);

@@ -598,8 +598,8 @@ fn info_knows_the_machine() {
     let available = json["available"].as_array().unwrap();
     assert!(available.contains(&json["instruction_set"]) && available.contains(&"portable".into()));
     let kernels = json["kernels"].as_array().unwrap();
-    assert_eq!(kernels.len(), 2 * available.len());
-    assert_eq!(kernels.iter().filter(|kernel| kernel["in_use"] == true).count(), 2);
+    assert_eq!(kernels.len(), 3 * available.len());
+    assert_eq!(kernels.iter().filter(|kernel| kernel["in_use"] == true).count(), 3);
 
     let text = finish(program(&dir, &["info"]).env("TILEWISE_ISA", "portable"));
     let text = &text.expect_success().stdout;

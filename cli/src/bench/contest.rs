@@ -7,12 +7,12 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use crate::{
     cores, in_pool,
     network::{joined, perceptron},
-    options::{self, Dtype},
+    options::{self, Precision},
 };
 use tilewise::{
     Element,
     error::{Error, Result},
-    gemm::{Backend, Gemm},
+    gemm::{Backend, Gemm, Product},
     nn::Network,
     simd::InstructionSet,
 };
@@ -20,9 +20,9 @@ use tilewise::{
 /// Arguments of every benchmark.
 #[derive(Debug, clap::Args)]
 pub(super) struct Common {
-    /// Floating-point type.
-    #[arg(long, value_enum, default_value = "f32")]
-    dtype: Dtype,
+    /// Precision of products; also --dtype.
+    #[arg(long, alias = "dtype", value_enum, default_value = "f32")]
+    precision: Precision,
     /// Number of threads of tilewise; the other backends run on one. `infer` also measures one.
     #[arg(long, value_name = "N", default_value = "1", value_parser = options::threads)]
     pub(super) threads: usize,
@@ -40,17 +40,25 @@ impl Common {
         &self,
         f32: impl FnOnce() -> Result<()> + Send,
         f64: impl FnOnce() -> Result<()> + Send,
+        bf16: impl FnOnce() -> Result<()> + Send,
     ) -> Result<()> {
-        in_pool(Some(self.threads), || match self.dtype {
-            Dtype::F32 => f32(),
-            Dtype::F64 => f64(),
+        in_pool(Some(self.threads), || match self.precision {
+            Precision::F32 => f32(),
+            Precision::F64 => f64(),
+            Precision::Bf16 => bf16(),
         })
     }
 
     /// Products on the requested instruction set, on the calling thread.
-    pub(super) fn gemm<T: Element>(&self) -> Result<Gemm<T>> {
+    pub(super) fn gemm<P: Product>(&self) -> Result<Gemm<P>> {
         Gemm::with_instruction_set(self.isa.map_or_else(InstructionSet::preferred, Ok)?)
     }
+}
+
+/// Refuses a precision that a benchmark does not have.
+pub(super) fn no_bf16() -> Result<()> {
+    let detail = "--precision bf16: products alone have it; expected f32 or f64".into();
+    Err(Error::Settings { detail })
 }
 
 /// The network of a benchmark.
@@ -109,7 +117,7 @@ pub(super) struct Peak {
 }
 
 impl Peak {
-    pub(super) fn measure<T: Element>(gemm: &Gemm<T>) -> Self {
+    pub(super) fn measure<P: Product>(gemm: &Gemm<P>) -> Self {
         let one = gemm.measure_peak(PEAK_TIME) / 1e9;
         if rayon::current_num_threads() == 1 {
             return Self { one, all: one };

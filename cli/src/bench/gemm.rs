@@ -20,10 +20,11 @@ use crate::{
     cores, options,
 };
 use tilewise::{
-    Element,
+    Bf16,
     aligned::AlignedBuf,
     error::{Error, Result},
-    gemm::{Backend, Blocking, Epilogue, Gemm},
+    float::Float,
+    gemm::{Backend, Blocking, Epilogue, Gemm, PanelElement, Product},
     matrix::{MatRef, Matrix},
     threads::Threads,
 };
@@ -151,11 +152,11 @@ impl GemmArgs {
 /// # Panics
 /// If two backends disagree on a product, which would be a bug of one of them.
 pub(super) fn run(args: &GemmArgs) -> Result<()> {
-    args.common.run(|| bench::<f32>(args), || bench::<f64>(args))
+    args.common.run(|| bench::<f32>(args), || bench::<f64>(args), || bench::<Bf16>(args))
 }
 
-fn bench<T: Element>(args: &GemmArgs) -> Result<()> {
-    let gemm = args.common.gemm::<T>()?.with_threads(Threads::Pool);
+fn bench<P: Measured>(args: &GemmArgs) -> Result<()> {
+    let gemm = args.common.gemm::<P>()?.with_threads(Threads::Pool);
     let products = args.products();
     let bar = ProgressBar::new(products.len() as u64);
     if let Ok(style) = ProgressStyle::with_template("{pos}/{len}  {msg}") {
@@ -178,6 +179,38 @@ fn bench<T: Element>(args: &GemmArgs) -> Result<()> {
     print(&if json { as_json(&gemm, &lines) } else { as_text(&gemm, threads, &lines) })
 }
 
+/// A product of matrices whose elements have one type.
+trait Measured: Product<Left = Self::Of, Right = Self::Of, Output = Self::Of> {
+    /// The type of the elements.
+    type Of: PanelElement<Value = Self::Sum>;
+    const NAME: &'static str;
+    /// The distance from 1 to the next larger element, or to the next sum if that is larger.
+    const EPSILON: f64;
+    /// Whether other backends have it too.
+    const HAS_RIVALS: bool;
+}
+
+impl Measured for f32 {
+    type Of = f32;
+    const NAME: &'static str = "f32";
+    const EPSILON: f64 = f32::EPSILON as f64;
+    const HAS_RIVALS: bool = true;
+}
+
+impl Measured for f64 {
+    type Of = f64;
+    const NAME: &'static str = "f64";
+    const EPSILON: f64 = f64::EPSILON;
+    const HAS_RIVALS: bool = true;
+}
+
+impl Measured for Bf16 {
+    type Of = Bf16;
+    const NAME: &'static str = "bf16";
+    const EPSILON: f64 = 1.0 / 128.0;
+    const HAS_RIVALS: bool = false;
+}
+
 /// The result of one backend for one product.
 struct Line {
     shape: Shape,
@@ -185,26 +218,26 @@ struct Line {
     backend: &'static str,
     threads: usize,
     peaks: [f64; 2],
-    /// In GFLOP/s; `None` where the product was too large for it.
+    /// In GFLOP/s; `None` where it does not have the product, or that was too large for it.
     rates: Option<Rates>,
 }
 
 /// One product's operands, result and scratch memory, which the backends share.
-struct Operands<'g, T: Element> {
-    gemm: &'g Gemm<T>,
+struct Operands<'g, P: Measured> {
+    gemm: &'g Gemm<P>,
     shape: Shape,
     transpose: Transpose,
     /// As stored: (m, k), or (k, m) if transposed.
-    a: Matrix<T>,
+    a: Matrix<P::Of>,
     /// As stored: (k, n), or (n, k) if transposed.
-    b: Matrix<T>,
+    b: Matrix<P::Of>,
     /// (m, n)
-    c: Matrix<T>,
+    c: Matrix<P::Of>,
     scratch: AlignedBuf<u8>,
 }
 
-impl<'g, T: Element> Operands<'g, T> {
-    fn new(gemm: &'g Gemm<T>, shape: Shape, transpose: Transpose) -> Result<Self> {
+impl<'g, P: Measured> Operands<'g, P> {
+    fn new(gemm: &'g Gemm<P>, shape: Shape, transpose: Transpose) -> Result<Self> {
         let Shape { m, n, k } = shape;
         let stored = |transposed, rows, cols| {
             if transposed { (cols, rows) } else { (rows, cols) }
@@ -221,19 +254,22 @@ impl<'g, T: Element> Operands<'g, T> {
         let a = if self.transpose.a { a.t() } else { a };
         let b = if self.transpose.b { b.t() } else { b };
         let gemm = self.gemm.with_backend(backend);
-        gemm.run(T::ONE, a, b, self.c.view_mut(), Epilogue::default(), &mut self.scratch)
+        gemm.run(P::Sum::ONE, a, b, self.c.view_mut(), Epilogue::default(), &mut self.scratch)
     }
 
     /// Lets the backends compute the product in turns, between two looks at the peak.
     fn measure(mut self, args: &GemmArgs) -> Result<Vec<Line>> {
         let multiply_adds = self.shape.multiply_adds();
-        let too_large = |backend| backend == Backend::Naive && multiply_adds > NAIVE_LIMIT;
+        let left_out = |backend| {
+            backend != Backend::Tilewise && !P::HAS_RIVALS
+                || backend == Backend::Naive && multiply_adds > NAIVE_LIMIT
+        };
         let chosen = BACKENDS.into_iter().filter(|(_, backend)| args.backends.contains(backend));
         let (left_out, chosen): (Vec<_>, Vec<_>) =
-            chosen.partition(|&(_, backend)| too_large(backend));
+            chosen.partition(|&(_, backend)| left_out(backend));
 
         let before = Peak::measure(self.gemm);
-        let mut expected: Option<Matrix<T>> = None;
+        let mut expected: Option<Matrix<P::Of>> = None;
         let mut contestants = Vec::new();
         for (name, backend) in chosen {
             let begin = Instant::now();
@@ -262,13 +298,12 @@ impl<'g, T: Element> Operands<'g, T> {
     }
 
     /// Fails unless C is correct up to the order of summation.
-    fn expect_close(&self, expected: MatRef<'_, T>, backend: &str) {
-        let epsilon = if size_of::<T>() == 4 { f32::EPSILON.into() } else { f64::EPSILON };
-        let tolerance = 8.0 * epsilon * self.shape.k as f64;
+    fn expect_close(&self, expected: MatRef<'_, P::Of>, backend: &str) {
+        let tolerance = 8.0 * P::EPSILON * self.shape.k as f64;
         let c = self.c.view();
         for i in 0..c.rows() {
             for j in 0..c.cols() {
-                let (found, expected) = (c.get(i, j), expected.get(i, j));
+                let (found, expected) = (c.get(i, j).value(), expected.get(i, j).value());
                 assert!(
                     (found - expected).abs().to_f64() <= tolerance,
                     "{backend}, {} {}, ({i}, {j}): {found} instead of {expected}",
@@ -281,9 +316,10 @@ impl<'g, T: Element> Operands<'g, T> {
 }
 
 /// Random elements between -1 and 1.
-fn random<T: Element>((rows, cols): (usize, usize), seed: u64) -> Result<Matrix<T>> {
+fn random<E: PanelElement>((rows, cols): (usize, usize), seed: u64) -> Result<Matrix<E>> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    Matrix::from_fn(rows, cols, |_, _| T::from_f64(rng.random_range(-1.0..1.0)))
+    let mut number = || E::Value::from_f64(rng.random_range(-1.0..1.0));
+    Matrix::from_fn(rows, cols, |_, _| E::nearest(number()))
 }
 
 /// The best peak of the run, for a number of threads.
@@ -292,8 +328,8 @@ fn best_peak(lines: &[Line], threads: usize) -> f64 {
     same.flat_map(|line| line.peaks).fold(0.0, f64::max)
 }
 
-/// One object a line; products that were too large for a backend have none.
-fn as_json<T: Element>(gemm: &Gemm<T>, lines: &[Line]) -> String {
+/// One object a line; products that a backend does not have, or that were too large for it, have none.
+fn as_json<P: Measured>(gemm: &Gemm<P>, lines: &[Line]) -> String {
     let mut text = String::new();
     for line in lines {
         let Some(Rates { median, best }) = line.rates else {
@@ -306,7 +342,8 @@ fn as_json<T: Element>(gemm: &Gemm<T>, lines: &[Line]) -> String {
             "n": line.shape.n,
             "k": line.shape.k,
             "transpose": line.transpose.to_string(),
-            "dtype": T::NAME,
+            "dtype": P::NAME,
+            "precision": P::NAME,
             // Of tilewise and of the peak: the others cannot be told.
             "isa": gemm.instruction_set().to_string(),
             "threads": line.threads,
@@ -321,7 +358,7 @@ fn as_json<T: Element>(gemm: &Gemm<T>, lines: &[Line]) -> String {
     text
 }
 
-fn as_text<T: Element>(gemm: &Gemm<T>, threads: usize, lines: &[Line]) -> String {
+fn as_text<P: Measured>(gemm: &Gemm<P>, threads: usize, lines: &[Line]) -> String {
     let (rows, cols) = gemm.tile();
     let Blocking { mc, kc, nc, kb, .. } = gemm.blocking();
     let mut text = format!(
@@ -331,7 +368,7 @@ fn as_text<T: Element>(gemm: &Gemm<T>, threads: usize, lines: &[Line]) -> String
          matrixmultiply and naive are single-threaded and compared with the peak of one thread.\n\n\
          {:18} {:7} {:14} {:>7} {:>8} {:>8} {:>11} {:>10} {:>8}\n",
         env!("CARGO_PKG_VERSION"),
-        T::NAME,
+        P::NAME,
         gemm.instruction_set(),
         cores(),
         "m x n x k",

@@ -9,7 +9,7 @@ use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use serde_json::json;
 
 use crate::{
-    bench::contest::{Common, Perceptron},
+    bench::contest::{Common, Perceptron, no_bf16},
     console::print,
     cores, options,
 };
@@ -45,7 +45,7 @@ pub struct InferArgs {
 /// # Errors
 /// Same as [`super::run`].
 pub(super) fn run(args: &InferArgs) -> Result<()> {
-    args.common.run(|| bench::<f32>(args), || bench::<f64>(args))
+    args.common.run(|| bench::<f32>(args), || bench::<f64>(args), no_bf16)
 }
 
 /// One way to compute the logits of a batch.
@@ -191,6 +191,7 @@ fn as_json<T: Element>(args: &InferArgs, lines: &[Line]) -> String {
             "dims": args.network.dims,
             "batch": line.batch,
             "dtype": T::NAME,
+            "precision": T::NAME,
             "threads": line.threads,
             "median_ms": line.median_ms,
             "p90_ms": line.p90_ms,

@@ -11,7 +11,7 @@ use rand::{Rng, RngExt, SeedableRng, rngs::ChaCha8Rng};
 use serde_json::json;
 
 use crate::{
-    bench::contest::{BACKENDS, Common, NAIVE_LIMIT, Peak, Perceptron, backend},
+    bench::contest::{BACKENDS, Common, NAIVE_LIMIT, Peak, Perceptron, backend, no_bf16},
     console::print,
     cores, options,
 };
@@ -59,7 +59,7 @@ pub struct TrainArgs {
 /// # Errors
 /// Same as [`super::run`].
 pub(super) fn run(args: &TrainArgs) -> Result<()> {
-    args.common.run(|| bench::<f32>(args), || bench::<f64>(args))
+    args.common.run(|| bench::<f32>(args), || bench::<f64>(args), no_bf16)
 }
 
 fn bench<T: Element>(args: &TrainArgs) -> Result<()> {
@@ -268,6 +268,7 @@ fn as_json<T: Element>(args: &TrainArgs, lines: &[Line]) -> String {
             "optimizer": args.optimizer.name(),
             "dropout": args.dropout,
             "dtype": T::NAME,
+            "precision": T::NAME,
             "threads": line.threads,
             "median_ms": line.median_ms,
             "min_ms": line.min_ms,
