@@ -60,8 +60,10 @@ fn json_has_one_object_for_each_shape_and_backend() {
 
 #[test]
 fn products_of_bf16_are_compared_with_their_own_peak() {
+    // Software multiplies bf16 there, with a small part of the rate of f32.
+    let portable = ["--shapes", "8x16x5,33x20x7", "--isa", "portable", "--precision"];
     let of = |precision: &str| {
-        objects(&["--shapes", "8x16x5,33x20x7", "--precision", precision])
+        objects(&[&portable[..], &[precision]].concat())
             .into_iter()
             .filter(|object| object["backend"] == "tilewise")
             .collect::<Vec<_>>()
@@ -71,7 +73,8 @@ fn products_of_bf16_are_compared_with_their_own_peak() {
     for object in &bf16 {
         assert_eq!((&object["dtype"], &object["precision"]), (&"bf16".into(), &"bf16".into()));
         assert!(object["fraction"].as_f64().unwrap() > 0.0, "{object}");
-        assert_ne!(object["peak_gflops"], f32[0]["peak_gflops"]);
+        let peak = |object: &Value| object["peak_gflops"].as_f64().unwrap();
+        assert!(peak(object) < peak(&f32[0]), "{object}");
     }
     // No other backend has them.
     assert_eq!(objects(&["--shapes", "8x16x5", "--precision", "bf16"]).len(), 1);
