@@ -15,7 +15,7 @@ use crate::{
         pack::{
             Packing, Source,
             gathered::GatheredRows,
-            runs::{Along, Runs},
+            runs::{Along, CACHE_LINE, PANELS_AT_A_TIME, RUNS_AHEAD, Runs},
             strided::Strided,
         },
         product::Types,
@@ -299,16 +299,6 @@ unsafe fn pack_elements(
         }
     }
 }
-
-/// Panels that are filled at a time where lines are contiguous, so that a run is read in long
-/// pieces.
-const PANELS_AT_A_TIME: usize = 8;
-
-/// Runs that are fetched ahead where lines are contiguous: see `runs`.
-const RUNS_AHEAD: usize = 8;
-
-/// Bytes that are fetched together.
-const CACHE_LINE: usize = 64;
 
 /// Contiguous lines: pairs of runs.
 ///

@@ -62,14 +62,14 @@ pub(super) struct Rectangle<T, R> {
 
 /// Panels that are filled at a time where lines are contiguous, so that a source's run is read
 /// in long pieces.
-const PANELS_AT_A_TIME: usize = 8;
+pub(super) const PANELS_AT_A_TIME: usize = 8;
 
 /// Runs that are fetched ahead where lines are contiguous: a run is too short for the CPU's
 /// own prefetching to get going.
-const RUNS_AHEAD: usize = 8;
+pub(super) const RUNS_AHEAD: usize = 8;
 
 /// Bytes that are fetched together.
-const CACHE_LINE: usize = 64;
+pub(super) const CACHE_LINE: usize = 64;
 
 /// Packs runs, each step of k by itself.
 ///
