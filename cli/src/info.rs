@@ -138,14 +138,14 @@ fn available() -> Vec<String> {
 
 fn as_json(in_use: InstructionSet, kernels: &[Kernel]) -> String {
     let kernel = |kernel: &Kernel| -> Value {
-        let Blocking { mc, kc, nc, kb, .. } = kernel.blocking;
+        let Blocking { mc, kc, nc, .. } = kernel.blocking;
         json!({
             "name": kernel.name(),
             "instruction_set": kernel.set.to_string(),
             "dtype": kernel.dtype,
             "in_use": kernel.set == in_use,
             "tile": { "rows": kernel.tile.0, "cols": kernel.tile.1 },
-            "blocking": { "mc": mc, "kc": kc, "nc": nc, "kb": kb },
+            "blocking": { "mc": mc, "kc": kc, "nc": nc },
         })
     };
     let object = json!({
@@ -167,7 +167,7 @@ fn as_text(in_use: InstructionSet, kernels: &[Kernel]) -> String {
          cores            {}\n\
          caches of a core {} KiB L1 data, {} KiB L2\n\
          instruction set  {in_use}, multiply-add {fused} (available: {})\n\n\
-         kernel                     tile  {:>6} {:>6} {:>6} {:>6}\n",
+         kernel                     tile  {:>6} {:>6} {:>6}\n",
         env!("CARGO_PKG_VERSION"),
         cores(),
         Caches::detect().l1 / 1024,
@@ -176,16 +176,15 @@ fn as_text(in_use: InstructionSet, kernels: &[Kernel]) -> String {
         "mc",
         "kc",
         "nc",
-        "kb",
     );
     for kernel in kernels {
-        let Blocking { mc, kc, nc, kb, .. } = kernel.blocking;
+        let Blocking { mc, kc, nc, .. } = kernel.blocking;
         let (rows, cols) = kernel.tile;
         let mark = if kernel.set == in_use { "  in use" } else { "" };
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
-            "{:24} {:>2} x {cols:<2} {mc:>6} {kc:>6} {nc:>6} {kb:>6}{mark}",
+            "{:24} {:>2} x {cols:<2} {mc:>6} {kc:>6} {nc:>6}{mark}",
             kernel.name(),
             rows
         );

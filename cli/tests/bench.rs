@@ -203,7 +203,7 @@ fn training_steps_are_measured_with_their_phases() {
                 (&object["dims"], &object["optimizer"]),
                 (&[30, 20, 4].into(), &optimizer.into())
             );
-            let phases = ["d_w_update", "d_x", "forward", "loss", "other", "pack"];
+            let phases = ["d_w_update", "d_x", "forward", "loss", "other"];
             assert_eq!(keys(&object["phases"]), phases);
             let ms = |key: &str| object[key].as_f64().unwrap();
             assert!(ms("median_ms") >= ms("min_ms") && ms("min_ms") > 0.0, "{object}");

@@ -1,22 +1,20 @@
 //! The loops around the blocks, and their division among threads.
 //!
 //! ```text
-//! for each nc columns of B, for each kb rows of B:
-//!     pack them, all tasks together                                 panels of NR columns
-//!     each task, for its band of C (rows, or columns where rows are few):
-//!         for each kc of the depth, for each mc rows:
-//!             pack the block of A                                   panels of MR rows
-//!             multiply the packed blocks into C
+//! each task, for its part of C (rows or columns):
+//!     for each nc columns, for each kc of the depth:
+//!         for each MR rows:
+//!             multiply a panel of A and all panels of B into C
+//!             meanwhile, pack the next panel: in the first row of tiles of B, later of A
 //! ```
+//!
+//! Tasks share nothing, so they need no barrier. Tasks with the same columns each pack the same B,
+//! which costs little: it is done in instruction slots that the multiply-adds leave free.
 //!
 //! Where packing costs more than it gives (few rows, few columns, tiny products) the operands are
 //! read in place, each band in one block.
 
-use std::{
-    ops::Range,
-    sync::atomic::{AtomicU64, Ordering},
-    time::Instant,
-};
+use std::ops::Range;
 
 use crate::{
     aligned::{ALIGNMENT, elements, from_cache_line},
@@ -24,7 +22,9 @@ use crate::{
         operand::Lines,
         plan::{Blocking, Plan},
     },
-    kernels::{Epilogue, KernelSet, Packer, PanelElement, Panels, Product, Types},
+    kernels::{
+        Beside, Epilogue, KernelSet, Packer, PanelElement, Panels, Product, SHALLOW, Source, Types,
+    },
     matrix::{MatMut, MatRef},
     threads::{Tasks, cut, divide},
 };
@@ -39,8 +39,6 @@ pub(super) struct Multiplication<'a, P: Product> {
     pub(super) b: Lines<'a, P::Right>,
     /// Whether sums have nowhere to wait between two blocks: C is updated, or of another type.
     pub(super) whole_depth: bool,
-    /// Where the nanoseconds of packing are added up.
-    pub(super) pack_clock: Option<&'static AtomicU64>,
 }
 
 /// Depth of blocks of a few rows in place: 8x512x3072 on Zen 4, AVX-512: 0.86 of the peak with 64,
@@ -54,9 +52,8 @@ const DEPTH_OF_NARROW_PANELS: usize = 64;
 /// A and B, to be read in place: (m, k) and (k, n).
 type InPlace<'a, P> = (MatRef<'a, <P as Types>::Left>, MatRef<'a, <P as Types>::Right>);
 
-/// Columns of B that are to be packed, their panels, and their sums.
-type PartOfB<'a, P> =
-    (Range<usize>, &'a mut [<P as Types>::Right], Option<&'a mut [<P as Types>::Sum]>);
+/// A task's part of C, the sums of the columns of B that it adds up, and its scratch memory.
+type Task<'a, P> = (Band<'a, P>, Option<&'a mut [<P as Types>::Sum]>, &'a mut [u8]);
 
 /// A part of C, its epilogue, and the rows and columns it stands for.
 struct Band<'a, P: Product> {
@@ -95,10 +92,11 @@ impl<'a, P: Product> Band<'a, P> {
         )
     }
 
-    fn reborrow(&mut self) -> Band<'_, P> {
+    /// The same for one of the blocks of the depth, see [`Epilogue::of_block`].
+    fn of_block(&mut self, is_first: bool, is_last: bool) -> Band<'_, P> {
         Band {
             c: self.c.reborrow(),
-            epilogue: self.epilogue.reborrow(),
+            epilogue: self.epilogue.of_block(is_first, is_last),
             rows: self.rows.clone(),
             cols: self.cols.clone(),
         }
@@ -106,143 +104,189 @@ impl<'a, P: Product> Band<'a, P> {
 }
 
 impl<P: Product> Multiplication<'_, P> {
-    /// Computes `c` from packed operands; `scratch` was checked by the plan.
+    /// Computes `c` from packed operands; `scratch` was checked by the plan. Each task computes a
+    /// part of C from panels of its own.
     pub(super) fn run_packed(
         &self,
         c: MatMut<'_, P::Output>,
         mut epilogue: Epilogue<'_, P::Sum, P::Output>,
         scratch: &mut [u8],
     ) {
-        let mut sums = epilogue.column_sums.take();
-        let (for_b, for_a) = from_cache_line(scratch).split_at_mut(self.plan.b_bytes);
-        let (packer, kb) = (self.kernels.right(), self.plan.blocking.kb.max(1));
-        let mut rest = Band::new(c, epilogue);
+        let sums = epilogue.column_sums.take();
+        let bytes = self.plan.a_bytes + self.plan.b_bytes;
+        divide(
+            (Band::new(c, epilogue), sums, from_cache_line(scratch)),
+            self.tasks,
+            &|(band, sums, scratch): Task<'_, P>, left, parts| {
+                let (b1, b2) = self.split(band, left, parts);
+                let (sums1, sums2) = match sums {
+                    // Rows are divided: the first ones add up the columns of B.
+                    Some(sums) if b1.cols == b2.cols => (Some(sums), None),
+                    sums => sums.map(|sums| sums.split_at_mut(b1.cols.len())).unzip(),
+                };
+                let (scratch1, scratch2) = scratch.split_at_mut(bytes * left);
+                ((b1, sums1, scratch1), (b2, sums2, scratch2))
+            },
+            &|(band, sums, scratch)| self.multiply_band(band, sums, scratch),
+        );
+    }
+
+    /// The first `left` of `parts` parts of a band, and the others: by rows or by columns, whichever
+    /// leaves the largest part smaller; if both do, along the longer side. Shallow products do little
+    /// but store C, so their tasks have whole rows of it: parts of rows a multiple of 4 KiB apart do not
+    /// use all of a cache (512x1024x10, two threads, Zen 4, AVX-512: 0.41 of the peak by columns, 0.71 by
+    /// rows).
+    fn split<'b>(
+        &self,
+        band: Band<'b, P>,
+        left: usize,
+        parts: usize,
+    ) -> (Band<'b, P>, Band<'b, P>) {
+        let (rows, cols) = (band.rows.len(), band.cols.len());
+        let (mr, nr) = (self.kernels.tile_rows(), self.kernels.tile_cols());
+        let (by_rows, by_cols) = (cut(rows, mr, left, parts), cut(cols, nr, left, parts));
+        // Of the time for all: that of the part which has most to do for each of its tasks.
+        let share = |len: usize, at: usize| {
+            let (first, second) =
+                (at as f64 / left as f64, (len - at) as f64 / (parts - left) as f64);
+            first.max(second) / len.max(1) as f64
+        };
+        let (mut of_rows, of_cols) = (share(rows, by_rows), share(cols, by_cols));
+        if self.depth <= SHALLOW {
+            of_rows /= 1.25;
+        }
+        if of_rows < of_cols || of_rows == of_cols && rows >= cols {
+            band.split_rows(by_rows)
+        } else {
+            band.split_cols(by_cols)
+        }
+    }
+
+    /// One task's part of C.
+    fn multiply_band(
+        &self,
+        band: Band<'_, P>,
+        mut sums: Option<&mut [P::Sum]>,
+        scratch: &mut [u8],
+    ) {
+        let (for_a, for_b) = scratch.split_at_mut(self.plan.a_bytes);
+        let (kc, first_col) = (self.plan.blocking.kc.max(1), band.cols.start);
+        let mut rest = band;
         while !rest.cols.is_empty() {
             let (mut part, others) = rest.split_cols(self.plan.blocking.nc);
-            let cols = part.cols.clone();
+            let cols = part.cols.start - first_col..part.cols.end - first_col;
             // A product of depth 0 still has its start and finish.
-            for first in (0..self.depth.max(1)).step_by(kb) {
-                let depth = first..self.depth.min(first + kb);
-                let panels = if let Some(packed) = self.b.packed() {
-                    packed.part(cols.start, first)
-                } else {
-                    let (panels, stride) = panels(packer, cols.len(), depth.len());
-                    let for_b = elements(for_b, panels * stride);
-                    let sums = sums.as_mut().map(|sums| &mut sums[cols.clone()]);
-                    self.pack_b(depth.clone(), cols.clone(), for_b, sums);
-                    Panels::new(for_b, packer.width(), stride)
-                };
-                self.multiply(part.reborrow(), depth, panels, for_a);
+            for first in (0..self.depth.max(1)).step_by(kc) {
+                let depth = first..self.depth.min(first + kc);
+                let block = part.of_block(first == 0, depth.end == self.depth);
+                let sums = sums.as_mut().map(|sums| &mut sums[cols.clone()]);
+                self.multiply_block(block, depth, sums, for_a, for_b);
             }
             rest = others;
         }
     }
 
-    /// Packs rows `depth` and columns `cols` of B, all tasks together.
-    fn pack_b(
+    /// All rows with one block of B. Panels are packed while tiles are computed: those of B by the
+    /// first row of tiles, those of A each by the row before its own.
+    fn multiply_block(
         &self,
+        block: Band<'_, P>,
         depth: Range<usize>,
-        cols: Range<usize>,
-        packed: &mut [P::Right],
         sums: Option<&mut [P::Sum]>,
+        for_a: &mut [u8],
+        for_b: &mut [u8],
     ) {
-        let packer = self.kernels.right();
-        let nr = packer.width();
-        let (_, stride) = panels(packer, cols.len(), depth.len());
-        divide(
-            (cols, packed, sums),
-            self.tasks,
-            &|(cols, packed, sums): PartOfB<'_, P>, left, parts| {
-                let at = cut(cols.len(), nr, left, parts);
-                let middle = cols.start + at;
-                let (p1, p2) = packed.split_at_mut(at.div_ceil(nr) * stride);
-                let (s1, s2) = sums.map(|sums| sums.split_at_mut(at)).unzip();
-                ((cols.start..middle, p1, s1), (middle..cols.end, p2, s2))
-            },
-            &|(cols, packed, sums)| {
-                self.panels(&self.b, packer, cols, depth.clone(), packed, sums);
-            },
-        );
-    }
-
-    /// The panels of part of an operand, see [`Lines::panels`], by the clock if there is one.
-    fn panels<'p, E: PanelElement>(
-        &'p self,
-        operand: &'p Lines<'_, E>,
-        packer: Packer<E>,
-        lines: Range<usize>,
-        depth: Range<usize>,
-        scratch: &'p mut [E],
-        sums: Option<&mut [E::Value]>,
-    ) -> Panels<'p, E> {
-        let begin = self.pack_clock.map(|clock| (clock, Instant::now()));
-        let panels = operand.panels(packer, lines, depth, scratch, sums);
-        if let Some((clock, begin)) = begin {
-            clock.fetch_add(begin.elapsed().as_nanos() as u64, Ordering::Relaxed);
-        }
-        panels
-    }
-
-    /// Multiplies with the packed rows `depth` of B: each task its band of rows, or of columns
-    /// where there are fewer than two tiles of rows for each. `scratch` has room for every task's
-    /// block of A.
-    fn multiply(
-        &self,
-        whole: Band<'_, P>,
-        depth: Range<usize>,
-        packed_b: Panels<'_, P::Right>,
-        scratch: &mut [u8],
-    ) {
-        let (mr, nr) = (self.kernels.tile_rows(), self.kernels.tile_cols());
-        let by_cols = whole.rows.len() < 2 * mr * self.tasks.get();
-        let first_col = whole.cols.start;
-        divide(
-            (whole, scratch),
-            self.tasks,
-            &|(band, scratch): (Band<'_, P>, &mut [u8]), left, parts| {
-                let (s1, s2) = scratch.split_at_mut(self.plan.a_bytes * left);
-                let (b1, b2) = if by_cols {
-                    let at = cut(band.cols.len(), nr, left, parts);
-                    band.split_cols(at)
-                } else {
-                    let at = cut(band.rows.len(), mr, left, parts);
-                    band.split_rows(at)
-                };
-                ((b1, s1), (b2, s2))
-            },
-            &|(band, scratch)| {
-                let panels = packed_b.part((band.cols.start - first_col) / nr, 0);
-                self.multiply_band(band, depth.clone(), panels, scratch);
-            },
-        );
-    }
-
-    /// One task's work on the packed rows `depth` of B.
-    fn multiply_band(
-        &self,
-        mut band: Band<'_, P>,
-        depth: Range<usize>,
-        packed_b: Panels<'_, P::Right>,
-        scratch: &mut [u8],
-    ) {
-        let (mc, kc) = (self.plan.blocking.mc, self.plan.blocking.kc.max(1));
-        let packer = self.kernels.left();
-        for first in (depth.start..depth.end.max(depth.start + 1)).step_by(kc) {
-            let part = first..depth.end.min(first + kc);
-            let b = packed_b.part(0, first - depth.start);
-            let mut rest = band.reborrow();
-            while !rest.rows.is_empty() {
-                let (mut block, below) = rest.split_rows(mc);
-                let rows = block.rows.clone();
-                let (panels, stride) = panels(packer, rows.len(), part.len());
-                let for_a = elements(scratch, panels * stride);
-                let a = self.panels(&self.a, packer, rows, part.clone(), for_a, None);
-                let Band { c, epilogue, .. } = &mut block;
-                let epilogue = epilogue.of_block(part.start == 0, part.end == self.depth);
-                self.kernels.block(part.len(), a, b, c, epilogue);
+        let (left, right, mc) = (self.kernels.left(), self.kernels.right(), self.plan.blocking.mc);
+        let (mr, cols) = (left.width(), block.cols.clone());
+        let beside = self.kernels.packs_beside(depth.len()) && mc >= 2 * mr;
+        let (count, stride) = panels(right, cols.len(), depth.len());
+        let for_b = elements(for_b, count * stride);
+        let mut rest = block;
+        // Rows of A whose panels are packed at a time; beside, one panel and the next.
+        let rows_at_a_time = if beside { mr } else { mc };
+        let (count, stride) = panels(left, rows_at_a_time, depth.len());
+        let len = count * stride;
+        let for_a = elements(for_a, if beside { 2 * len } else { len });
+        let (mut panels, mut next) = for_a.split_at_mut(len);
+        let b = match self.b {
+            Lines::Source(source)
+                if beside
+                    && right.packs_beside(&source)
+                    && cols.len() > right.width()
+                    && rest.rows.len() >= mr =>
+            {
+                let (row, below) = rest.split_rows(mr);
                 rest = below;
+                let a = self.a.panels(left, row.rows.clone(), depth.clone(), panels, None);
+                self.first_row(row, a, source.part(cols, depth.clone()), for_b, sums)
             }
+            b => b.panels(right, cols, depth.clone(), for_b, sums),
+        };
+        let mut ready = false;
+        while !rest.rows.is_empty() {
+            let packed = self.a.packed().is_some();
+            let (mut rows, below) =
+                rest.split_rows(if packed { usize::MAX } else { rows_at_a_time });
+            let a = match self.a {
+                Lines::Source(_) if ready => Panels::new(panels, mr, stride),
+                a => a.panels(left, rows.rows.clone(), depth.clone(), panels, None),
+            };
+            let panel_beside = match self.a {
+                Lines::Source(source) if beside && !below.rows.is_empty() => {
+                    let source = source.part(below.rows.clone(), depth.clone());
+                    Beside::Left { source, panel: next }
+                }
+                _ => Beside::Nothing,
+            };
+            ready = matches!(panel_beside, Beside::Left { .. });
+            let Band { c, epilogue, .. } = &mut rows;
+            self.kernels.block(depth.len(), a, b, c, epilogue.reborrow(), panel_beside);
+            if ready {
+                (panels, next) = (next, panels);
+            }
+            rest = below;
         }
+    }
+
+    /// The first row of tiles, while B is packed.
+    fn first_row<'b>(
+        &self,
+        row: Band<'_, P>,
+        a: Panels<'_, P::Left>,
+        b: Source<'_, P::Right>,
+        for_b: &'b mut [P::Right],
+        mut sums: Option<&mut [P::Sum]>,
+    ) -> Panels<'b, P::Right> {
+        let packer = self.kernels.right();
+        let (nr, cols, depth) = (packer.width(), b.lines(), b.depth());
+        let (_, stride) = panels(packer, cols, depth);
+        let mut of_next = |first: usize| {
+            let all = sums.take()?;
+            let (part, others) = all.split_at_mut(nr.min(cols - first));
+            sums = Some(others);
+            Some(part)
+        };
+        let mut slices = for_b.chunks_mut(stride);
+        let mut panel = slices.next().unwrap_or_default();
+        packer.pack(b.part(0..nr.min(cols), 0..depth), panel, of_next(0));
+        let mut rest = row;
+        for first in (0..cols).step_by(nr) {
+            let (mut tile, others) = rest.split_cols(nr);
+            let mut next = slices.next();
+            let beside = match &mut next {
+                Some(panel) => {
+                    let source = b.part(first + nr..cols, 0..depth);
+                    Beside::Right { source, panel, sums: of_next(first + nr) }
+                }
+                None => Beside::Nothing,
+            };
+            let b = Panels::new(panel, nr, stride);
+            let Band { c, epilogue, .. } = &mut tile;
+            self.kernels.block(depth, a, b, c, epilogue.reborrow(), beside);
+            panel = next.unwrap_or_default();
+            rest = others;
+        }
+        Panels::new(for_b, nr, stride)
     }
 
     /// The operands, if reading them in place is the better way: A as rows by depth, B as depth by
@@ -274,20 +318,10 @@ impl<P: Product> Multiplication<'_, P> {
         c: MatMut<'_, P::Output>,
         epilogue: Epilogue<'_, P::Sum, P::Output>,
     ) {
-        let whole = Band::new(c, epilogue);
-        let by_cols = whole.cols.len() > whole.rows.len();
         divide(
-            whole,
+            Band::new(c, epilogue),
             self.tasks,
-            &|band: Band<'_, P>, left, parts| {
-                if by_cols {
-                    let at = cut(band.cols.len(), self.kernels.tile_cols(), left, parts);
-                    band.split_cols(at)
-                } else {
-                    let at = cut(band.rows.len(), self.kernels.tile_rows(), left, parts);
-                    band.split_rows(at)
-                }
-            },
+            &|band: Band<'_, P>, left, parts| self.split(band, left, parts),
             &|mut band: Band<'_, P>| {
                 let Band { c, epilogue, rows, cols } = &mut band;
                 let step = self.depth_in_place(rows.len(), cols.len());

@@ -25,7 +25,6 @@ pub use plan::Blocking;
 
 use std::{
     any::TypeId,
-    sync::atomic::AtomicU64,
     time::{Duration, Instant},
 };
 
@@ -82,7 +81,6 @@ pub struct Gemm<P: Product> {
     threads: Threads,
     denormals: Option<Denormals>,
     backend: Backend,
-    pack_clock: Option<&'static AtomicU64>,
 }
 
 impl<P: Product> Clone for Gemm<P> {
@@ -131,7 +129,6 @@ impl<P: Product> Gemm<P> {
             threads: Threads::Caller,
             denormals: None,
             backend: Backend::Tilewise,
-            pack_clock: None,
         })
     }
 
@@ -142,8 +139,7 @@ impl<P: Product> Gemm<P> {
     }
 
     /// The same with a given blocking instead of one that follows from caches, threads and sizes.
-    /// It is the one that every product uses: rounded up to whole tiles, kb to a multiple of kc,
-    /// and cut to the sizes of the product. Only an update takes the whole depth at a time, because
+    /// It is the one that every product uses: rounded up to whole tiles and cut to the sizes of the product. Only an update takes the whole depth at a time, because
     /// its sums have nowhere to wait.
     pub fn with_blocking(self, blocking: Blocking) -> Self {
         Self { blocking: Choice::given(blocking, self.tile_shape()), ..self }
@@ -168,12 +164,6 @@ impl<P: Product> Gemm<P> {
     /// The same with another backend.
     pub fn with_backend(self, backend: Backend) -> Self {
         Self { backend, ..self }
-    }
-
-    /// The same with a clock, to which every task adds the nanoseconds that it spends packing
-    /// operands: to see where the time of a product goes.
-    pub fn with_pack_clock(self, clock: &'static AtomicU64) -> Self {
-        Self { pack_clock: Some(clock), ..self }
     }
 
     /// How its work is divided.
@@ -213,7 +203,7 @@ impl<P: Product> Gemm<P> {
     /// if the threads are more than the calling one and it is in no rayon pool.
     pub fn blocking_of(&self, m: usize, n: usize, k: usize) -> Result<Blocking> {
         let tasks = self.tasks_of((m, n, k))?.get();
-        Ok(Plan::new::<P>(self.tile_shape(), self.blocking, tasks, (m, n, k), false)?.blocking)
+        Ok(Plan::new::<P>(self.kernels, self.blocking, tasks, (m, n, k), false)?.blocking)
     }
 
     /// Tasks for a product.
@@ -280,10 +270,10 @@ impl<P: Product> Gemm<P> {
     /// [`Error::SizeOverflow`] if that exceeds the address space; [`Error::OutsidePool`] if the threads
     /// are more than the calling one and it is in no rayon pool.
     pub fn scratch_bytes(&self, m: usize, n: usize, k: usize) -> Result<usize> {
-        let (tile, blocking, tasks) = (self.tile_shape(), self.blocking, self.tasks()?.get());
+        let (kernels, blocking, tasks) = (self.kernels, self.blocking, self.tasks()?.get());
         // A C stored by columns is computed transposed.
-        let bytes = Plan::scratch_bound::<P>(tile, blocking, tasks, (m, n, k))?;
-        Ok(bytes.max(Plan::scratch_bound::<P>(tile, blocking, tasks, (n, m, k))?))
+        let bytes = Plan::scratch_bound::<P>(kernels, blocking, tasks, (m, n, k))?;
+        Ok(bytes.max(Plan::scratch_bound::<P>(kernels, blocking, tasks, (n, m, k))?))
     }
 
     /// Scratch memory for products of up to these sizes.
@@ -427,9 +417,8 @@ impl<P: Product> Gemm<P> {
             return self.multiply(depth, a, b, c, epilogue, scratch);
         }
         let kernels = P::Transposed::kernel_set(self.instruction_set())?;
-        let Self { kernels: _, blocking, threads, denormals, backend, pack_clock } = *self;
-        let gemm =
-            Gemm::<P::Transposed> { kernels, blocking, threads, denormals, backend, pack_clock };
+        let Self { kernels: _, blocking, threads, denormals, backend } = *self;
+        let gemm = Gemm::<P::Transposed> { kernels, blocking, threads, denormals, backend };
         gemm.multiply(depth, b, a, c.t(), epilogue, scratch)
     }
 
@@ -448,8 +437,7 @@ impl<P: Product> Gemm<P> {
         let sums_fit = TypeId::of::<P::Output>() == TypeId::of::<P::Sum>();
         let whole_depth = epilogue.is_update() || !sums_fit;
         let tasks = self.tasks_of(sizes)?;
-        let plan =
-            Plan::new::<P>(self.tile_shape(), self.blocking, tasks.get(), sizes, whole_depth)?;
+        let plan = Plan::new::<P>(self.kernels, self.blocking, tasks.get(), sizes, whole_depth)?;
         if epilogue.column_sums.is_some() {
             if !b.can_be_summed() {
                 let expected = "a B with contiguous rows, and not packed before";
@@ -458,8 +446,8 @@ impl<P: Product> Gemm<P> {
             plan.check_scratch(scratch)?;
             epilogue.start_sums(P::scaled);
         }
-        let (kernels, pack_clock) = (self.kernels, self.pack_clock);
-        let product = Multiplication { kernels, plan, tasks, depth, a, b, whole_depth, pack_clock };
+        let kernels = self.kernels;
+        let product = Multiplication { kernels, plan, tasks, depth, a, b, whole_depth };
         if epilogue.column_sums.is_none()
             && let Some(operands) = product.operands_in_place(&c)
         {

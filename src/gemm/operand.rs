@@ -129,7 +129,10 @@ impl<E: PanelElement> Packed<E> {
                 let middle = lines.start + at;
                 ((lines.start..middle, first), (middle..lines.end, second))
             },
-            &|(lines, panels)| packer.pack(source.part(lines, 0..source.depth()), panels, None),
+            &|(lines, panels)| {
+                let part = source.part(lines, 0..source.depth());
+                packer.pack(part, panels, None);
+            },
         );
         Ok(())
     }

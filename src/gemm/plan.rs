@@ -5,7 +5,7 @@ use crate::{
     aligned::ALIGNMENT,
     config::with_fields,
     error::{Error, Result},
-    kernels::{KernelSet, Product},
+    kernels::{KernelSet, Product, SHALLOW},
     simd::Caches,
 };
 
@@ -30,14 +30,14 @@ impl TileShape {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Blocking {
-    /// Rows of a packed block of A: `mc * kc` elements stay in the L2 cache of a core.
+    /// Rows of A that scratch memory has panels for. With two panels each is packed while the one
+    /// before it is multiplied; blocks too shallow for that, and all blocks with one panel, are packed
+    /// so many rows at a time.
     pub mc: usize,
     /// Depth of the packed blocks: C is loaded and stored once for each.
     pub kc: usize,
-    /// Columns of B that are packed at a time, for all threads together.
+    /// Columns of a packed block of B, of which every task has its own.
     pub nc: usize,
-    /// Rows of B that are packed at a time, by all threads together; a multiple of `kc`.
-    pub kb: usize,
     /// Rows, or columns, up to which operands are read in place instead of packed.
     pub in_place_lines: usize,
     /// Multiply-adds up to which operands are read in place.
@@ -49,7 +49,6 @@ with_fields! {
         mc with_mc: usize,
         kc with_kc: usize,
         nc with_nc: usize,
-        kb with_kb: usize,
         in_place_lines with_in_place_lines: usize,
         in_place_work with_in_place_work: usize,
     }
@@ -60,44 +59,33 @@ impl Blocking {
     ///
     /// Within a block the tiles go along the rows of C: a panel of A serves a whole row of tiles,
     /// and the panels of B stream past it. What counts is then how often C passes by, once for each
-    /// kc: a panel of B may fill an eighth of the L2 cache. mc: a few panels of A fill a quarter of
-    /// it, so that an A stored by columns is packed from whole cache lines. `docs/gemm.md` has the
-    /// measurements.
+    /// kc: a panel of B may fill an eighth of the L2 cache. mc: one panel of A is multiplied while
+    /// the next is packed. `docs/gemm.md` has the measurements.
     fn for_tile(caches: Caches, tile: TileShape, size: usize) -> Self {
         let TileShape { rows: tile_rows, cols: tile_cols, .. } = tile;
         let kc = (caches.l2 / 8 / (tile_cols * size)).clamp(64, MAX_KC) / DEPTH_UNIT * DEPTH_UNIT;
-        let mc = (caches.l2 / 4 / (kc * size)).max(tile_rows) / tile_rows * tile_rows;
         let nc = 2048usize.next_multiple_of(tile_cols);
-        Self { mc, kc, nc, kb: kc, in_place_lines: 2 * tile_rows, in_place_work: 1 << 21 }
+        Self { mc: 2 * tile_rows, kc, nc, in_place_lines: 2 * tile_rows, in_place_work: 1 << 21 }
     }
 
     /// The same for a depth of k, with blocks of about equal depth: a shallow last block would load
-    /// and store all of C for little.
-    fn balanced(self, k: usize) -> Self {
+    /// and store all of C for little. Where all is shallow, many panels of A are packed at a time.
+    fn balanced(self, tile: TileShape, k: usize) -> Self {
+        if k <= SHALLOW {
+            return Self { mc: SHALLOW_TILES * tile.rows, ..self };
+        }
         if k <= self.kc {
             return self;
         }
         let kc = k.div_ceil(k.div_ceil(self.kc)).next_multiple_of(DEPTH_UNIT);
-        Self { kc, kb: kc, ..self }
+        Self { kc, ..self }
     }
 
-    /// The same for several tasks, with a barrier before and after each part of B: deeper parts.
-    fn shared_by(self, tasks: usize) -> Self {
-        let blocks = if tasks > 1 { BLOCKS_BETWEEN_BARRIERS } else { 1 };
-        Self { kb: self.kc.saturating_mul(blocks), ..self }
-    }
-
-    /// Elements of a block of A of the whole depth: those of another.
-    fn whole_depth_a(&self) -> usize {
-        self.mc.saturating_mul(self.kc.max(1))
-    }
-
-    /// The same in whole tiles, and kb in whole kc.
+    /// The same in whole tiles and steps of k.
     fn rounded(self, tile: TileShape) -> Self {
         let up = |size: usize, to: usize| size.max(1).checked_next_multiple_of(to).unwrap_or(size);
         let kc = up(self.kc, tile.depth_step);
-        let (mc, nc, kb) = (up(self.mc, tile.rows), up(self.nc, tile.cols), up(self.kb, kc));
-        Self { mc, kc, nc, kb, ..self }
+        Self { mc: up(self.mc, tile.rows), kc, nc: up(self.nc, tile.cols), ..self }
     }
 
     /// The same, cut to the sizes of one product, in whole tiles and whole steps of k.
@@ -106,16 +94,14 @@ impl Blocking {
             mc: self.mc.min(m).max(1).next_multiple_of(tile.rows),
             kc: self.kc.min(k).next_multiple_of(tile.depth_step),
             nc: self.nc.min(n).max(1).next_multiple_of(tile.cols),
-            kb: self.kb.min(k).next_multiple_of(tile.depth_step),
             ..self
         }
     }
 
-    /// The same with one block of the whole depth `k`, of about as many elements.
+    /// The same with blocks of the whole depth `k`, of B with about as many elements.
     fn of_whole_depth(self, tile: TileShape, k: usize) -> Self {
-        let rows = self.whole_depth_a() / k / tile.rows * tile.rows;
-        let cols = (self.nc.saturating_mul(self.kb) / k.max(self.kb)) / tile.cols * tile.cols;
-        Self { mc: rows.max(tile.rows), kc: k, nc: cols.max(tile.cols), kb: k, ..self }
+        let cols = self.nc.saturating_mul(self.kc) / k / tile.cols * tile.cols;
+        Self { kc: k, nc: cols.max(tile.cols), ..self }
     }
 }
 
@@ -149,18 +135,17 @@ impl Choice {
     fn of_product(
         self,
         tile: TileShape,
-        tasks: usize,
         sizes: (usize, usize, usize),
         whole_depth: bool,
     ) -> Blocking {
         let (_, _, k) = sizes;
         let blocking = match self {
-            Self::Given(blocking) if whole_depth => Blocking { kc: k, kb: k, ..blocking },
+            Self::Given(blocking) if whole_depth => Blocking { kc: k, ..blocking },
             Self::Given(blocking) => blocking,
             Self::Derived(blocking) if whole_depth && k > blocking.kc => {
                 blocking.of_whole_depth(tile, k)
             }
-            Self::Derived(blocking) => blocking.balanced(k).shared_by(tasks),
+            Self::Derived(blocking) => blocking.balanced(tile, k),
         };
         blocking.cut(tile, sizes)
     }
@@ -170,9 +155,8 @@ impl Choice {
 /// f32, AVX-512 on Zen 4: 0.88 of the peak with 512, 0.92 with 1024.
 const MAX_KC: usize = 1024;
 
-/// How many blocks of the depth of B are packed at a time where several tasks share them: a step of
-/// 3072-100-100-100-100-10 at batch 128 on two threads of Zen 4 takes 4 % more with 1.
-const BLOCKS_BETWEEN_BARRIERS: usize = 3;
+/// Panels of A that are packed at a time for shallow products.
+const SHALLOW_TILES: usize = 32;
 
 /// Depths of blocks are multiples of it.
 const DEPTH_UNIT: usize = 8;
@@ -181,9 +165,9 @@ const DEPTH_UNIT: usize = 8;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plan {
     pub(super) blocking: Blocking,
-    /// Bytes of one task's packed block of A.
+    /// Bytes of one task's panels of A.
     pub(super) a_bytes: usize,
-    /// Bytes of the packed part of B.
+    /// Bytes of one task's block of B.
     pub(super) b_bytes: usize,
     /// Bytes in all, and as many as aligning the first of them can take.
     scratch_bytes: usize,
@@ -193,19 +177,20 @@ impl Plan {
     /// # Errors
     /// `Error::SizeOverflow` if the scratch memory exceeds the address space.
     pub(super) fn new<P: Product>(
-        tile: TileShape,
+        kernels: &KernelSet<P>,
         choice: Choice,
         tasks: usize,
         sizes: (usize, usize, usize),
         whole_depth: bool,
     ) -> Result<Self> {
-        let blocking = choice.of_product(tile, tasks, sizes, whole_depth);
-        let Blocking { mc, kc, nc, kb, .. } = blocking;
-        let elements = |lines: usize, depth: usize| lines.checked_mul(depth);
-        let scratch = || Scratch::new::<P>(elements(mc, kc)?, elements(nc, kb)?, tasks);
+        let (tile, packer) = (TileShape::of(kernels), kernels.left());
+        let blocking = choice.of_product(tile, sizes, whole_depth);
+        let Blocking { mc, kc, nc, .. } = blocking;
+        let of_a = packer.stride(kc).and_then(|panel| panel.checked_mul(mc / tile.rows));
+        let scratch = Scratch::new::<P>(of_a, nc.checked_mul(kc), tasks);
         let what = "scratch memory of a product";
         let Scratch { a, b, all } =
-            scratch().ok_or(Error::SizeOverflow { what, rows: mc, cols: nc })?;
+            scratch.ok_or(Error::SizeOverflow { what, rows: mc, cols: nc })?;
         Ok(Self { blocking, a_bytes: a, b_bytes: b, scratch_bytes: all })
     }
 
@@ -220,47 +205,46 @@ impl Plan {
         Ok(())
     }
 
-    /// Bytes that serve every product of up to these sizes. A block of the whole depth is rounded
-    /// down to whole tiles, so a plan may need less than that of a smaller product.
+    /// Bytes that serve every product of up to these sizes, of the whole depth or not.
     ///
     /// # Errors
     /// `Error::SizeOverflow` if that exceeds the address space.
     pub(super) fn scratch_bound<P: Product>(
-        tile: TileShape,
+        kernels: &KernelSet<P>,
         choice: Choice,
         tasks: usize,
         (m, n, k): (usize, usize, usize),
     ) -> Result<usize> {
+        let (tile, packer) = (TileShape::of(kernels), kernels.left());
+        let whole = |len: usize, to: usize| len.max(1).checked_next_multiple_of(to);
+        let elements = || {
+            let (m, n) = (whole(m, tile.rows)?, whole(n, tile.cols)?);
+            let k = k.checked_next_multiple_of(tile.depth_step)?;
+            let block = |lines: usize, depth: usize| lines.checked_mul(depth);
+            let of_a = |lines: usize, depth: usize| block(lines / tile.rows, packer.stride(depth)?);
+            Some(match choice {
+                Choice::Given(Blocking { mc, nc, .. }) => {
+                    (of_a(mc.min(m), k)?, block(nc.min(n), k)?)
+                }
+                Choice::Derived(Blocking { mc, kc, nc, .. }) => {
+                    let shallow = of_a(m.min(SHALLOW_TILES * tile.rows), k.min(SHALLOW))?;
+                    let of_b = (nc * kc).max(block(tile.cols, k)?);
+                    // A B beyond the address space is cut to blocks.
+                    let all_of_b = n.saturating_mul(k);
+                    (of_a(mc.min(m), k)?.max(shallow), of_b.min(all_of_b))
+                }
+            })
+        };
+        let bytes = || {
+            let (a, b) = elements()?;
+            Some(Scratch::new::<P>(Some(a), Some(b), tasks)?.all)
+        };
         let what = "scratch memory of a product";
-        let overflow = || Error::SizeOverflow { what, rows: m, cols: n };
-        let bytes = |blocking: Blocking| {
-            let Blocking { mc, kc, nc, kb, .. } = blocking.cut(tile, (m, n, k));
-            let all = Scratch::new::<P>(mc.checked_mul(kc)?, nc.checked_mul(kb)?, tasks)?.all;
-            Some(all)
-        };
-        let blocking = match choice {
-            // An update takes the whole depth.
-            Choice::Given(blocking) => {
-                return bytes(Blocking { kc: k, kb: k, ..blocking }).ok_or_else(overflow);
-            }
-            Choice::Derived(blocking) => blocking.shared_by(tasks),
-        };
-        let mut most = bytes(blocking).ok_or_else(overflow)?;
-        if k > blocking.kc {
-            let k = k.checked_next_multiple_of(tile.depth_step).ok_or_else(overflow)?;
-            let block = |elements: usize, lines: usize, width: usize| {
-                let whole = lines.div_ceil(width).max(1).saturating_mul(width).saturating_mul(k);
-                whole.min(elements.max(width.saturating_mul(k)))
-            };
-            let a = block(blocking.whole_depth_a(), m, tile.rows);
-            let b = block(blocking.nc.saturating_mul(blocking.kb), n, tile.cols);
-            most = most.max(Scratch::new::<P>(a, b, tasks).ok_or_else(overflow)?.all);
-        }
-        Ok(most)
+        bytes().ok_or(Error::SizeOverflow { what, rows: m, cols: n })
     }
 }
 
-/// Bytes of a block of A, of a part of B, and of all.
+/// Bytes of one task's panels of A, of its block of B, and of all.
 struct Scratch {
     a: usize,
     b: usize,
@@ -268,14 +252,13 @@ struct Scratch {
 }
 
 impl Scratch {
-    /// Whole cache lines for so many elements of the blocks; `None` where that exceeds the address
-    /// space.
-    fn new<P: Product>(a: usize, b: usize, tasks: usize) -> Option<Self> {
+    /// Whole cache lines for so many elements; `None` where they exceed the address space.
+    fn new<P: Product>(a: Option<usize>, b: Option<usize>, tasks: usize) -> Option<Self> {
         let lines = |elements: usize, size: usize| {
             elements.checked_mul(size)?.checked_next_multiple_of(ALIGNMENT)
         };
-        let (a, b) = (lines(a, size_of::<P::Left>())?, lines(b, size_of::<P::Right>())?);
-        let all = a.checked_mul(tasks)?.checked_add(b)?;
+        let (a, b) = (lines(a?, size_of::<P::Left>())?, lines(b?, size_of::<P::Right>())?);
+        let all = a.checked_add(b)?.checked_mul(tasks)?;
         let slack = if all == 0 { 0 } else { ALIGNMENT - 1 };
         Some(Self { a, b, all: all.checked_add(slack)? })
     }

@@ -22,7 +22,7 @@ pub(crate) const MAX_TILE: (usize, usize) = (14, 64);
 
 /// Depth up to which a block is shallow. 512x1024x10 with B transposed, AVX-512 on Zen 4: 0.64 of the
 /// peak with tiles of 14 rows, 0.77 with 7; 512x1024x32: 0.84 and 0.89.
-const SHALLOW: usize = 32;
+pub(crate) const SHALLOW: usize = 32;
 
 /// Rows that a tile of a shallow block has at least; the 6 of AVX2 are not halved.
 const MIN_ROWS: usize = 6;
@@ -66,6 +66,9 @@ pub(crate) struct Block<'a, P: Types> {
     pub(crate) b_panel_stride: isize,
     /// Elements from one column of C to the next.
     pub(crate) col_stride: isize,
+    /// If a panel is packed beside: the functions of full tiles that do so, by vectors, and the units
+    /// of the panel. Then the block is one row of full tiles, which share the units.
+    pub(crate) packing: Option<(&'static [TileFn<P>], usize)>,
 }
 
 /// Computes a block. Rows that are left below the full tiles, if they are few, are computed by the
@@ -80,13 +83,17 @@ pub(crate) struct Block<'a, P: Types> {
 /// - All `rows * cols` elements of C are writable, readable where start or finish read them, and
 ///   touched by nobody else meanwhile; likewise the companions that the finish takes. A bias has
 ///   `cols` elements.
+/// - `packing` comes with the panel in `first` that its functions ask for, and `rows == tile_rows`.
 /// - A bias, and every finish but `Store` and `Relu`, comes only with `col_stride == 1`.
 pub(crate) unsafe fn block<P: Types>(tiles: Tiles<P>, few: Option<Tiles<P>>, block: &Block<'_, P>) {
     let (mr, nr) = (block.tile_rows, tiles.cols());
     let left = block.rows % mr;
     // Shallow blocks do little but store C: the fewer rows of it at a time, the better, if there is
     // work enough for the chains to overlap.
-    let halved = few.is_some() && block.first.depth <= SHALLOW && mr >= 2 * MIN_ROWS;
+    let halved = few.is_some()
+        && block.packing.is_none()
+        && block.first.depth <= SHALLOW
+        && mr >= 2 * MIN_ROWS;
     let height = if halved { mr / 2 } else { mr };
     let few = few.filter(|few| (1..=few.rows()).contains(&left) && block.col_stride == 1);
     let full = if few.is_some() { block.rows - left } else { block.rows };
@@ -134,7 +141,7 @@ unsafe fn tile_at<P: Types>(
     } else {
         first.c.wrapping_offset((i + height) as isize * first.row_stride)
     };
-    let tile = Tile {
+    let mut tile = Tile {
         ahead: ahead.cast_const(),
         a: first.a.wrapping_offset(
             (i / mr) as isize * a_panel_stride + (i % mr) as isize * first.a_row_stride,
@@ -154,7 +161,14 @@ unsafe fn tile_at<P: Types>(
         }),
         ..first
     };
-    let function = tiles.functions[rows - 1][vectors - 1];
+    let function = match block.packing {
+        None => tiles.functions[rows - 1][vectors - 1],
+        Some((functions, units)) => {
+            let (index, count) = (j / nr, block.cols.div_ceil(nr));
+            tile.units = (units * index / count, units * (index + 1) / count);
+            functions[vectors - 1]
+        }
+    };
     // SAFETY: the tile lies in the block, and the function is one of the set's.
     unsafe {
         if col_stride == 1 {

@@ -24,6 +24,8 @@ mod tile;
 mod update;
 
 pub use bf16::Bf16ToF32;
+pub(crate) use block::SHALLOW;
+pub(crate) use checked::Beside;
 pub(crate) use epilogue::{Average, DropoutMask, Epilogue};
 pub(crate) use map::{AddScaled, Map, Relu, ReluGradient};
 pub use pack::GatheredRows;

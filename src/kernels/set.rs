@@ -10,7 +10,7 @@ use crate::{
     error::Result,
     float::Float,
     kernels::{
-        block::Tiles,
+        block::{TileFn, Tiles},
         dropout::DropoutMask,
         pack::Packing,
         product::{PanelElement, Types},
@@ -69,7 +69,11 @@ pub struct KernelSet<P: Types> {
     pub(super) strided: Tiles<P>,
     /// For operands of either kind and very few rows: several panels of B wide.
     pub(super) wide: Tiles<P>,
-    /// For the tiles of all three.
+    /// For packed operands, while a panel of A is packed: full tiles, by vectors.
+    pub(super) packing_left: &'static [TileFn<P>],
+    /// The same while a panel of B is packed.
+    pub(super) packing_right: &'static [TileFn<P>],
+    /// For all tiles.
     pub(super) finish: FinishFn<P>,
     /// Makes panels of A.
     pub(super) left: Packer<P::Left>,
@@ -99,6 +103,8 @@ pub(crate) struct Packer<E: PanelElement> {
     pub(super) width: usize,
     /// Steps of k whose elements are contiguous in a panel, which is filled up to whole ones.
     pub(super) depth_step: usize,
+    /// Lanes of the vectors in which a panel is packed beside tiles; 0 where it is not.
+    pub(super) lanes_beside: usize,
     pub(super) pack: unsafe fn(&Packing<'_, E>),
 }
 

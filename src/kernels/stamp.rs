@@ -42,9 +42,11 @@ macro_rules! stamp {
             use crate::{
                 kernels::{
                     block::MAX_TILE,
-                    finish as finishing, pack as packing, peak,
+                    finish as finishing,
+                    pack::{self as packing, beside::PackUnits},
+                    peak,
                     product::{MultiplyAdd, Types},
-                    tile::{self as microkernel, PACKED, STRIDED},
+                    tile::{self as microkernel, PACKED, PACKING_A, PACKING_B, STRIDED},
                 },
                 simd::Isa,
             };
@@ -57,6 +59,14 @@ macro_rules! stamp {
             const _: () = assert!([$($rows),*].len() + 1 == MR, "all rows");
             const _: () = assert!(MR <= MAX_TILE.0 && NV * LANES <= MAX_TILE.1);
             const _: () = assert!($wide_vectors.len().is_multiple_of(NV), "whole panels");
+
+            const PACKER: Packer<<$product as Types>::Left> = Packer {
+                set: InstructionSet::$set,
+                width: MR,
+                depth_step: STEP,
+                lanes_beside: <<$product as Types>::Left as PackUnits<Token>>::LANES,
+                pack,
+            };
 
             pub(super) static SET: KernelSet<$product> = KernelSet {
                 set: InstructionSet::$set,
@@ -78,14 +88,11 @@ macro_rules! stamp {
                     functions: &[$(tile_row!(STRIDED, $wide_rows, $wide_vectors)),*],
                     lanes: LANES,
                 },
+                packing_left: tile_row!(PACKING_A, $full, $vectors),
+                packing_right: tile_row!(PACKING_B, $full, $vectors),
                 finish,
-                left: Packer { set: InstructionSet::$set, width: MR, depth_step: STEP, pack },
-                right: Packer {
-                    set: InstructionSet::$set,
-                    width: NV * LANES,
-                    depth_step: STEP,
-                    pack,
-                },
+                left: PACKER,
+                right: Packer { width: NV * LANES, ..PACKER },
                 multiply_adds_per_step: $chains * LANES * STEP,
                 multiply_adds,
                 update,
@@ -96,7 +103,7 @@ macro_rules! stamp {
             // token; the rest is what the generic kernel of the same name asks for.
 
             $(#[$feature])?
-            unsafe fn tile<const FROM: bool, const ROWS: usize, const VECS: usize>(
+            unsafe fn tile<const FROM: u8, const ROWS: usize, const VECS: usize>(
                 tile: &Tile<'_, $product>,
             ) {
                 // SAFETY: see above.

@@ -15,6 +15,7 @@ use crate::{
     float::Float,
     kernels::{
         epilogue::{Finish, MAX_COMPANIONS, Start},
+        pack::beside::{PackUnits, PanelBeside},
         product::{MultiplyAdd, Types},
         update::RawRows,
     },
@@ -48,6 +49,11 @@ pub(crate) struct Tile<'a, P: Types> {
     /// First element of a tile of C to fetch into the cache before the end of the chains: the next
     /// one where C is read, this one where it is only written. Null: none.
     pub(crate) ahead: *const P::Output,
+    /// Panels that are packed while the tile is computed, if `FROM` says so, and those of their
+    /// units that this tile packs.
+    pub(crate) left: Option<&'a PanelBeside<'a, P::Left>>,
+    pub(crate) right: Option<&'a PanelBeside<'a, P::Right>>,
+    pub(crate) units: (usize, usize),
     /// Columns in the last vector, 1 to LANES.
     pub(crate) last_cols: usize,
     /// A bias begins with that of the tile's first column.
@@ -65,12 +71,15 @@ pub(crate) struct Tile<'a, P: Types> {
 /// Steps before the end of the chains at which C is fetched into the cache.
 const STEPS_AHEAD: usize = 64;
 
-/// Where a tile's operands are read from: panels of width `MR` and `NR = NV * LANES`. For full
-/// tiles, which do most of the work.
-pub(crate) const PACKED: bool = true;
-/// Wherever the strides lead: the operands in place, or panels. Nothing need be padded, so the last
-/// vector of B is masked.
-pub(crate) const STRIDED: bool = false;
+/// Where a tile's operands are read from: wherever the strides lead, in place or in panels. Nothing
+/// need be padded, so the last vector of B is masked.
+pub(crate) const STRIDED: u8 = 0;
+/// Panels of width `MR` and `NR = NV * LANES`. For full tiles, which do most of the work.
+pub(crate) const PACKED: u8 = 1;
+/// As [`PACKED`], while a panel of A is packed, `Tile::left`.
+pub(crate) const PACKING_A: u8 = 2;
+/// As [`PACKED`], while a panel of B is packed, `Tile::right`.
+pub(crate) const PACKING_B: u8 = 3;
 
 /// Computes one tile of `ROWS` rows and `VECS` vectors, with operands as `FROM` says.
 ///
@@ -80,12 +89,13 @@ pub(crate) const STRIDED: bool = false;
 ///   last_cols)` by their strides; packed panels for whole MR and NR.
 /// - For each of the `ROWS` rows, `c` is writable for `(VECS - 1) * LANES + last_cols` elements,
 ///   and readable where `start` or `finish` reads C; likewise the companions that `finish` takes.
-/// - `1 <= last_cols <= LANES`; `ROWS <= MR` and `VECS <= NV` if `FROM` is [`PACKED`].
+/// - `1 <= last_cols <= LANES`; `ROWS <= MR` and `VECS <= NV` unless `FROM` is [`STRIDED`].
+/// - The units of a panel beside, if `FROM` asks for it, as [`PackUnits::pack_units`] says.
 #[inline(always)]
 pub(crate) unsafe fn tile<
     S,
     P,
-    const FROM: bool,
+    const FROM: u8,
     const ROWS: usize,
     const VECS: usize,
     const MR: usize,
@@ -95,7 +105,7 @@ pub(crate) unsafe fn tile<
     tile: &Tile<'_, P>,
 ) where
     S: MultiplyAdd<P>,
-    P: Types,
+    P: Types<Left: PackUnits<S>, Right: PackUnits<S>>,
 {
     let zero = isa.splat(P::Sum::ZERO);
     let mut acc = [[zero; VECS]; ROWS];
@@ -130,17 +140,17 @@ pub(crate) unsafe fn tile<
     }
 
     let (mut a, mut b) = (tile.a, tile.b);
-    let (a_row_stride, a_depth_stride, b_depth_stride) = if FROM == PACKED {
-        (S::STEP as isize, (MR * S::STEP) as isize, (NV * S::LANES * S::STEP) as isize)
-    } else {
+    let (a_row_stride, a_depth_stride, b_depth_stride) = if FROM == STRIDED {
         (tile.a_row_stride, tile.a_depth_stride, tile.b_depth_stride)
+    } else {
+        (S::STEP as isize, (MR * S::STEP) as isize, (NV * S::LANES * S::STEP) as isize)
     };
     let load_b = |b: *const P::Right, v: usize| {
         let panel = (v / NV) as isize * tile.b_panel_stride;
         let from = b.wrapping_offset(panel).wrapping_add(v % NV * S::LANES * S::STEP);
         // SAFETY: row p of B; packed panels are padded to whole vectors.
         unsafe {
-            if FROM == PACKED || v + 1 < VECS {
+            if FROM != STRIDED || v + 1 < VECS {
                 isa.load_right(from)
             } else {
                 isa.load_right_first(from, tile.last_cols)
@@ -186,15 +196,46 @@ pub(crate) unsafe fn tile<
             }
         };
     }
-    let mut left = steps;
-    if FROM == PACKED && steps > STEPS_AHEAD && !tile.ahead.is_null() {
-        run!(steps - STEPS_AHEAD);
-        left = STEPS_AHEAD;
+    let fetch = || {
         for i in 0..ROWS {
             let row = tile.ahead.wrapping_offset(at(i, 0));
             isa.prefetch(row.cast());
             isa.prefetch(row.wrapping_add((VECS - 1) * S::LANES).cast());
         }
+    };
+    let mut left = steps;
+    if (FROM == PACKING_A || FROM == PACKING_B) && left > 0 {
+        let (mut unit, end) = tile.units;
+        // After so many steps, some units: one, if there are not more units than steps.
+        let count = end - unit;
+        let (some, interval) = (count.div_ceil(left), (left / count.max(1)).max(1));
+        let mut to_fetch = !tile.ahead.is_null();
+        while left > 0 {
+            let run = interval.min(left);
+            run!(run);
+            left -= run;
+            if to_fetch && left <= STEPS_AHEAD {
+                to_fetch = false;
+                fetch();
+            }
+            let units = unit..end.min(unit + some);
+            unit = units.end;
+            if FROM == PACKING_A
+                && let Some(panel) = tile.left
+            {
+                // SAFETY: the caller vouches for the units.
+                unsafe { P::Left::pack_units(isa, panel, MR, units) };
+            } else if FROM == PACKING_B
+                && let Some(panel) = tile.right
+            {
+                // SAFETY: the caller vouches for the units.
+                unsafe { P::Right::pack_units(isa, panel, NV * S::LANES, units) };
+            }
+        }
+    } else if FROM != STRIDED && steps > STEPS_AHEAD && !tile.ahead.is_null() {
+        run!(steps - STEPS_AHEAD);
+        left = STEPS_AHEAD;
+        fetch();
     }
     run!(left);
 

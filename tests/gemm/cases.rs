@@ -251,7 +251,6 @@ pub fn random_sizes(
         .with_mc(rng.random_range(1..=2) * mr)
         .with_kc(rng.random_range(1..=8))
         .with_nc(rng.random_range(1..=2) * nr)
-        .with_kb(rng.random_range(1..=16))
         .with_in_place_lines(0)
         .with_in_place_work(0);
     match rng.random_range(0..100) {
@@ -264,12 +263,12 @@ pub fn random_sizes(
         // Deep blocks, for the squares that packing transposes.
         15..25 => {
             let sizes = (
-                rng.random_range(0..=mr + 1),
-                rng.random_range(0..=nr + 1),
+                rng.random_range(0..=3 * mr + 1),
+                rng.random_range(0..=2 * nr + 1),
                 rng.random_range(0..=70),
             );
-            let (kc, kb) = (rng.random_range(9..=40), rng.random_range(9..=80));
-            (sizes, blocking.with_kc(kc).with_kb(kb))
+            // Beyond a shallow block, panels are packed beside tiles.
+            (sizes, blocking.with_mc(2 * mr).with_kc(rng.random_range(9..=70)))
         }
         // Many panels in a block.
         25..28 => {

@@ -275,7 +275,7 @@ fn in_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
 #[test]
 fn a_given_blocking_is_the_one_in_use() {
     let (mr, nr) = plan().tile();
-    let given = plan().blocking().with_mc(2 * mr).with_kc(24).with_nc(3 * nr).with_kb(48);
+    let given = plan().blocking().with_mc(2 * mr).with_kc(24).with_nc(3 * nr);
     let gemm = plan().with_blocking(given);
     assert_eq!(gemm.blocking(), given);
     // Also where a derived one adapts: several tasks, and a C out of all caches.
@@ -283,13 +283,11 @@ fn a_given_blocking_is_the_one_in_use() {
     assert_eq!(in_pool(|| many.blocking_of(5000, 5000, 5000)).unwrap(), given);
     assert_ne!(plan().blocking_of(5000, 5000, 5000).unwrap(), plan().blocking());
     // It is rounded up to whole tiles, and cut to the product.
-    let odd = given.with_mc(mr + 1).with_kc(0).with_nc(1).with_kb(7);
-    let whole = given.with_mc(2 * mr).with_kc(1).with_nc(nr).with_kb(7);
+    let odd = given.with_mc(mr + 1).with_kc(0).with_nc(1);
+    let whole = given.with_mc(2 * mr).with_kc(1).with_nc(nr);
     assert_eq!(plan().with_blocking(odd).blocking(), whole);
-    let kb = plan().with_blocking(given.with_kb(25)).blocking().kb;
-    assert_eq!(kb, 48, "whole kc");
     let small = gemm.blocking_of(1, 1, 5).unwrap();
-    assert_eq!((small.mc, small.nc, small.kc, small.kb), (mr, nr, 5, 5));
+    assert_eq!((small.mc, small.nc, small.kc), (mr, nr, 5));
 }
 
 #[test]
@@ -305,12 +303,7 @@ fn smaller_products_need_no_more() {
         let mut up_to = |most: usize| rng.random_range(0..=most);
         let large = (up_to(300), up_to(300), up_to(300));
         let small = (up_to(large.0), up_to(large.1), up_to(large.2));
-        let blocking = plan()
-            .blocking()
-            .with_mc(up_to(100))
-            .with_kc(up_to(60))
-            .with_nc(up_to(200))
-            .with_kb(up_to(120));
+        let blocking = plan().blocking().with_mc(up_to(100)).with_kc(up_to(60)).with_nc(up_to(200));
         let gemm = plan().with_blocking(blocking).with_threads(Threads::Count(up_to(4)));
         let len = |(m, n, k): (usize, usize, usize)| gemm.scratch_bytes(m, n, k).unwrap();
         if len(small) > len(large) {

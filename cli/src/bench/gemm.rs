@@ -360,9 +360,9 @@ fn as_json<P: Measured>(gemm: &Gemm<P>, lines: &[Line]) -> String {
 
 fn as_text<P: Measured>(gemm: &Gemm<P>, threads: usize, lines: &[Line]) -> String {
     let (rows, cols) = gemm.tile();
-    let Blocking { mc, kc, nc, kb, .. } = gemm.blocking();
+    let Blocking { mc, kc, nc, .. } = gemm.blocking();
     let mut text = format!(
-        "tilewise {}: {}, {}, tile {rows} x {cols}, blocking mc {mc} kc {kc} nc {nc} kb {kb}, \
+        "tilewise {}: {}, {}, tile {rows} x {cols}, blocking mc {mc} kc {kc} nc {nc}, \
          threads {threads} (cores {})\n\
          Rates and peaks are GFLOP/s, fraction is best over the best peak of this run;\n\
          matrixmultiply and naive are single-threaded and compared with the peak of one thread.\n\n\

@@ -3,7 +3,6 @@
 
 use std::{
     fmt::Write as _,
-    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
@@ -148,8 +147,6 @@ struct Contestant<T: Element> {
     backend: Backend,
     threads: usize,
     trainer: Trainer<T>,
-    /// Nanoseconds of packing over all tasks.
-    pack_clock: &'static AtomicU64,
     /// Seconds in all, also those of the first step, which warms up.
     used: f64,
     /// Seconds of each step.
@@ -168,17 +165,15 @@ impl<T: Element> Contestant<T> {
         let own = backend == Backend::Tilewise;
         let (threads, threading) =
             if own { (args.common.threads, Threads::Pool) } else { (1, Threads::Caller) };
-        // The clock outlives the products that add to it; there are few contestants.
-        let pack_clock: &'static AtomicU64 = Box::leak(Box::default());
         let config = TrainerConfig::default()
             .with_batch_size(args.batch)
             .with_optimizer(args.optimizer)
             .with_learning_rate(1e-3)
             .with_threads(threading);
-        let context = Context::of(gemm.with_backend(backend).with_pack_clock(pack_clock))?;
+        let context = Context::of(gemm.with_backend(backend))?;
         let trainer = Trainer::with_context(network.try_clone()?, config, context)?;
         let (seconds, times) = (Vec::new(), Vec::new());
-        Ok(Self { name, backend, threads, trainer, pack_clock, used: 0.0, seconds, times })
+        Ok(Self { name, backend, threads, trainer, used: 0.0, seconds, times })
     }
 
     fn step(&mut self, examples: &Examples<T>) -> Result<()> {
@@ -196,8 +191,6 @@ impl<T: Element> Contestant<T> {
         if !first || seconds > 1.0 {
             self.seconds.push(seconds);
             self.times.push(stats.times);
-        } else {
-            self.pack_clock.store(0, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -212,17 +205,15 @@ impl<T: Element> Contestant<T> {
         let mean = |time: fn(&StepTimes) -> Duration| {
             self.times.iter().map(time).sum::<Duration>().as_secs_f64() / steps as f64
         };
-        let packing = self.pack_clock.load(Ordering::Relaxed) as f64 * 1e-9;
         let mut phases = [
-            ("pack", packing / (steps * self.threads) as f64),
             ("forward", mean(|times| times.forward)),
             ("loss", mean(|times| times.loss)),
             ("d_x", mean(|times| times.input_gradients)),
             ("d_w_update", mean(|times| times.parameter_gradients + times.updates)),
             ("other", self.seconds.iter().sum::<f64>() / steps as f64),
         ];
-        // Packing is a part of the products' phases; what is in no phase is the rest.
-        phases[5].1 -= phases[1..5].iter().map(|(_, seconds)| seconds).sum::<f64>();
+        // What is in no phase is the rest.
+        phases[4].1 -= phases[..4].iter().map(|(_, seconds)| seconds).sum::<f64>();
         self.seconds.sort_by(f64::total_cmp);
         let (median, min) = (self.seconds[steps / 2], self.seconds[0]);
         Line {
@@ -252,8 +243,8 @@ struct Line {
     /// Of the median step.
     images_per_s: f64,
     workspace_bytes: usize,
-    /// Mean milliseconds; packing is part of the others.
-    phases: [(&'static str, f64); 6],
+    /// Mean milliseconds.
+    phases: [(&'static str, f64); 5],
 }
 
 fn as_json<T: Element>(args: &TrainArgs, lines: &[Line]) -> String {
@@ -289,7 +280,7 @@ fn as_text<T: Element>(args: &TrainArgs, set: InstructionSet, lines: &[Line]) ->
     let mut text = format!(
         "tilewise {}: {}, batch {}, {}, dropout {}, {}, {set}, cores {}\n\
          Times are milliseconds a step; rate and fraction are those of the fastest step, the peak \
-         is the best\nof this run; phases are means, and pack is part of the phases of products.\n\n\
+         is the best\nof this run; phases are means.\n\n\
          {:14} {:>7} {:>9} {:>9} {:>9} {:>7} {:>9} {:>11} {:>10}",
         env!("CARGO_PKG_VERSION"),
         args.network.name(),

@@ -12,6 +12,7 @@
 //! file, in which it delivers vectors along the one direction in which its elements are contiguous in
 //! memory, be it that of the lines or that of the depth: see `runs`.
 
+pub(super) mod beside;
 mod gathered;
 mod pairs;
 mod runs;
@@ -68,6 +69,18 @@ impl<E: PanelElement> Source<'_, E> {
                 };
                 Self::Gathered(matrix.submatrix(rows, cols), along)
             }
+        }
+    }
+
+    /// The direction in which its elements are contiguous, if there is one.
+    pub(crate) fn along(&self) -> Option<Along> {
+        match self {
+            Self::Matrix(matrix, _) if matrix.row_stride() == 1 => Some(Along::Lines),
+            Self::Matrix(matrix, _) if matrix.col_stride() == 1 => Some(Along::Depth),
+            Self::Rounded(matrix, _) if matrix.row_stride() == 1 => Some(Along::Lines),
+            Self::Rounded(matrix, _) if matrix.col_stride() == 1 => Some(Along::Depth),
+            Self::Matrix(..) | Self::Rounded(..) => None,
+            Self::Gathered(_, along) => Some(*along),
         }
     }
 

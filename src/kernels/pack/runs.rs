@@ -35,6 +35,11 @@ pub(super) trait Runs<T: Float>: Copy {
         count: usize,
     ) -> S::Vector;
 
+    /// Where the values of run `run` stand from `at` on, if they are stored as they are packed.
+    fn in_place(self, _run: usize, _at: usize) -> Option<*const T> {
+        None
+    }
+
     /// Asks for the cache line of value `at` of run `run`, which need not exist.
     fn prefetch<S: Isa<T>>(self, isa: S, run: usize, at: usize);
 }

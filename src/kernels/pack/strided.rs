@@ -43,6 +43,12 @@ impl<T: Float> Runs<T> for Strided<T> {
     }
 
     #[inline(always)]
+    fn in_place(self, run: usize, at: usize) -> Option<*const T> {
+        let place = self.ptr.wrapping_offset(run as isize * self.stride).wrapping_add(at);
+        (self.scale == T::ONE).then_some(place)
+    }
+
+    #[inline(always)]
     fn prefetch<S: Isa<T>>(self, isa: S, run: usize, at: usize) {
         let step = (run as isize).wrapping_mul(self.stride);
         isa.prefetch(self.ptr.wrapping_offset(step).wrapping_add(at).cast());
