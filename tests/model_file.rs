@@ -182,6 +182,17 @@ fn precisions_convert() {
 }
 
 #[test]
+fn a_file_in_bf16_loads_exactly() {
+    let dir = tempfile::tempdir().unwrap();
+    // 1, -3.140625 and the smallest denormal, 2^-133: the upper halves of these f32.
+    let halves: [u16; 3] = [0x3f80, 0xc049, 0x0001];
+    fs::write(file(&dir), filled("BF16", &halves.map(u16::to_le_bytes).concat())).unwrap();
+    let expected = [-3.140625, 2f64.powi(-133), 1.0];
+    assert_eq!(parameters(&load::<f32>(&file(&dir)).unwrap().0), expected);
+    assert_eq!(parameters(&load::<f64>(&file(&dir)).unwrap().0), expected);
+}
+
+#[test]
 fn a_plain_file_with_gaps_between_its_layers_loads() {
     let dir = tempfile::tempdir().unwrap();
     // In text order 10 would come before 4.
@@ -345,7 +356,12 @@ fn what_is_wrong_with_a_file_is_said() {
             "out_features = 0: expected at least 1",
         ),
         ("whole numbers", filled("I32", &[0; 12]), "`0.weight` is of type I32"),
-        ("half precision", filled("BF16", &[0; 6]), "`0.weight` is of type BF16"),
+        ("half precision", filled("F16", &[0; 6]), "`0.weight` is of type F16, expected BF16,"),
+        (
+            "an infinity in bf16",
+            filled("BF16", &[0, 0, 0, 0, 0x80, 0x7f]),
+            "`0.weight` holds inf at [0, 1]",
+        ),
         ("NaN", filled("F32", &floats([0.0, 1.0, f32::NAN])), "`0.weight` holds NaN at [0, 1]"),
         (
             "an infinity",

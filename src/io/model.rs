@@ -144,8 +144,8 @@ pub fn save<T: Element>(path: &Path, network: &Network<T>, info: &ModelInfo) -> 
 /// # Errors
 /// [`Error::Io`] if the file cannot be read, [`Error::File`] if it is not a regular file, is larger than
 /// 16 GiB, is not a complete safetensors file, its header is inconsistent, a tensor is missing,
-/// unknown, not of type F32 or F64, does not fit the other layers, or holds NaN or an infinity, or a
-/// class name has more than 256 characters.
+/// unknown, not of type BF16, F32 or F64, does not fit the other layers, or holds NaN or an infinity,
+/// or a class name has more than 256 characters.
 pub fn load<T: Element>(path: &Path) -> Result<(Network<T>, ModelInfo)> {
     load_with(path, &layers::from_config)
 }

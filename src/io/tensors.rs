@@ -131,17 +131,18 @@ fn little_endian(bytes: &[u8], size: usize) -> Cow<'_, [u8]> {
 /// The numbers of a tensor in a file; an error unless each is finite in the requested precision.
 ///
 /// # Errors
-/// [`Error::File`] with `path` if the tensor has another type than F32 or F64.
+/// [`Error::File`] with `path` if the tensor has another type than BF16, F32 or F64.
 pub(crate) fn numbers<'a, T: Element>(
     path: &'a Path,
     name: &'a str,
     tensor: &'a TensorView<'_>,
 ) -> Result<impl Iterator<Item = Result<T>> + 'a> {
     let size = match tensor.dtype() {
+        Dtype::BF16 => 2,
         Dtype::F32 => 4,
         Dtype::F64 => 8,
         other => {
-            let detail = format!("`{name}` is of type {other:?}, expected F32 or F64");
+            let detail = format!("`{name}` is of type {other:?}, expected BF16, F32 or F64");
             return Err(Error::file(path, detail));
         }
     };
@@ -149,8 +150,9 @@ pub(crate) fn numbers<'a, T: Element>(
         let exact = if let Ok(bytes) = <[u8; 8]>::try_from(bytes) {
             f64::from_le_bytes(bytes)
         } else {
+            // A bf16 is the upper half of an f32, the last two of its bytes in this order.
             let mut word = [0; 4];
-            word.copy_from_slice(bytes);
+            word[4 - size..].copy_from_slice(bytes);
             f64::from(f32::from_le_bytes(word))
         };
         let value = T::from_f64(exact);
