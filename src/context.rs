@@ -1,15 +1,16 @@
-//! `Context`: the kernels and the number of threads of a computation, resolved once.
+//! `Context`: the kernels, the precision and the number of threads of a computation, resolved once.
 
 use crate::{
-    error::Result,
+    error::{Error, Result},
     gemm::{Backend, Gemm},
     kernels::{Element, KernelSet},
+    precision::Precision,
     simd::{Denormals, InstructionSet},
     threads::{Tasks, Threads},
 };
 
-/// The kernels of one instruction set for networks with parameters of type `T`, and the number of
-/// threads that work is divided among. It is cheap to copy.
+/// The kernels of one instruction set for networks with parameters of type `T`, the precision, and
+/// the number of threads that work is divided among. It is cheap to copy.
 ///
 /// ```
 /// use tilewise::{Context, threads::Threads};
@@ -24,6 +25,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Context<T: Element> {
     gemm: Gemm<T>,
+    precision: Precision,
     /// Its threads, counted when the context was made.
     threads: usize,
 }
@@ -54,7 +56,8 @@ impl<T: Element> Context<T> {
     /// one and it is in no rayon pool.
     pub fn of(gemm: Gemm<T>) -> Result<Self> {
         let threads = gemm.tasks()?.get();
-        Ok(Self { gemm: gemm.resolved()?, threads })
+        let precision = T::NAME.parse()?;
+        Ok(Self { gemm: gemm.resolved()?, precision, threads })
     }
 
     /// Same as [`new`](Self::new), with work divided among `threads`. Call it inside of the rayon pool
@@ -71,11 +74,39 @@ impl<T: Element> Context<T> {
     /// # Errors
     /// Same as [`of`](Self::of).
     pub fn with_threads(self, threads: Threads) -> Result<Self> {
-        Self::of(self.gemm.with_threads(threads))
+        Ok(Self { precision: self.precision, ..Self::of(self.gemm.with_threads(threads))? })
+    }
+
+    /// Sets the precision. Without it, it is that of the parameters.
+    ///
+    /// ```
+    /// use tilewise::{Context, Precision};
+    ///
+    /// let context = Context::<f32>::new()?.with_precision(Precision::Bf16)?;
+    /// assert_eq!(context.precision(), Precision::Bf16);
+    /// assert!(Context::<f64>::new()?.with_precision(Precision::Bf16).is_err());
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if the parameters have another type, f64 for bf16 for one, or the precision
+    /// is bf16 and the backend is not this crate's kernels.
+    pub fn with_precision(self, precision: Precision) -> Result<Self> {
+        if precision.parameter_type() != T::NAME {
+            let fits = |precision: &&Precision| precision.parameter_type() == T::NAME;
+            let names: Vec<_> = Precision::ALL.iter().filter(fits).map(|fit| fit.name()).collect();
+            let expected = format!("{} for parameters in {}", names.join(" or "), T::NAME);
+            return Err(Error::setting("precision", precision, expected));
+        }
+        if precision == Precision::Bf16 && self.backend() != Backend::Tilewise {
+            let expected = "tilewise, for bf16";
+            return Err(Error::setting("backend", self.backend().name(), expected));
+        }
+        Ok(Self { precision, ..self })
     }
 
     /// Sets whether training keeps or flushes denormal numbers; evaluation uses the calling thread's
-    /// setting.
+    /// setting. In bf16 both always flush them.
     pub fn with_denormals(self, denormals: Denormals) -> Self {
         Self { gemm: self.gemm.with_denormals(denormals), ..self }
     }
@@ -83,6 +114,11 @@ impl<T: Element> Context<T> {
     /// A context for evaluation: the calling thread's setting for denormal numbers.
     pub(crate) fn for_evaluation(self) -> Self {
         Self { gemm: self.gemm.with_denormals_of_caller(), ..self }
+    }
+
+    /// What is computed with.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// How products are computed.
@@ -123,5 +159,36 @@ impl<T: Element> Context<T> {
     /// Same as [`Threads::tasks`].
     pub(crate) fn tasks_for(&self, elements: usize) -> Result<Tasks> {
         self.gemm.tasks_for(elements)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_precision_needs_parameters_of_its_type() {
+        for &precision in Precision::ALL {
+            let name = precision.name();
+            assert_eq!(name.parse::<Precision>().unwrap(), precision);
+            let f32 = Context::<f32>::new().unwrap().with_precision(precision);
+            let f64 = Context::<f64>::new().unwrap().with_precision(precision);
+            assert_eq!(f32.is_ok(), precision != Precision::F64);
+            assert_eq!(f64.is_ok(), precision == Precision::F64);
+            for context in f32.into_iter().map(|context| context.with_threads(Threads::Caller)) {
+                assert_eq!(context.unwrap().precision(), precision);
+            }
+        }
+        let error = Context::<f64>::new().unwrap().with_precision(Precision::Bf16).unwrap_err();
+        assert!(error.to_string().contains("f64 for parameters in f64"), "{error}");
+        assert!("BF16".parse::<Precision>().is_err());
+    }
+
+    #[test]
+    fn other_backends_compute_no_bf16() {
+        let gemm = Gemm::<f32>::new().unwrap().with_backend(Backend::Naive);
+        let context = Context::of(gemm).unwrap();
+        assert!(context.with_precision(Precision::F32).is_ok());
+        assert!(context.with_precision(Precision::Bf16).is_err());
     }
 }

@@ -5,7 +5,7 @@
 //! Modules, from the lowest layer to the highest:
 //! - [`gemm`]: products of matrices with epilogues; [`matrix`]: the strided views they work on;
 //!   [`simd`]: the instruction sets; [`threads`]: how work is divided.
-//! - [`Context`]: the kernels and threads of a computation.
+//! - [`Context`]: the kernels, the precision and the threads of a computation.
 //! - [`nn`]: networks of layers, their parameters, loss, plans, gradient checks.
 //! - [`data`]: CIFAR-10 and synthetic images, normalization, batches; `io`: model files.
 //! - [`train`]: trainer, solver, optimizers, evaluation; [`infer`]: predictors.
@@ -47,6 +47,7 @@ pub mod matrix;
 #[cfg(feature = "ndarray")]
 pub mod ndarray;
 pub mod nn;
+pub mod precision;
 pub mod printable;
 pub mod simd;
 pub mod threads;
@@ -56,6 +57,7 @@ pub use bf16::Bf16;
 pub use context::Context;
 pub use error::{Error, Result};
 pub use kernels::Element;
+pub use precision::Precision;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
