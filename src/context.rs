@@ -102,17 +102,28 @@ impl<T: Element> Context<T> {
             let expected = "tilewise, for bf16";
             return Err(Error::setting("backend", self.backend().name(), expected));
         }
-        Ok(Self { precision, ..self })
+        let gemm = match (self.precision, precision) {
+            (_, Precision::Bf16) => self.gemm.with_denormals(Denormals::Flush),
+            (Precision::Bf16, _) => self.gemm.with_denormals_of_caller(),
+            _ => self.gemm,
+        };
+        Ok(Self { gemm, precision, ..self })
     }
 
     /// Sets whether training keeps or flushes denormal numbers; evaluation uses the calling thread's
     /// setting. In bf16 both always flush them.
     pub fn with_denormals(self, denormals: Denormals) -> Self {
+        if self.precision == Precision::Bf16 {
+            return self;
+        }
         Self { gemm: self.gemm.with_denormals(denormals), ..self }
     }
 
-    /// A context for evaluation: the calling thread's setting for denormal numbers.
+    /// A context for evaluation: the calling thread's setting for denormal numbers, except in bf16.
     pub(crate) fn for_evaluation(self) -> Self {
+        if self.precision == Precision::Bf16 {
+            return self;
+        }
         Self { gemm: self.gemm.with_denormals_of_caller(), ..self }
     }
 

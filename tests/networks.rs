@@ -740,7 +740,7 @@ fn a_plan_shows_its_steps() {
     let network = builder.residual(|b| b.linear(9).relu()).linear(5).build().unwrap();
     let shown = plan(&network, 7, Passes::FusedUpdate).to_string();
     let lines: Vec<&str> = shown.lines().collect();
-    assert!(lines[0].starts_with("FusedUpdate: batches of up to 7, "), "{shown}");
+    assert!(lines[0].starts_with("FusedUpdate in f32: batches of up to 7, "), "{shown}");
     let expected = [
         ("0", "linear + relu + dropout", "input -> v0 (9 columns"),
         ("3", "scale(factor = 2)", "v0 -> v1 (9 columns"),

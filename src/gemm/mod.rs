@@ -132,6 +132,20 @@ impl<P: Product> Gemm<P> {
         })
     }
 
+    /// The same for products of other types, with a blocking for their tiles.
+    ///
+    /// # Errors
+    /// As [`with_instruction_set`](Self::with_instruction_set).
+    pub(crate) fn of_types<Q: Product>(&self) -> Result<Gemm<Q>> {
+        let Self { kernels: _, blocking, threads, denormals, backend } = *self;
+        let gemm = Gemm::<Q>::with_instruction_set(self.instruction_set())?;
+        let blocking = match blocking {
+            Choice::Given(blocking) => Choice::given(blocking, gemm.tile_shape()),
+            Choice::Derived(_) => gemm.blocking,
+        };
+        Ok(Gemm { blocking, threads, denormals, backend, ..gemm })
+    }
+
     /// The same with other threads. Products and plans outside of a rayon pool are errors where
     /// that asks for more than the calling thread; see [`Threads`].
     pub fn with_threads(self, threads: Threads) -> Self {

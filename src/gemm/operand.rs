@@ -1,7 +1,7 @@
 //! Where the elements of an operand come from: a matrix, panels packed before, or rows gathered by
 //! index from a store of bytes.
 
-use std::{fmt, ops::Range};
+use std::{any::Any, fmt, ops::Range};
 
 use crate::{
     aligned::AlignedBuf,
@@ -202,6 +202,36 @@ impl<'a, E: PanelElement> Operand<'a, E> {
                 Err(Error::setting("operand", format!("{self:?}"), expected))
             }
         }
+    }
+
+    /// The same operand for panels of other elements: its values are rounded while they are packed.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if it was packed before into panels of its own elements, or is a matrix of
+    /// elements that are not values.
+    pub(crate) fn with_elements<F>(self) -> Result<Operand<'a, F>>
+    where
+        F: PanelElement<Value = E::Value>,
+    {
+        Ok(match self {
+            Self::Rounded(matrix) => Operand::Rounded(matrix),
+            Self::Gathered(rows) => Operand::Gathered(rows),
+            Self::GatheredTransposed(rows) => Operand::GatheredTransposed(rows),
+            Self::Matrix(matrix) => match (matrix.of_type(), matrix.of_type()) {
+                (Some(elements), _) => Operand::Matrix(elements),
+                (None, Some(values)) => Operand::Rounded(values),
+                (None, None) => return Err(self.of_other_elements()),
+            },
+            Self::Packed(packed) => match (packed as &dyn Any).downcast_ref() {
+                Some(packed) => Operand::Packed(packed),
+                None => return Err(self.of_other_elements()),
+            },
+        })
+    }
+
+    fn of_other_elements(self) -> Error {
+        let expected = "a matrix of values or gathered rows, for products in this precision";
+        Error::setting("operand", format!("{self:?}"), expected)
     }
 
     /// Values that are elements need no rounding: a matrix like any other.

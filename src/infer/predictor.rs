@@ -7,10 +7,10 @@ use crate::{
     context::Context,
     data::FeatureMap,
     error::{Error, Result},
-    gemm::{GatheredRows, Operand, Packed},
+    gemm::{GatheredRows, Operand},
     kernels::Element,
     matrix::{MatMut, MatRef},
-    nn::{Arena, Mode, Network, Part, Plan, Shape, Structure, Weights},
+    nn::{Arena, Mode, Network, PackedWeights, Part, Plan, Shape, Structure, Weights},
     threads::Threads,
 };
 
@@ -39,8 +39,8 @@ pub struct Predictor<T: Element> {
     /// Parameters; empty where they are in `packed`.
     parameters: Arena<T>,
     buffers: Arena<T>,
-    /// The weights of linear steps, by step.
-    packed: Vec<Option<Packed<T>>>,
+    /// The weights of linear steps.
+    packed: PackedWeights<T>,
     /// By which bytes become numbers, for each value of an example.
     bytes: Option<FeatureMap<T>>,
 }
@@ -150,7 +150,7 @@ impl<T: Element> Predictor<T> {
 
     /// Bytes of the packed weights.
     pub fn bytes(&self) -> usize {
-        self.packed.iter().flatten().map(Packed::bytes).sum()
+        self.packed.bytes()
     }
 
     /// Memory for predictions of `capacity` rows at a time, on the threads of the context that the
@@ -181,8 +181,8 @@ impl<T: Element> Predictor<T> {
     /// [`Error::Shape`] or [`Error::Length`] if x or `out` does not fit the network or each other,
     /// [`Error::OtherNetwork`] if the scratch was made for another network,
     /// [`Error::NoNormalization`] if images of bytes come and the predictor has none,
-    /// [`Error::Setting`] if the scratch was made for another instruction set or the columns of
-    /// `out` are not contiguous. `out` is untouched then.
+    /// [`Error::Setting`] if the scratch was made for another instruction set or precision, or the
+    /// columns of `out` are not contiguous. `out` is untouched then.
     pub fn predict_into<'a>(
         &self,
         x: impl Into<Examples<'a, T>>,
@@ -201,7 +201,7 @@ impl<T: Element> Predictor<T> {
             structure: &self.structure,
             parameters: &self.parameters,
             buffers: &self.buffers,
-            packed: &self.packed,
+            packed: Some(&self.packed),
         };
         for first in (0..batch).step_by(plan.capacity()) {
             let rows = first..batch.min(first + plan.capacity());
@@ -232,6 +232,11 @@ impl<T: Element> Predictor<T> {
         if here.instruction_set() != there.instruction_set() {
             let expected = format!("for {}", here.instruction_set());
             let found = format!("for {}", there.instruction_set());
+            return Err(Error::setting("scratch of a predictor", found, expected));
+        }
+        if here.precision() != there.precision() {
+            let expected = format!("in {}", here.precision());
+            let found = format!("in {}", there.precision());
             return Err(Error::setting("scratch of a predictor", found, expected));
         }
         let features = self.in_features();

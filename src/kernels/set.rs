@@ -30,6 +30,20 @@ pub trait Element:
     + Types<Left = Self, Right = Self, Sum = Self, Output = Self>
     + Product<Transposed = Self>
 {
+    /// The elements of the precision below: bf16 for f32. f64 has none, and stands for itself.
+    #[doc(hidden)]
+    type Rounded: PanelElement<Value = Self>;
+
+    /// Products of such elements, with a C of them.
+    #[doc(hidden)]
+    type RoundedProduct: Product
+        + Types<Left = Self::Rounded, Right = Self::Rounded, Sum = Self, Output = Self::Rounded>;
+
+    /// Products of such elements, with a C of their sums.
+    #[doc(hidden)]
+    type RoundedOperands: Product
+        + Types<Left = Self::Rounded, Right = Self::Rounded, Sum = Self, Output = Self>;
+
     /// Does work with the instruction set of `kernels`.
     #[doc(hidden)]
     fn run<W: Work<Self>>(kernels: &KernelSet<Self>, work: W) -> W::Output;

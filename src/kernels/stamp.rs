@@ -261,8 +261,15 @@ stamp_work!(run_avx2, crate::simd::avx2::Avx2, [#[target_feature(enable = "avx2,
 stamp_work!(run_portable, crate::simd::portable::Portable, []);
 
 macro_rules! impl_element {
-    ($t:ident, $matrixmultiply:ident, $avx512:ident, $avx2:ident, $portable:ident) => {
+    (
+        $t:ident, [$rounded:ident, $product:ident, $operands:ident],
+        $matrixmultiply:ident, $avx512:ident, $avx2:ident, $portable:ident
+    ) => {
         impl Element for $t {
+            type Rounded = $rounded;
+            type RoundedProduct = $product;
+            type RoundedOperands = $operands;
+
             fn run<W: Work<$t>>(kernels: &KernelSet<$t>, work: W) -> W::Output {
                 // SAFETY: the CPU has the set, because `kernel_set` gave it out.
                 unsafe {
@@ -309,8 +316,8 @@ macro_rules! impl_element {
     };
 }
 
-impl_element!(f32, sgemm, avx512_f32, avx2_f32, portable_f32);
-impl_element!(f64, dgemm, avx512_f64, avx2_f64, portable_f64);
+impl_element!(f32, [Bf16, Bf16, Bf16ToF32], sgemm, avx512_f32, avx2_f32, portable_f32);
+impl_element!(f64, [f64, f64, f64], dgemm, avx512_f64, avx2_f64, portable_f64);
 
 macro_rules! impl_bf16 {
     (

@@ -1,9 +1,11 @@
 //! Element-wise operations and reductions, divided among the threads of a context.
 
+use std::any::TypeId;
+
 use crate::{
     context::Context,
     error::{Error, Result},
-    kernels::{AddScaled, Average, DropoutMask, Element, Map, ReluGradient},
+    kernels::{AddScaled, Average, DropoutMask, Element, Map, PanelElement, ReluGradient},
     matrix::{MatMut, MatRef},
     threads::{Tasks, cut, divide},
 };
@@ -109,6 +111,85 @@ pub(crate) fn map_rows<T: Element>(
     zip_rows(context, [from], to, &|[from], to| run(from, to))
 }
 
+/// The same on matrices of any elements: `run` gets their values, and what it leaves in the second is
+/// rounded once.
+///
+/// # Errors
+/// As [`map_rows`].
+pub(crate) fn map_values<T, A, B>(
+    context: &Context<T>,
+    from: MatRef<'_, A>,
+    to: MatMut<'_, B>,
+    run: &(impl Fn(&[T], &mut [T]) + Sync),
+) -> Result<()>
+where
+    T: Element,
+    A: PanelElement<Value = T>,
+    B: PanelElement<Value = T>,
+{
+    zip_rows(context, [from], to, &|[from], to| on_values(from, to, run))
+}
+
+/// Values that are widened at a time: both slices of them fit the L1 cache.
+const WIDENED: usize = 512;
+
+/// Runs `run` on the values of two slices, and rounds those of the second once.
+fn on_values<T, A, B>(from: &[A], to: &mut [B], run: &impl Fn(&[T], &mut [T]))
+where
+    T: Element,
+    A: PanelElement<Value = T>,
+    B: PanelElement<Value = T>,
+{
+    let is_value = [TypeId::of::<A>(), TypeId::of::<B>()].map(|id| id == TypeId::of::<T>());
+    if is_value == [true; 2] {
+        return run(bytemuck::cast_slice(from), bytemuck::cast_slice_mut(to));
+    }
+    let (mut x, mut y) = ([T::ZERO; WIDENED], [T::ZERO; WIDENED]);
+    for (from, to) in from.chunks(WIDENED).zip(to.chunks_mut(WIDENED)) {
+        let (x, y) = (&mut x[..from.len()], &mut y[..to.len()]);
+        x.iter_mut().zip(from).for_each(|(x, from)| *x = from.value());
+        y.iter_mut().zip(&*to).for_each(|(y, to)| *y = to.value());
+        run(x, y);
+        to.iter_mut().zip(y).for_each(|(to, y)| *to = B::nearest(*y));
+    }
+}
+
+/// `to = from`, rounded once.
+///
+/// # Errors
+/// As [`map_rows`].
+pub(crate) fn copy<T, A, B>(
+    context: &Context<T>,
+    from: MatRef<'_, A>,
+    to: MatMut<'_, B>,
+) -> Result<()>
+where
+    T: Element,
+    A: PanelElement<Value = T>,
+    B: PanelElement<Value = T>,
+{
+    map_values(context, from, to, &|from: &[T], to: &mut [T]| to.copy_from_slice(from))
+}
+
+/// `to = from + to`, rounded once.
+///
+/// # Errors
+/// As [`map_rows`].
+pub(crate) fn add<T, A, B>(
+    context: &Context<T>,
+    from: MatRef<'_, A>,
+    to: MatMut<'_, B>,
+) -> Result<()>
+where
+    T: Element,
+    A: PanelElement<Value = T>,
+    B: PanelElement<Value = T>,
+{
+    map_values(context, from, to, &|from: &[T], to: &mut [T]| {
+        context.kernels().map_onto(AddScaled { factor: T::ONE }, from, to);
+    })
+}
+
 /// `out = map(x...)`, element by element.
 ///
 /// # Errors
@@ -127,24 +208,29 @@ pub(crate) fn apply<T: Element, const N: usize>(
 ///
 /// # Errors
 /// Same as [`map_rows`].
-pub(crate) fn relu_gradient<T: Element>(
+pub(crate) fn relu_gradient<T, A, B>(
     context: &Context<T>,
-    activation: MatRef<'_, T>,
+    activation: MatRef<'_, A>,
     scale: T,
-    gradient: MatMut<'_, T>,
-) -> Result<()> {
-    map_rows(context, activation, gradient, &|activation, gradient| {
+    gradient: MatMut<'_, B>,
+) -> Result<()>
+where
+    T: Element,
+    A: PanelElement<Value = T>,
+    B: PanelElement<Value = T>,
+{
+    map_values(context, activation, gradient, &|activation: &[T], gradient: &mut [T]| {
         context.kernels().map_onto(ReluGradient { scale }, activation, gradient);
     })
 }
 
 /// Runs `run` on each row of all of `from` and of `to`, which have the same shape and contiguous
 /// columns.
-fn zip_rows<T: Element, const N: usize>(
+fn zip_rows<T: Element, A: PanelElement, B: PanelElement, const N: usize>(
     context: &Context<T>,
-    from: [MatRef<'_, T>; N],
-    to: MatMut<'_, T>,
-    run: &(impl Fn([&[T]; N], &mut [T]) + Sync),
+    from: [MatRef<'_, A>; N],
+    to: MatMut<'_, B>,
+    run: &(impl Fn([&[A]; N], &mut [B]) + Sync),
 ) -> Result<()> {
     let cols = to.cols();
     for from in from {
@@ -158,10 +244,10 @@ fn zip_rows<T: Element, const N: usize>(
 ///
 /// # Errors
 /// [`Error::Setting`] if columns are not contiguous.
-pub(crate) fn fill_rows<T: Element>(
+pub(crate) fn fill_rows<T: Element, E: PanelElement>(
     context: &Context<T>,
-    out: MatMut<'_, T>,
-    run: &(impl Fn(usize, &mut [T]) + Sync),
+    out: MatMut<'_, E>,
+    run: &(impl Fn(usize, &mut [E]) + Sync),
 ) -> Result<()> {
     let (rows, cols) = out.shape();
     expect_contiguous(cols, out.col_stride())?;
@@ -201,16 +287,16 @@ fn expect_contiguous(cols: usize, col_stride: isize) -> Result<()> {
 }
 
 /// Runs `run` on bands of rows, with the index of each band's first row.
-fn for_row_bands<'a, T: Element>(
-    band: (usize, MatMut<'a, T>),
+fn for_row_bands<'a, E: PanelElement>(
+    band: (usize, MatMut<'a, E>),
     tasks: Tasks,
-    run: &(impl Fn((usize, MatMut<'_, T>)) + Sync),
+    run: &(impl Fn((usize, MatMut<'_, E>)) + Sync),
 ) {
     let tasks = tasks.at_most(band.1.rows());
     divide(
         band,
         tasks,
-        &|(first_row, x): (usize, MatMut<'_, T>), left, parts| {
+        &|(first_row, x): (usize, MatMut<'_, E>), left, parts| {
             let at = cut(x.rows(), 1, left, parts);
             let (upper, lower) = x.split_rows(at);
             ((first_row, upper), (first_row + at, lower))

@@ -37,4 +37,4 @@ pub use softmax::softmax;
 
 pub(crate) use elementwise::{move_average, scale, sum_of_squares};
 pub(crate) use network::Structure;
-pub(crate) use plan::{Part, Weights};
+pub(crate) use plan::{PackedWeights, Part, Weights};

@@ -106,6 +106,7 @@ impl<T: Element> Trainer<T> {
             ema_decay,
             store_gradients: _,
             denormals,
+            precision: _,
             threads: _,
         } = &self.config;
         let context = self.plan.context();
@@ -114,7 +115,7 @@ impl<T: Element> Trainer<T> {
             Denormals::Flush => "flush",
         };
         let mut settings = vec![
-            Setting::new("precision", json!(T::NAME)),
+            Setting::new("precision", json!(context.precision().name())),
             Setting::new("fused_multiply_add", json!(context.instruction_set().is_fused())),
             Setting::new("backend", json!(context.backend().name())),
             Setting::new("denormals", json!(denormals)),

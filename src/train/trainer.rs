@@ -22,6 +22,7 @@ use crate::{
         Arena, CrossEntropy, Gradients, L2, Mode, Network, ParameterKind, ParameterSettings, Part,
         PassTimes, Passes, Plan, Sink, move_average, scale, sum_of_squares,
     },
+    precision::Precision,
     simd::Denormals,
     threads::Threads,
     train::optim::{Optimizer, OptimizerState, StepSettings},
@@ -59,8 +60,11 @@ pub struct TrainerConfig {
     /// Whether to store all gradients, for [`Trainer::accumulate`] and [`Trainer::gradients`], even if
     /// no other setting requires it. It does not change the bits.
     pub store_gradients: bool,
-    /// How denormal numbers are handled in the kernels of a step.
+    /// How denormal numbers are handled in the kernels of a step. In bf16 they are always flushed.
     pub denormals: Denormals,
+    /// The precision: bf16 for a network in f32, for one. `None` is that of the context, which is
+    /// that of the parameters unless it says otherwise.
+    pub precision: Option<Precision>,
     /// Threads that a step is divided among; see [`Threads`]. The result's bits do not depend on
     /// them.
     pub threads: Threads,
@@ -78,6 +82,7 @@ impl Default for TrainerConfig {
             ema_decay: None,
             store_gradients: false,
             denormals: Denormals::Flush,
+            precision: None,
             threads: Threads::Caller,
         }
     }
@@ -94,6 +99,7 @@ with_fields! {
         ema_decay with_ema_decay: Option<f64>,
         store_gradients with_store_gradients: bool,
         denormals with_denormals: Denormals,
+        precision with_precision: Option<Precision>,
         threads with_threads: Threads,
     }
 }
@@ -254,6 +260,10 @@ impl<T: Element> Trainer<T> {
             Passes::FusedUpdate
         } else {
             Passes::LayerUpdate
+        };
+        let context = match config.precision {
+            Some(precision) => context.with_precision(precision)?,
+            None => context,
         };
         let context = context.with_threads(config.threads)?.with_denormals(config.denormals);
         let average = config.ema_decay.map(|_| network.try_clone());

@@ -3,10 +3,10 @@
 use crate::{
     context::Context,
     error::{Error, Result},
+    float::Float,
     gemm::{Epilogue, Start},
-    kernels::Element,
-    matrix::MatRef,
-    matrix::MatMut,
+    kernels::{Element, PanelElement},
+    matrix::{MatMut, MatRef},
     nn::{
         init::Init,
         layer::{Backward, Forward, Fusion, Layer, LayerConfig, LayerMemory, Needs},
@@ -140,13 +140,17 @@ impl<T: Element> Layer<T> for Linear {
 
 /// Sums of columns, each from the first row to the last: the order in which a product sums the
 /// columns of its right operand.
-pub(crate) fn sum_columns<T: Element>(x: MatRef<'_, T>, sums: &mut [T], accumulate: bool) {
+pub(crate) fn sum_columns<E: PanelElement>(
+    x: MatRef<'_, E>,
+    sums: &mut [E::Value],
+    accumulate: bool,
+) {
     if !accumulate {
-        sums.fill(T::ZERO);
+        sums.fill(E::Value::ZERO);
     }
     for i in 0..x.rows() {
         for (j, sum) in sums.iter_mut().enumerate() {
-            *sum += x.get(i, j);
+            *sum += x.get(i, j).value();
         }
     }
 }

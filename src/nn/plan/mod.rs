@@ -1,9 +1,11 @@
 //! `Plan`: a network's passes, lowered once to fused steps, with all the memory they need.
 
 mod lower;
+mod numbers;
 mod place;
 mod run;
 
+pub(crate) use numbers::PackedWeights;
 pub(crate) use run::Part;
 pub use run::{Gradients, PassTimes, Sink};
 
@@ -13,8 +15,8 @@ use crate::{
     aligned::{ALIGNMENT, AlignedBuf},
     context::Context,
     error::{Error, Result},
-    gemm::Packed,
-    kernels::Element,
+    gemm::Operand,
+    kernels::{Element, PanelElement},
     matrix::{MatMut, MatRef, row_stride},
     nn::{
         elementwise::SQUARES_BLOCK,
@@ -23,9 +25,11 @@ use crate::{
         network::{Network, Structure},
         parameters::{Arena, ParameterSettings, Tensor},
     },
+    precision::Precision,
     threads::warm_up,
 };
 use lower::{Kind, Lowered, Step};
+use numbers::{Numbers, Rounded, Whole};
 use place::Places;
 
 /// The purpose of a plan; each includes the ones before it.
@@ -49,8 +53,8 @@ pub(crate) struct Weights<'a, T: Element> {
     pub(crate) structure: &'a Structure<T>,
     pub(crate) parameters: &'a Arena<T>,
     pub(crate) buffers: &'a Arena<T>,
-    /// The packed weights of linear steps, by step; empty if those of the arena are used.
-    pub(crate) packed: &'a [Option<Packed<T>>],
+    /// The packed weights of linear steps; none if those of the arena are used.
+    pub(crate) packed: Option<&'a PackedWeights<T>>,
 }
 
 impl<'a, T: Element> From<&'a Network<T>> for Weights<'a, T> {
@@ -59,7 +63,7 @@ impl<'a, T: Element> From<&'a Network<T>> for Weights<'a, T> {
             structure: network.structure(),
             parameters: network.parameters(),
             buffers: network.buffers(),
-            packed: &[],
+            packed: None,
         }
     }
 }
@@ -90,13 +94,19 @@ pub struct Plan<T: Element> {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Memory {
     pub(super) len: usize,
-    /// The values.
+    /// The values: elements that are stored, except the logits.
     pub(super) values: Vec<Rows>,
-    /// The gradients of the values; empty where there is none.
+    /// The gradients of the values, of elements that are stored; empty where there is none.
     pub(super) d_values: Vec<Rows>,
+    /// For each step: what a layer's own passes take, in the precision of the parameters; empty
+    /// where that is how it is stored.
+    pub(super) whole: Vec<WholeRows>,
+    /// The gradient of the logits in the precision of the parameters; empty where that is how it is
+    /// stored.
+    pub(super) d_logits: Rows,
     /// For each step: what a layer saves for its backward pass.
     pub(super) saved: Vec<Range<usize>>,
-    /// For each step: a gradient of its input before it is added to those of other steps.
+    /// For each step: a gradient of its input before it is added to those of other steps, or rounded.
     pub(super) apart: Vec<Rows>,
     /// For each step: the gradients of its parameters.
     pub(super) parameters: Vec<ParameterPlaces>,
@@ -110,7 +120,20 @@ pub(super) struct Memory {
 pub(super) struct Rows {
     pub(super) range: Range<usize>,
     pub(super) cols: usize,
+    /// Elements from one row to the next, of the type that is stored.
     pub(super) stride: usize,
+}
+
+/// The operands of a layer's own passes, before they are rounded or after they are widened.
+#[derive(Clone, Debug, Default)]
+pub(super) struct WholeRows {
+    /// Of the forward pass.
+    pub(super) x: Rows,
+    pub(super) out: Rows,
+    /// Of the backward pass.
+    pub(super) back_x: Rows,
+    pub(super) back_out: Rows,
+    pub(super) d_out: Rows,
 }
 
 /// The gradients of a layer's parameters.
@@ -123,16 +146,24 @@ pub(super) struct ParameterPlaces {
 }
 
 impl Rows {
-    pub(super) fn view<'a, T: Element>(&self, data: &'a [T], batch: usize) -> MatRef<'a, T> {
+    /// The first `batch` rows, of elements `E` in a block of elements `T`.
+    pub(super) fn view<'a, T: Element, E: PanelElement>(
+        &self,
+        data: &'a [T],
+        batch: usize,
+    ) -> MatRef<'a, E> {
+        let data = bytemuck::cast_slice(data);
         MatRef::strided(data, 0, (batch, self.cols), (self.stride as isize, 1))
             .expect("the plan has room for the batch")
     }
 
-    pub(super) fn view_mut<'a, T: Element>(
+    /// The same, to be changed.
+    pub(super) fn view_mut<'a, T: Element, E: PanelElement>(
         &self,
         data: &'a mut [T],
         batch: usize,
-    ) -> MatMut<'a, T> {
+    ) -> MatMut<'a, E> {
+        let data = bytemuck::cast_slice_mut(data);
         MatMut::strided(data, 0, (batch, self.cols), (self.stride as isize, 1))
             .expect("the plan has room for the batch")
     }
@@ -272,7 +303,16 @@ impl<T: Element> Plan<T> {
     }
 
     /// Packs the weights of the linear steps, for repeated passes.
-    pub(crate) fn pack_weights(&self, parameters: &Arena<T>) -> Result<Vec<Option<Packed<T>>>> {
+    pub(crate) fn pack_weights(&self, parameters: &Arena<T>) -> Result<PackedWeights<T>> {
+        if self.rounds() {
+            self.pack_weights_in::<Rounded>(parameters)
+        } else {
+            self.pack_weights_in::<Whole>(parameters)
+        }
+    }
+
+    fn pack_weights_in<N: Numbers<T>>(&self, parameters: &Arena<T>) -> Result<PackedWeights<T>> {
+        let gemm = self.context.gemm().of_types::<N::Inner>()?;
         let step = |step: &Step| {
             let (Kind::Linear { .. }, Some(layer)) = (step.kind, step.layer) else {
                 return Ok(None);
@@ -280,9 +320,14 @@ impl<T: Element> Plan<T> {
             let index = self.structure.layers[layer].parameters.start + Linear::WEIGHT;
             let shape = parameters.layout().tensors()[index].shape();
             let weight = MatRef::new(parameters.tensor(index), shape[0], shape[1])?;
-            self.context.gemm().pack_b(weight).map(Some)
+            gemm.pack_b(Operand::Rounded(weight)).map(Some)
         };
-        self.lowered.steps.iter().map(step).collect()
+        self.lowered.steps.iter().map(step).collect::<Result<_>>().map(N::panels)
+    }
+
+    /// Whether values are rounded before they are stored.
+    pub(super) fn rounds(&self) -> bool {
+        rounds(&self.context)
     }
 
     /// The parameters that [`pack_weights`](Self::pack_weights) packs, by their numbers.
@@ -329,9 +374,29 @@ impl<T: Element> Plan<T> {
     }
 }
 
+/// Whether values are rounded before they are stored.
+fn rounds<T: Element>(context: &Context<T>) -> bool {
+    context.precision() == Precision::Bf16
+}
+
 impl Memory {
     /// The points in time: each forward step, the loss, and each backward step.
     fn plan<T: Element>(
+        structure: &Structure<T>,
+        lowered: &Lowered,
+        frozen: &[bool],
+        capacity: usize,
+        passes: Passes,
+        context: &Context<T>,
+    ) -> Result<Self> {
+        if rounds(context) {
+            Self::plan_in::<T, Rounded>(structure, lowered, frozen, capacity, passes, context)
+        } else {
+            Self::plan_in::<T, Whole>(structure, lowered, frozen, capacity, passes, context)
+        }
+    }
+
+    fn plan_in<T: Element, N: Numbers<T>>(
         structure: &Structure<T>,
         lowered: &Lowered,
         frozen: &[bool],
@@ -385,43 +450,87 @@ impl Memory {
             }
         }
         let mut places = Places::new(ALIGNMENT / size_of::<T>());
+        let overflow = |cols| Error::SizeOverflow { what: "plan", rows: capacity, cols };
         let rows = |cols: usize| {
-            let overflow = Error::SizeOverflow { what: "plan", rows: capacity, cols };
-            let stride = row_stride::<T>(cols).ok_or(overflow)?;
+            let stride = row_stride::<T>(cols).ok_or_else(|| overflow(cols))?;
             Ok::<_, Error>(Rows { range: 0..0, cols, stride })
+        };
+        // Rows of elements that are stored, and their length in elements of the block.
+        let stored = |cols: usize| {
+            let stride = row_stride::<N::Stored>(cols).ok_or_else(|| overflow(cols))?;
+            let len = (stride * size_of::<N::Stored>()).div_ceil(size_of::<T>());
+            Ok::<_, Error>((Rows { range: 0..0, cols, stride }, len))
         };
         let mut memory = Self::default();
         let (mut values, mut d_values) = (Vec::new(), Vec::new());
         for (value, &cols) in columns.iter().enumerate() {
-            let rows = rows(cols)?;
-            values.push(places.want((capacity, rows.stride), times[value])?);
+            let (d_rows, d_len) = stored(cols)?;
+            let (value_rows, len) = if value == *output {
+                let rows = rows(cols)?;
+                (rows.clone(), rows.stride)
+            } else {
+                (d_rows.clone(), d_len)
+            };
+            values.push(places.want((capacity, len), times[value])?);
             let has = backward && has_gradient[value] && gradient_of[value] == value;
-            let size = (if has { capacity } else { 0 }, rows.stride);
+            let size = (if has { capacity } else { 0 }, d_len);
             d_values.push(places.want(size, d_times[value])?);
-            memory.values.push(rows.clone());
-            memory.d_values.push(rows);
+            memory.values.push(value_rows);
+            memory.d_values.push(d_rows);
         }
+        let rounds_logits = N::rounds() && backward && has_gradient[*output];
+        memory.d_logits = rows(columns[*output])?;
+        let d_logits = (if rounds_logits { capacity } else { 0 }, memory.d_logits.stride);
+        let d_logits = places.want(d_logits, (loss, loss))?;
         let (mut saved, mut apart, mut parameters) = (Vec::new(), Vec::new(), Vec::new());
+        let mut whole = Vec::new();
         let mut scratch = 0;
         for (at, step) in steps.iter().enumerate() {
             let mut of_layer = LayerMemory::default();
             let mut own = ParameterPlaces::default();
             if let Some(layer) = step.layer {
                 let placed = &structure.layers[layer];
-                of_layer = placed.layer.memory(context, placed.input, capacity)?;
+                of_layer = if N::rounds() && matches!(step.kind, Kind::Linear { .. }) {
+                    let (x, out) = (placed.input.features(), placed.output.features());
+                    let scratch = linear_scratch::<T, N>(context, (x, out), capacity)?;
+                    LayerMemory { saved: 0, scratch }
+                } else {
+                    placed.layer.memory(context, placed.input, capacity)?
+                };
                 own = ParameterPlaces::plan(structure, step, frozen, passes);
             }
             let kept = if backward { of_layer.saved } else { 0 };
             scratch = scratch.max(of_layer.scratch);
             saved.push(places.want((1, kept), (at, back(at)))?);
             let cols = step.x.number().map_or(0, |x| columns[x]);
-            let joins = backward && step.kind == Kind::Layer && step.d_x.accumulate;
-            let rows = rows(cols)?;
-            apart.push(
-                places
-                    .want((if joins { capacity } else { 0 }, rows.stride), (back(at), back(at)))?,
-            );
-            memory.apart.push(rows);
+            let widens = N::rounds() && step.kind == Kind::Layer;
+            let joins = backward && step.kind == Kind::Layer && (step.d_x.accumulate || widens);
+            let x_rows = rows(cols)?;
+            let x_size = |has| (if has { capacity } else { 0 }, x_rows.stride);
+            apart.push(places.want(x_size(joins && !step.d_x.unused), (back(at), back(at)))?);
+            memory.apart.push(x_rows.clone());
+            let out_rows = rows(columns[step.out])?;
+            let out_size = |has| (if has { capacity } else { 0 }, out_rows.stride);
+            let needs = step.layer.map(|layer| structure.layers[layer].layer.needs());
+            let [needs_x, needs_out] = needs.map_or([false; 2], |n| [n.input, n.output]);
+            let back_widens = widens && backward && has_gradient[step.out];
+            whole.push([
+                places.want(x_size(widens), (at, at))?,
+                places.want(out_size(widens && step.out != *output), (at, at))?,
+                places.want(x_size(back_widens && needs_x), (back(at), back(at)))?,
+                places.want(
+                    out_size(back_widens && needs_out && step.out != *output),
+                    (back(at), back(at)),
+                )?,
+                places.want(out_size(back_widens), (back(at), back(at)))?,
+            ]);
+            memory.whole.push(WholeRows {
+                x: x_rows.clone(),
+                out: out_rows.clone(),
+                back_x: x_rows,
+                back_out: out_rows.clone(),
+                d_out: out_rows,
+            });
             let stored = if passes == Passes::Gradient { 0 } else { own.region.len() };
             parameters.push(places.want((1, stored), (back(at), back(at)))?);
             memory.parameters.push(own);
@@ -440,6 +549,13 @@ impl Memory {
             // It shares the memory of another gradient.
             memory.d_values[value].range = memory.d_values[owner].range.clone();
         }
+        for (rows, wanted) in memory.whole.iter_mut().zip(whole) {
+            let WholeRows { x, out, back_x, back_out, d_out } = rows;
+            for (rows, wanted) in [x, out, back_x, back_out, d_out].into_iter().zip(wanted) {
+                rows.range = found[wanted].clone();
+            }
+        }
+        memory.d_logits.range = found[d_logits].clone();
         memory.saved = saved.iter().map(|&wanted| found[wanted].clone()).collect();
         for (rows, &wanted) in memory.apart.iter_mut().zip(&apart) {
             rows.range = found[wanted].clone();
@@ -455,6 +571,19 @@ impl Memory {
         memory.len = len;
         Ok(memory)
     }
+}
+
+/// Bytes of scratch memory for the three products of a linear step from and to this many columns.
+fn linear_scratch<T: Element, N: Numbers<T>>(
+    context: &Context<T>,
+    (x, out): (usize, usize),
+    batch: usize,
+) -> Result<usize> {
+    let inner = context.gemm().of_types::<N::Inner>()?;
+    let outer = context.gemm().of_types::<N::Outer>()?;
+    let forward = inner.scratch_bytes(batch, out, x)?.max(outer.scratch_bytes(batch, out, x)?);
+    let d_x = inner.scratch_bytes(batch, x, out)?;
+    Ok(forward.max(d_x).max(outer.scratch_bytes(x, out, batch)?))
 }
 
 impl ParameterPlaces {
@@ -517,8 +646,9 @@ impl<T: Element> fmt::Display for Plan<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:?}: batches of up to {}, {} bytes",
+            "{:?} in {}: batches of up to {}, {} bytes",
             self.passes,
+            self.context.precision(),
             self.capacity,
             self.bytes()
         )?;

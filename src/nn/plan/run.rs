@@ -9,7 +9,7 @@ use crate::{
     context::Context,
     error::{Error, Result},
     gemm::{Companions, Epilogue, Finish, Operand, Start},
-    kernels::{AddScaled, Element},
+    kernels::{Element, PanelElement},
     matrix::{MatMut, MatRef},
     nn::{
         elementwise,
@@ -19,8 +19,9 @@ use crate::{
         network::{Network, Structure},
         parameters::{Slices, SlicesMut},
         plan::{
-            Passes, Plan, Weights,
+            Passes, Plan, Rows, Weights,
             lower::{Kind, Step, Value},
+            numbers::{Numbers, Rounded, Whole},
         },
     },
     simd::Denormals,
@@ -194,7 +195,7 @@ impl<T: Element> Plan<T> {
         weights: Weights<'_, T>,
         x: Operand<'_, T>,
         part: Part,
-        mut logits: Option<MatMut<'_, T>>,
+        logits: Option<MatMut<'_, T>>,
     ) -> Result<()> {
         self.rows = 0;
         self.expect(weights.structure)?;
@@ -209,17 +210,40 @@ impl<T: Element> Plan<T> {
             Mode::Training { .. } => self.context,
             Mode::Evaluation => self.context.for_evaluation(),
         };
+        let given = logits.is_some();
+        if self.rounds() {
+            self.forward_steps::<Rounded>(context, weights, x, part, logits)?;
+        } else {
+            self.forward_steps::<Whole>(context, weights, x, part, logits)?;
+        }
+        if !given {
+            self.rows = batch;
+        }
+        Ok(())
+    }
+
+    /// The steps of a forward pass.
+    fn forward_steps<N: Numbers<T>>(
+        &mut self,
+        context: &Context<T>,
+        weights: Weights<'_, T>,
+        x: Operand<'_, T>,
+        part: Part,
+        mut logits: Option<MatMut<'_, T>>,
+    ) -> Result<()> {
+        let batch = x.shape().0;
         let Self { structure, lowered, memory, block, .. } = self;
-        let gemm = context.gemm();
+        let inner = context.gemm().of_types::<N::Inner>()?;
+        let outer = context.gemm().of_types::<N::Outer>()?;
         for (at, step) in lowered.steps.iter().enumerate() {
             let rows = |value: Option<usize>| value.map(|number| &memory.values[number]);
             let [x_rows, skip_rows] = step.reads().map(rows);
-            let out_rows = &memory.values[step.out];
+            let (out_rows, whole) = (&memory.values[step.out], &memory.whole[at]);
             let mut given = if step.out == lowered.output { logits.as_mut() } else { None };
             // An empty block reads one value twice.
             let twice = step.reads()[0] == step.reads()[1];
             let nothing = 0..0;
-            let [x_data, skip_data, out_data, saved, scratch] = disjoint(
+            let [x_data, skip_data, out_data, saved, scratch, whole_x, whole_out] = disjoint(
                 block,
                 [
                     x_rows.map_or(&nothing, |rows| &rows.range),
@@ -227,11 +251,13 @@ impl<T: Element> Plan<T> {
                     if given.is_some() { &nothing } else { &out_rows.range },
                     &memory.saved[at],
                     &memory.scratch,
+                    &whole.x.range,
+                    &whole.out.range,
                 ],
             );
             let (x_data, skip_data) = (&*x_data, &*skip_data);
             let scratch: &mut [u8] = bytemuck::cast_slice_mut(scratch);
-            let x_view = x_rows.map(|rows| rows.view(x_data, batch));
+            let x_view = x_rows.map(|rows| rows.view::<T, N::Stored>(x_data, batch));
             let mut out = match &mut given {
                 Some(logits) => {
                     let mut logits = logits.reborrow();
@@ -240,21 +266,27 @@ impl<T: Element> Plan<T> {
                     if !matches!(step.kind, Kind::Linear { .. }) {
                         logits.fill(T::ZERO);
                     }
-                    logits
+                    Out::Logits(logits)
                 }
-                None => out_rows.view_mut(out_data, batch),
+                None if step.out == lowered.output => {
+                    Out::Logits(out_rows.view_mut(out_data, batch))
+                }
+                None => Out::Stored(out_rows.view_mut(out_data, batch)),
             };
             match (step.kind, step.layer) {
                 (Kind::Linear { relu, dropout, .. }, Some(layer)) => {
                     let parameters =
                         weights.parameters.slices(structure.layers[layer].parameters.clone());
                     let bias = parameters.get(Linear::BIAS);
-                    let weight = match weights.packed.get(at) {
-                        Some(Some(packed)) => Operand::from(packed),
-                        _ => {
-                            let inputs = x.shape().1;
-                            let inputs = x_view.map_or(inputs, |x| x.cols());
-                            MatRef::new(parameters.get(Linear::WEIGHT), inputs, out.cols())?.into()
+                    let x = match x_view {
+                        Some(x) => Operand::from(x),
+                        None => x.with_elements()?,
+                    };
+                    let weight = match weights.packed.and_then(|packed| N::of_step(packed, at)) {
+                        Some(packed) => Operand::from(packed),
+                        None => {
+                            let weight = parameters.get(Linear::WEIGHT);
+                            Operand::Rounded(MatRef::new(weight, x.shape().1, out_rows.cols)?)
                         }
                     };
                     let mask = dropout.and_then(|(probability, layer)| {
@@ -267,44 +299,59 @@ impl<T: Element> Plan<T> {
                         (true, ..) => Finish::Relu,
                         _ => Finish::Store,
                     };
-                    let epilogue = Epilogue { finish, ..Epilogue::bias(bias) };
-                    gemm.run(
-                        T::ONE,
-                        x_view.map_or(x, Operand::from),
-                        weight,
-                        out,
-                        epilogue,
-                        scratch,
-                    )?;
+                    match out {
+                        Out::Logits(out) => {
+                            let epilogue = Epilogue { finish, ..Epilogue::bias(bias) };
+                            outer.run(T::ONE, x, weight, out, epilogue, scratch)?;
+                        }
+                        Out::Stored(out) => {
+                            let epilogue = Epilogue { finish, ..Epilogue::bias(bias) };
+                            inner.run(T::ONE, x, weight, out, epilogue, scratch)?;
+                        }
+                    }
                 }
                 (Kind::Layer, Some(layer)) => {
                     let placed = &structure.layers[layer];
+                    let x = x_view.expect("a loaded batch");
+                    let to = match &mut out {
+                        Out::Logits(out) => out.reborrow(),
+                        Out::Stored(out) => match out.reborrow().of_type() {
+                            Some(out) => out,
+                            None => whole.out.view_mut(whole_out, batch),
+                        },
+                    };
                     placed.layer.forward(
                         context,
                         Forward {
                             parameters: weights.parameters.slices(placed.parameters.clone()),
                             buffers: weights.buffers.slices(placed.buffers.clone()),
-                            x: x_view.expect("a loaded batch"),
-                            out,
+                            x: widened(context, x, &whole.x, whole_x)?,
+                            out: to,
                             saved,
                             scratch,
                             random: part.random(structure, layer),
                         },
                     )?;
+                    if let (true, Out::Stored(out)) = (N::rounds(), out) {
+                        let values = whole.out.view::<T, T>(whole_out, batch);
+                        elementwise::copy(context, values, out)?;
+                    }
                 }
                 (Kind::Add { .. }, _) => {
                     let x = x_view.expect("a loaded batch");
                     let skip = skip_rows.expect("a loaded batch");
                     let skip = if twice { x } else { skip.view(skip_data, batch) };
-                    copy(context, skip, out.reborrow())?;
-                    add(context, x, out)?;
+                    match out {
+                        Out::Logits(out) => sum(context, x, skip, out)?,
+                        Out::Stored(out) => sum(context, x, skip, out)?,
+                    }
                 }
-                (Kind::Load, _) => load(context, x, out)?,
+                (Kind::Load, _) => match out {
+                    Out::Logits(out) => load(context, x, out)?,
+                    Out::Stored(out) => load(context, x, out)?,
+                },
                 _ => unreachable!("a step of a layer has one"),
             }
-        }
-        if logits.is_none() {
-            self.rows = batch;
         }
         Ok(())
     }
@@ -326,12 +373,17 @@ impl<T: Element> Plan<T> {
         }
         // All passes of a plan need its pool, even those that are not divided.
         self.context.tasks()?;
-        let (logits, d_logits) =
-            (&self.memory.values[self.lowered.output], &self.memory.d_values[self.lowered.output]);
-        let [values, d_values, row_losses] =
-            disjoint(&mut self.block, [&logits.range, &d_logits.range, &self.memory.row_losses]);
+        let (memory, output, context) = (&self.memory, self.lowered.output, &self.context);
+        let (logits, d_logits) = (&memory.values[output], &memory.d_values[output]);
+        let rounds = !memory.d_logits.range.is_empty();
+        let [values, d_values, whole, row_losses] = disjoint(
+            &mut self.block,
+            [&logits.range, &d_logits.range, &memory.d_logits.range, &memory.row_losses],
+        );
         let logits = logits.view(values, batch);
         let row_losses = &mut row_losses[..batch];
+        let context = if gradient { *context } else { context.for_evaluation() };
+        let _denormals = context.gemm().denormals().map(Denormals::scope);
         if !gradient {
             return criterion.forward(logits, labels, row_losses);
         }
@@ -339,8 +391,15 @@ impl<T: Element> Plan<T> {
             let expected = "one for training, of a network with parameters to train";
             return Err(Error::setting("plan", format!("for {:?}", self.passes), expected));
         }
-        let _denormals = self.context.gemm().denormals().map(Denormals::scope);
-        criterion.part_backward(logits, labels, d_logits.view_mut(d_values, batch), of, row_losses)
+        if !rounds {
+            let gradient = d_logits.view_mut(d_values, batch);
+            return criterion.part_backward(logits, labels, gradient, of, row_losses);
+        }
+        let mut gradient = memory.d_logits.view_mut(whole, batch);
+        let loss = criterion.part_backward(logits, labels, gradient.reborrow(), of, row_losses)?;
+        let stored = d_logits.view_mut::<T, T::Rounded>(d_values, batch);
+        elementwise::copy(&context, gradient.as_ref(), stored)?;
+        Ok(loss)
     }
 
     /// The backward pass after [`run_forward`](Self::run_forward) and
@@ -355,8 +414,24 @@ impl<T: Element> Plan<T> {
         sink: &mut dyn Sink<T>,
     ) -> Result<PassTimes> {
         self.expect(network.structure())?;
+        self.expect_batch(x.shape().0)?;
+        if self.rounds() {
+            self.backward_steps::<Rounded>(network, x, part, accumulate, sink)
+        } else {
+            self.backward_steps::<Whole>(network, x, part, accumulate, sink)
+        }
+    }
+
+    /// The steps of a backward pass.
+    fn backward_steps<N: Numbers<T>>(
+        &mut self,
+        network: &mut Network<T>,
+        x: Operand<'_, T>,
+        part: Part,
+        accumulate: bool,
+        sink: &mut dyn Sink<T>,
+    ) -> Result<PassTimes> {
         let batch = x.shape().0;
-        self.expect_batch(batch)?;
         let mut times = PassTimes::default();
         let mut clock = Clock(Instant::now());
         for at in (0..self.lowered.steps.len()).rev() {
@@ -369,19 +444,19 @@ impl<T: Element> Plan<T> {
                 (Kind::Add { skip }, _) => {
                     for (value, d) in [(step.x, step.d_x), (skip, step.d_skip)] {
                         if !d.unused {
-                            self.contribute(at, value, d.accumulate, batch)?;
+                            self.contribute::<N>(at, value, d.accumulate, batch)?;
                         }
                     }
                     times.input_gradients += clock.lap();
                 }
                 (Kind::Linear { .. }, Some(layer)) => {
-                    self.linear_input(at, layer, network, part, batch)?;
+                    self.linear_input::<N>(at, layer, network, part, batch)?;
                     times.input_gradients += clock.lap();
-                    self.linear_parameters(at, layer, network, x, accumulate, sink)?;
+                    self.linear_parameters::<N>(at, layer, network, x, accumulate, sink)?;
                     times.parameter_gradients += clock.lap();
                 }
                 (Kind::Layer, Some(layer)) => {
-                    self.layer_backward(at, layer, network, part, accumulate, batch)?;
+                    self.layer_backward::<N>(at, layer, network, part, accumulate, batch)?;
                     times.parameter_gradients += clock.lap();
                 }
                 _ => unreachable!("a step of a layer has one"),
@@ -395,17 +470,28 @@ impl<T: Element> Plan<T> {
     }
 
     /// Adds the gradient of a step's output to that of a value that it reads, or starts it.
-    fn contribute(&mut self, at: usize, to: Value, accumulate: bool, batch: usize) -> Result<()> {
+    fn contribute<N: Numbers<T>>(
+        &mut self,
+        at: usize,
+        to: Value,
+        accumulate: bool,
+        batch: usize,
+    ) -> Result<()> {
         let Some(to) = to.number() else { return Ok(()) };
         let (from, to) =
             (&self.memory.d_values[self.lowered.steps[at].out], &self.memory.d_values[to]);
         let [from_data, to_data] = disjoint(&mut self.block, [&from.range, &to.range]);
-        let (from, to) = (from.view(from_data, batch), to.view_mut(to_data, batch));
-        if accumulate { add(&self.context, from, to) } else { copy(&self.context, from, to) }
+        let from = from.view::<T, N::Stored>(from_data, batch);
+        let to = to.view_mut::<T, N::Stored>(to_data, batch);
+        if accumulate {
+            elementwise::add(&self.context, from, to)
+        } else {
+            elementwise::copy(&self.context, from, to)
+        }
     }
 
     /// `d_x = gate(d_out Wᵀ)`, after the gradient of the step's own ReLU if `d_out` does not include it.
-    fn linear_input(
+    fn linear_input<N: Numbers<T>>(
         &mut self,
         at: usize,
         layer: usize,
@@ -421,17 +507,24 @@ impl<T: Element> Plan<T> {
             // Kept elements were scaled, dropped ones are 0: the gate passes the kept ones.
             let scale = dropout.filter(|_| part.drops());
             let scale = scale.map_or(T::ONE, |(probability, _)| kept_scale(probability));
-            let [out, d_out] = disjoint(block, [&out_rows.range, &d_out_rows.range]);
-            let (out, d_out) = (out_rows.view(out, batch), d_out_rows.view_mut(d_out, batch));
-            elementwise::relu_gradient(context, out, scale, d_out)?;
+            let [out_data, d_out] = disjoint(block, [&out_rows.range, &d_out_rows.range]);
+            let d_out = d_out_rows.view_mut::<T, N::Stored>(d_out, batch);
+            if out == lowered.output {
+                let out = out_rows.view::<T, T>(out_data, batch);
+                elementwise::relu_gradient(context, out, scale, d_out)?;
+            } else {
+                let out = out_rows.view::<T, N::Stored>(out_data, batch);
+                elementwise::relu_gradient(context, out, scale, d_out)?;
+            }
         }
         let (Some(x), false) = (x.number(), d_x.unused) else { return Ok(()) };
         let (x_rows, d_x_rows) = (&memory.values[x], &memory.d_values[x]);
         let [x_data, d_x_data, d_out_data, scratch] =
             disjoint(block, [&x_rows.range, &d_x_rows.range, &d_out_rows.range, &memory.scratch]);
         let scratch = bytemuck::cast_slice_mut(scratch);
-        let (activation, to) = (x_rows.view(x_data, batch), d_x_rows.view_mut(d_x_data, batch));
-        let d_out = d_out_rows.view(d_out_data, batch);
+        let activation = x_rows.view::<T, N::Stored>(x_data, batch);
+        let to = d_x_rows.view_mut::<T, N::Stored>(d_x_data, batch);
+        let d_out = d_out_rows.view::<T, N::Stored>(d_out_data, batch);
         let start = Start::Scaled(if d_x.accumulate { T::ONE } else { T::ZERO });
         let (finish, companions) = match d_x.gate {
             Some(scale) => {
@@ -443,11 +536,12 @@ impl<T: Element> Plan<T> {
         let parameters = network.parameters().slices(structure.layers[layer].parameters.clone());
         let weight = MatRef::new(parameters.get(Linear::WEIGHT), to.cols(), d_out.cols())?;
         let epilogue = Epilogue { start, finish, companions, column_sums: None };
-        context.gemm().run(T::ONE, d_out, weight.t(), to, epilogue, scratch)
+        let gemm = context.gemm().of_types::<N::Inner>()?;
+        gemm.run(T::ONE, d_out, Operand::Rounded(weight.t()), to, epilogue, scratch)
     }
 
     /// `dW = xᵀ d_out`, or the update of W by it, and `db`, the sums of the columns of `d_out`.
-    fn linear_parameters(
+    fn linear_parameters<N: Numbers<T>>(
         &mut self,
         at: usize,
         layer: usize,
@@ -478,8 +572,11 @@ impl<T: Element> Plan<T> {
             None => stored,
         };
         let scratch = bytemuck::cast_slice_mut(scratch);
-        let d_out = d_out_rows.view(d_out_data, batch);
-        let x = x_rows.map_or(input, |rows| rows.view(x_data, batch).into());
+        let d_out = d_out_rows.view::<T, N::Stored>(d_out_data, batch);
+        let x = match x_rows {
+            Some(rows) => Operand::from(rows.view::<T, N::Stored>(x_data, batch)),
+            None => input.with_elements()?,
+        };
         let [weight, bias] =
             split(stored, [Linear::WEIGHT, Linear::BIAS].map(|place| &places.ranges[place]));
         let [no_weight, no_bias] =
@@ -499,11 +596,12 @@ impl<T: Element> Plan<T> {
         let to = if fused { network.parameters_mut().tensor_mut(number) } else { weight };
         let epilogue = Epilogue { column_sums: (!no_bias).then_some(bias), ..epilogue };
         let to = MatMut::new(to, rows, cols)?;
-        context.gemm().run(T::ONE, x.t()?, d_out, to, epilogue, scratch)
+        let gemm = context.gemm().of_types::<N::Outer>()?;
+        gemm.run(T::ONE, x.t()?, d_out, to, epilogue, scratch)
     }
 
     /// The backward pass of a layer that is not fused.
-    fn layer_backward(
+    fn layer_backward<N: Numbers<T>>(
         &mut self,
         at: usize,
         layer: usize,
@@ -519,9 +617,21 @@ impl<T: Element> Plan<T> {
         let (out_rows, d_out_rows) = (&memory.values[out], &memory.d_values[out]);
         let x_rows = x.number().map(|number| &memory.values[number]);
         let d_x_rows = x.number().filter(|_| !d_x.unused).map(|number| &memory.d_values[number]);
-        let places = &memory.parameters[at];
-        let (nothing, apart) = (0..0, &memory.apart[at]);
-        let [x_data, out_data, d_out_data, d_x_data, apart_data, stored, saved, scratch] = disjoint(
+        let (places, apart, whole) = (&memory.parameters[at], &memory.apart[at], &memory.whole[at]);
+        let nothing = 0..0;
+        let [
+            x_data,
+            out_data,
+            d_out_data,
+            d_x_data,
+            apart_data,
+            stored,
+            saved,
+            scratch,
+            whole_x,
+            whole_out,
+            whole_d_out,
+        ] = disjoint(
             block,
             [
                 x_rows.filter(|_| needs.input).map_or(&nothing, |rows| &rows.range),
@@ -532,16 +642,35 @@ impl<T: Element> Plan<T> {
                 if gradients.is_some() { &nothing } else { &places.region },
                 &memory.saved[at],
                 &memory.scratch,
+                &whole.back_x.range,
+                &whole.back_out.range,
+                &whole.d_out.range,
             ],
         );
         let stored = match gradients {
             Some(arena) => arena.region_mut(places.region.clone()),
             None => stored,
         };
-        let (x_data, out_data) = (&*x_data, &*out_data);
         let scratch = bytemuck::cast_slice_mut(scratch);
+        let x = match x_rows.filter(|_| needs.input) {
+            Some(rows) => {
+                let x = rows.view::<T, N::Stored>(x_data, batch);
+                Some(widened(context, x, &whole.back_x, whole_x)?)
+            }
+            None => None,
+        };
+        let out = match needs.output {
+            true if out == lowered.output => Some(out_rows.view(out_data, batch)),
+            true => {
+                let out = out_rows.view::<T, N::Stored>(out_data, batch);
+                Some(widened(context, out, &whole.back_out, whole_out)?)
+            }
+            false => None,
+        };
+        let d_out = d_out_rows.view::<T, N::Stored>(d_out_data, batch);
+        let is_apart = d_x.accumulate || N::rounds();
         let to = match d_x_rows {
-            Some(_) if d_x.accumulate => Some(apart.view_mut(apart_data, batch)),
+            Some(_) if is_apart => Some(apart.view_mut(apart_data, batch)),
             Some(rows) => Some(rows.view_mut(d_x_data, batch)),
             None => None,
         };
@@ -549,9 +678,9 @@ impl<T: Element> Plan<T> {
             context,
             Backward {
                 parameters: network.parameters().slices(placed.parameters.clone()),
-                x: x_rows.filter(|_| needs.input).map(|rows| rows.view(x_data, batch)),
-                out: needs.output.then(|| out_rows.view(out_data, batch)),
-                d_out: d_out_rows.view(d_out_data, batch),
+                x,
+                out,
+                d_out: widened(context, d_out, &whole.d_out, whole_d_out)?,
                 d_x: to,
                 gradients: SlicesMut { block: stored, ranges: &places.ranges },
                 accumulate,
@@ -560,11 +689,13 @@ impl<T: Element> Plan<T> {
                 random: part.random(structure, layer),
             },
         )?;
-        match d_x_rows {
-            Some(rows) if d_x.accumulate => {
-                add(context, apart.view(apart_data, batch), rows.view_mut(d_x_data, batch))
-            }
-            _ => Ok(()),
+        let Some(rows) = d_x_rows.filter(|_| is_apart) else { return Ok(()) };
+        let from = apart.view::<T, T>(apart_data, batch);
+        let to = rows.view_mut::<T, N::Stored>(d_x_data, batch);
+        if d_x.accumulate {
+            elementwise::add(context, from, to)
+        } else {
+            elementwise::copy(context, from, to)
         }
     }
 
@@ -591,31 +722,58 @@ fn kept_scale<T: Element>(probability: f64) -> T {
     T::from_f64(1.0 / (1.0 - probability))
 }
 
-/// `to = from`.
-fn copy<T: Element>(context: &Context<T>, from: MatRef<'_, T>, to: MatMut<'_, T>) -> Result<()> {
-    elementwise::map_rows(context, from, to, &|from, to| to.copy_from_slice(from))
+/// The output of a step: logits stay as they are, other values are stored.
+enum Out<'a, T: Element, E: PanelElement> {
+    Logits(MatMut<'a, T>),
+    Stored(MatMut<'a, E>),
 }
 
-/// `to = from + to`.
-fn add<T: Element>(context: &Context<T>, from: MatRef<'_, T>, to: MatMut<'_, T>) -> Result<()> {
-    elementwise::map_rows(context, from, to, &|from, to| {
-        context.kernels().map_onto(AddScaled { factor: T::ONE }, from, to);
-    })
+/// The values of a matrix: it itself, or in the given place if it has other elements.
+fn widened<'a, T: Element, E: PanelElement<Value = T>>(
+    context: &Context<T>,
+    x: MatRef<'a, E>,
+    rows: &Rows,
+    place: &'a mut [T],
+) -> Result<MatRef<'a, T>> {
+    if let Some(x) = x.of_type() {
+        return Ok(x);
+    }
+    elementwise::copy(context, x, rows.view_mut::<T, T>(place, x.rows()))?;
+    Ok(rows.view(place, x.rows()))
+}
+
+/// `out = x + skip`, rounded once.
+fn sum<T: Element, E: PanelElement<Value = T>, O: PanelElement<Value = T>>(
+    context: &Context<T>,
+    x: MatRef<'_, E>,
+    skip: MatRef<'_, E>,
+    mut out: MatMut<'_, O>,
+) -> Result<()> {
+    elementwise::copy(context, skip, out.reborrow())?;
+    elementwise::add(context, x, out)
 }
 
 /// The batch as a matrix.
-fn load<T: Element>(context: &Context<T>, x: Operand<'_, T>, out: MatMut<'_, T>) -> Result<()> {
+fn load<T: Element, E: PanelElement<Value = T>>(
+    context: &Context<T>,
+    x: Operand<'_, T>,
+    out: MatMut<'_, E>,
+) -> Result<()> {
     match x {
-        Operand::Matrix(x) => elementwise::fill_rows(context, out, &|row, values| {
-            for (col, value) in values.iter_mut().enumerate() {
-                *value = x.get(row, col);
-            }
-        }),
-        Operand::Gathered(rows) => elementwise::fill_rows(context, out, &|row, values| {
-            for (col, value) in values.iter_mut().enumerate() {
-                *value = rows.get(row, col);
-            }
-        }),
+        Operand::Matrix(x) | Operand::Rounded(x) => {
+            elementwise::fill_rows(context, out, &|row, values: &mut [E]| {
+                for (col, value) in values.iter_mut().enumerate() {
+                    *value = E::nearest(x.get(row, col));
+                }
+            })
+        }
+        Operand::Gathered(rows) => {
+            elementwise::fill_rows(context, out, &|row, values: &mut [E]| {
+                for (col, value) in values.iter_mut().enumerate() {
+                    *value = E::nearest(rows.get(row, col));
+                }
+            })
+        }
         other => {
             let expected = "a matrix or gathered rows, for a network that does not begin with a \
                             linear layer";
