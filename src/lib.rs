@@ -68,5 +68,9 @@ struct Readme;
 struct Networks;
 
 #[cfg(doctest)]
+#[doc = include_str!("../docs/bf16.md")]
+struct Bf16Networks;
+
+#[cfg(doctest)]
 #[doc = include_str!("../docs/embedding.md")]
 struct Embedding;

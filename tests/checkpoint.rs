@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tilewise::{
-    Context, Element, Error,
+    Context, Element, Error, Precision,
     data::{Augmentation, ImageSet, Normalization, NormalizeMode, Split, synthetic},
     matrix::MatRef,
     nn::{
@@ -35,6 +35,12 @@ const EPOCHS: usize = 3;
 
 fn images() -> ImageSet {
     synthetic(200, 1).unwrap()
+}
+
+/// The same settings in bf16.
+fn in_bf16(config: SolverConfig) -> SolverConfig {
+    let trainer = config.trainer.clone().with_precision(Some(Precision::Bf16));
+    config.with_trainer(trainer)
 }
 
 /// Settings of steps that use every kind of state and of randomness.
@@ -129,6 +135,30 @@ fn continues_with_the_same_bits<T: Element>(optimizer: Optimizer, stops: &[usize
         });
         assert!(resumed == outcome(&whole), "{optimizer} in {}, stopped after {stop}", T::NAME);
     }
+}
+
+#[test]
+fn a_run_in_bf16_continues_with_the_same_bits_and_in_no_other_precision() {
+    let (images, dir) = (images(), tempfile::tempdir().unwrap());
+    let settings = || config(Optimizer::adam());
+    let mut whole = solver::<f32>(&images, in_bf16(settings()));
+    whole.train().unwrap();
+    let mut first = solver::<f32>(&images, in_bf16(settings()));
+    advance(&mut first, BATCHES + 3);
+    first.save_checkpoint(&file(&dir)).unwrap();
+    let mut second = solver::<f32>(&images, in_bf16(settings()));
+    second.load_checkpoint(&file(&dir)).unwrap();
+    second.train().unwrap();
+    assert!(outcome(&second) == outcome(&whole));
+
+    let error = solver::<f32>(&images, settings()).load_checkpoint(&file(&dir)).unwrap_err();
+    assert!(matches!(error, Error::Setting { name: "precision", .. }), "{error}");
+    assert!(error.to_string().contains("bf16"), "{error}");
+    let mut other = solver::<f32>(&images, settings());
+    advance(&mut other, 2);
+    other.save_checkpoint(&file(&dir)).unwrap();
+    let error = second.load_checkpoint(&file(&dir)).unwrap_err();
+    assert!(matches!(error, Error::Setting { name: "precision", .. }), "{error}");
 }
 
 #[test]

@@ -2,11 +2,10 @@
 //! multiply-add and on 1 to 4 threads.
 //!
 //! A change of these numbers is a decision, never an accident: it means that runs which were
-//! recorded before cannot be repeated. `exp` and `ln` of the loss come from the platform's
-//! mathematical library, so another platform may have other numbers.
+//! recorded before cannot be repeated.
 
 use tilewise::{
-    Context, Element,
+    Context, Element, Precision,
     gemm::Gemm,
     matrix::Matrix,
     nn::{Init, MlpConfig, Network, Shape, mlp},
@@ -41,13 +40,19 @@ fn residual<T: Element>() -> Network<T> {
 }
 
 /// FNV-1a of the parameters after 50 steps with momentum and L2 regularization.
-fn hash<T: Element>(network: Network<T>, set: InstructionSet, threads: Threads) -> u64 {
+fn hash<T: Element>(
+    network: Network<T>,
+    precision: Precision,
+    set: InstructionSet,
+    threads: Threads,
+) -> u64 {
     let context = Context::of(Gemm::with_instruction_set(set).unwrap()).unwrap();
     let config = TrainerConfig::default()
         .with_batch_size(BATCH)
         .with_learning_rate(0.02)
         .with_optimizer(Optimizer::momentum(0.9))
         .with_l2(1e-3)
+        .with_precision(Some(precision))
         .with_threads(threads);
     let mut trainer = Trainer::with_context(network, config, context).unwrap();
     for step in 0..50 {
@@ -65,12 +70,17 @@ fn hash<T: Element>(network: Network<T>, set: InstructionSet, threads: Threads) 
     })
 }
 
-fn check<T: Element>(name: &str, network: impl Fn() -> Network<T> + Sync, expected: u64) {
+fn check<T: Element>(
+    name: &str,
+    precision: Precision,
+    network: impl Fn() -> Network<T> + Sync,
+    expected: u64,
+) {
     let mut wrong = Vec::new();
     for set in InstructionSet::available().filter(|set| set.is_fused()) {
         for threads in 1..=4 {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let found = pool.install(|| hash(network(), set, Threads::Pool));
+            let found = pool.install(|| hash(network(), precision, set, Threads::Pool));
             if found != expected {
                 wrong.push(format!("{set}, {threads} threads: {found:#018x}"));
             }
@@ -81,20 +91,30 @@ fn check<T: Element>(name: &str, network: impl Fn() -> Network<T> + Sync, expect
 
 #[test]
 fn a_perceptron_in_f32() {
-    check("perceptron in f32", perceptron::<f32>, 0x79bc_1da2_5911_e2c7);
+    check("perceptron in f32", Precision::F32, perceptron::<f32>, 0x79bc_1da2_5911_e2c7);
 }
 
 #[test]
 fn a_perceptron_in_f64() {
-    check("perceptron in f64", perceptron::<f64>, 0x2a80_23e4_f2ae_4225);
+    check("perceptron in f64", Precision::F64, perceptron::<f64>, 0x2a80_23e4_f2ae_4225);
 }
 
 #[test]
 fn a_residual_block_in_f32() {
-    check("residual block in f32", residual::<f32>, 0x7c79_0a5d_5cbd_5ba7);
+    check("residual block in f32", Precision::F32, residual::<f32>, 0x7c79_0a5d_5cbd_5ba7);
 }
 
 #[test]
 fn a_residual_block_in_f64() {
-    check("residual block in f64", residual::<f64>, 0x52f3_d357_7439_d96c);
+    check("residual block in f64", Precision::F64, residual::<f64>, 0x52f3_d357_7439_d96c);
+}
+
+#[test]
+fn a_perceptron_in_bf16() {
+    check("perceptron in bf16", Precision::Bf16, perceptron::<f32>, 0x6cfb_d998_3985_0094);
+}
+
+#[test]
+fn a_residual_block_in_bf16() {
+    check("residual block in bf16", Precision::Bf16, residual::<f32>, 0x5e81_e64c_4c2f_0c95);
 }

@@ -7,6 +7,7 @@ use std::ops::ControlFlow;
 
 use support::Counting;
 use tilewise::{
+    Precision,
     data::{Augmentation, Normalization, Split, synthetic},
     nn::{Network, Shape},
     threads::Threads,
@@ -28,7 +29,12 @@ fn network() -> Network<f32> {
 }
 
 /// Allocations of a whole training run, accuracy checks included, after its construction.
-fn allocations_of_a_run(threads: usize, optimizer: Optimizer, clip_norm: Option<f64>) -> usize {
+fn allocations_of_a_run(
+    threads: usize,
+    precision: Precision,
+    optimizer: Optimizer,
+    clip_norm: Option<f64>,
+) -> usize {
     let images = synthetic(1500, 1).unwrap();
     let data = TrainingData {
         images: &images,
@@ -41,6 +47,7 @@ fn allocations_of_a_run(threads: usize, optimizer: Optimizer, clip_norm: Option<
         .with_l2(1e-4)
         .with_clip_norm(clip_norm)
         .with_ema_decay(Some(0.9))
+        .with_precision(Some(precision))
         .with_threads(Threads::Count(threads));
     let augmentation = Augmentation::default().with_flip(true).with_shift(2).with_cutout(4);
     let settings = SolverConfig::default().with_trainer(trainer).with_epochs(2);
@@ -71,9 +78,15 @@ fn main() {
         for name in Optimizer::NAMES {
             let optimizer = name.parse().unwrap();
             for clip_norm in [None, Some(1.0)] {
-                let allocations = allocations_of_a_run(threads, optimizer, clip_norm);
-                assert_eq!(allocations, 0, "{threads} threads, {name}, clipped to {clip_norm:?}");
+                let precision = Precision::F32;
+                let found = allocations_of_a_run(threads, precision, optimizer, clip_norm);
+                assert_eq!(found, 0, "{threads} threads, {name}, clipped to {clip_norm:?}");
             }
+        }
+        for clip_norm in [None, Some(1.0)] {
+            let (precision, optimizer) = (Precision::Bf16, Optimizer::adam());
+            let found = allocations_of_a_run(threads, precision, optimizer, clip_norm);
+            assert_eq!(found, 0, "{threads} threads in bf16, clipped to {clip_norm:?}");
         }
     }
     println!("whole epochs allocate nothing: ok");
