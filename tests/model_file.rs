@@ -6,9 +6,9 @@ use std::{fs, path::PathBuf};
 
 use tempfile::TempDir;
 use tilewise::{
-    Element, Error,
+    Element, Error, Precision,
     data::Normalization,
-    io::model::{ModelInfo, load, save},
+    io::model::{self, ModelInfo, load, save},
     nn::{Init, MlpConfig, Network, NodeConfig, Shape, mlp},
 };
 
@@ -492,4 +492,35 @@ fn messages_that_quote_a_file_are_bounded_and_escaped() {
     let error = load::<f32>(&file(&dir)).unwrap_err().to_string();
     assert!(error.len() < 5000 && error.contains("[31m"), "{} bytes", error.len());
     assert!(!error.contains(['\x1b', '\n', '\u{202e}']), "{:?}", &error[..200]);
+}
+
+#[test]
+fn a_file_says_in_which_precision_its_network_was_trained() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(&dir);
+    let f32 = Network::<f32>::builder(Shape::Features(3)).linear(2).build().unwrap();
+    let f64 = Network::<f64>::builder(Shape::Features(3)).linear(2).build().unwrap();
+    for precision in [Precision::F32, Precision::Bf16] {
+        let info = ModelInfo::default().with_precision(Some(precision));
+        save(&path, &f32, &info).unwrap();
+        assert_eq!(load::<f32>(&path).unwrap().1, info);
+        assert_eq!(model::precision(&path).unwrap(), precision);
+    }
+    // By the tensors, where the file says nothing.
+    save(&path, &f32, &ModelInfo::default()).unwrap();
+    assert_eq!(model::precision(&path).unwrap(), Precision::F32);
+    save(&path, &f64, &ModelInfo::default()).unwrap();
+    assert_eq!(load::<f64>(&path).unwrap().1.precision, None);
+    assert_eq!(model::precision(&path).unwrap(), Precision::F64);
+
+    save(&path, &f32, &ModelInfo::default().with_precision(Some(Precision::Bf16))).unwrap();
+    let bytes = fs::read(&path).unwrap();
+    let at = bytes.windows(4).position(|four| four == b"bf16").unwrap();
+    let mut wrong = bytes.clone();
+    wrong[at..at + 4].copy_from_slice(b"bf99");
+    fs::write(&path, wrong).unwrap();
+    for error in [load::<f32>(&path).map(drop), model::precision(&path).map(drop)] {
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("bf99") && error.contains("f32, f64 or bf16"), "{error}");
+    }
 }

@@ -1,7 +1,7 @@
 //! Classification of images: the probability of every class.
 
 use tilewise::{
-    Context, Element,
+    Context, Element, Precision,
     data::{ImageSet, Normalization},
     error::Result,
     infer::top_classes,
@@ -21,10 +21,11 @@ const BATCH: usize = 256;
 /// Same as [`Evaluator::new`] and [`Evaluator::run`].
 pub(super) fn probabilities<T: Element>(
     network: &Network<T>,
+    precision: Precision,
     images: &ImageSet,
     normalization: &Normalization,
 ) -> Result<Vec<f64>> {
-    let context = Context::on(Threads::Pool)?;
+    let context = Context::on(Threads::Pool)?.with_precision(precision)?;
     let mut evaluator = Evaluator::new(network, context, images, normalization, BATCH)?;
     let indices: Vec<u32> = (0..images.len() as u32).collect();
     let classes = network.classes();
@@ -56,7 +57,9 @@ mod tests {
         let images = synthetic(300, 5).unwrap();
         let normalization = Normalization::new(vec![0.01; 3], vec![-1.0; 3]).unwrap();
         let network = perceptron::<f64>((3072, 10), &[20], 0.0, Some(0.01), 0).unwrap();
-        let all = crate::in_pool(Some(2), || probabilities(&network, &images, &normalization));
+        let all = crate::in_pool(Some(2), || {
+            probabilities(&network, Precision::F64, &images, &normalization)
+        });
         let all = all.unwrap();
         let rows = || all.chunks(10).zip(images.labels());
         let right = rows().filter(|(row, label)| top(row, 1) == [**label as usize]).count();

@@ -61,11 +61,10 @@ const NOT_OF_A_RUN: [&str; 4] = ["out", "overwrite", "quiet", "resume"];
 
 /// Settings of the library whose flags have names of their own. The flags of all others are named
 /// as the library names the setting, with `-` for `_`.
-const FLAG_NAMES: [(&str, &str); 13] = [
+const FLAG_NAMES: [(&str, &str); 12] = [
     ("batch_size", "batch"),
     ("l2", "reg"),
     ("learning_rate", "lr"),
-    ("precision", "dtype"),
     ("schedule_every", "lr-step-epochs"),
     ("schedule_factor", "lr-decay"),
     ("schedule_final_divisor", "one-cycle-final-divisor"),
@@ -269,6 +268,12 @@ impl<A: clap::Args> Flags<A> {
         self.all().find(|&(name, _)| name == key).map(|(_, arg)| arg)
     }
 
+    /// The name of the setting that has `key` as another name; else `key`.
+    pub(super) fn name<'a>(&'a self, key: &'a str) -> &'a str {
+        let is_alias = |arg: &Arg| arg.get_all_aliases().is_some_and(|names| names.contains(&key));
+        self.all().find(|&(_, arg)| is_alias(arg)).map_or(key, |(name, _)| name)
+    }
+
     /// The message for an unknown key: the most similar known one, if there is any.
     fn unknown(&self, key: &str) -> String {
         let spelled = key.replace('_', "-").to_lowercase();
@@ -429,9 +434,21 @@ impl<A: clap::Args> Flags<A> {
         if settings.get(CIRCUMSTANCES).is_some_and(Value::is_table) {
             settings.remove(CIRCUMSTANCES);
         }
+        let start = |key: &str| starts.get(key).copied().unwrap_or_default();
+        let others: Vec<String> =
+            settings.keys().filter(|key| self.name(key) != **key).cloned().collect();
+        for key in others {
+            let name = self.name(&key).to_owned();
+            if settings.contains_key(&name) {
+                let detail = format!("{key} is another name of {name}, which is set too");
+                return Err(wrong(start(&key), &detail));
+            }
+            let value = settings.remove(&key).expect("a key of the table");
+            self.check(&name, &value).map_err(|detail| wrong(start(&key), &detail))?;
+            settings.insert(name, value);
+        }
         for (key, value) in &settings {
-            let start = starts.get(key.as_str()).copied().unwrap_or_default();
-            self.check(key, value).map_err(|detail| wrong(start, &detail))?;
+            self.check(key, value).map_err(|detail| wrong(start(key), &detail))?;
         }
         Ok(settings)
     }
@@ -569,6 +586,25 @@ mod tests {
         ] {
             let error = Error::Setting { name, value: "7".into(), expected: "8".into() };
             assert_eq!(message(&flags.command, &error), expected);
+        }
+    }
+
+    #[test]
+    fn a_setting_has_the_name_that_it_had() {
+        let flags = Flags::<TrainArgs>::new();
+        let path = Path::new("c.toml");
+        let settings = flags.read_text(path, "dtype = \"f64\"").unwrap();
+        assert_eq!(settings.get("precision").and_then(Value::as_str), Some("f64"));
+        assert!(!settings.contains_key("dtype"));
+        for (text, expected) in [
+            ("lr = 0.1\ndtype = \"f64\"\nprecision = \"f32\"", "line 2: dtype is another name of"),
+            (
+                "lr = 0.1\ndtype = \"f16\"",
+                "line 2: precision = \"f16\": expected one of f32, f64, bf16",
+            ),
+        ] {
+            let error = flags.read_text(path, text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
         }
     }
 

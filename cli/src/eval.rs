@@ -8,10 +8,9 @@ use crate::{
     console::{Console, decimal, name, print},
     dataset::{DatasetArgs, Origin},
     in_pool, options,
-    options::Dtype,
 };
 use tilewise::{
-    Context, Element,
+    Context, Element, Precision,
     data::{ImageSet, Normalization, NormalizeMode, Split},
     error::{Error, Result},
     io::model,
@@ -32,9 +31,9 @@ pub struct EvalArgs {
     /// Batch size, in images; it does not change the result.
     #[arg(long, value_name = "N", default_value = "512", value_parser = options::count)]
     batch: usize,
-    /// Floating-point type to compute with.
-    #[arg(long, value_enum, default_value = "f32")]
-    dtype: Dtype,
+    /// Precision of the computations [default: the one that the model was trained in]
+    #[arg(long, value_name = "NAME", alias = "dtype", value_parser = options::precision())]
+    precision: Option<Precision>,
     /// Number of threads [default: one for each core]
     #[arg(long, value_name = "N", value_parser = options::threads)]
     threads: Option<usize>,
@@ -48,13 +47,14 @@ pub struct EvalArgs {
 /// # Errors
 /// Those of the model file or the data set, and [`Error::Io`] if nothing can be printed.
 pub fn run(args: &EvalArgs) -> Result<()> {
-    match args.dtype {
-        Dtype::F32 => run_with::<f32>(args),
-        Dtype::F64 => run_with::<f64>(args),
+    let precision = args.precision.map_or_else(|| model::precision(&args.model), Ok)?;
+    match precision {
+        Precision::F32 | Precision::Bf16 => run_with::<f32>(args, precision),
+        Precision::F64 => run_with::<f64>(args, precision),
     }
 }
 
-fn run_with<T: Element>(args: &EvalArgs) -> Result<()> {
+fn run_with<T: Element>(args: &EvalArgs, precision: Precision) -> Result<()> {
     let console = Console::new(args.json);
     let (network, info) = model::load::<T>(&args.model)?;
     let origin = args.dataset.find(&console)?;
@@ -84,7 +84,7 @@ fn run_with<T: Element>(args: &EvalArgs) -> Result<()> {
         return Err(Error::file(&args.model, detail));
     }
     let evaluation = in_pool(args.threads, || {
-        let context = Context::on(Threads::Pool)?;
+        let context = Context::on(Threads::Pool)?.with_precision(precision)?;
         evaluate(&network, context, &test, &normalization, args.batch)
     });
     let evaluation = evaluation.map_err(|error| match error {
@@ -92,9 +92,9 @@ fn run_with<T: Element>(args: &EvalArgs) -> Result<()> {
         other => other,
     })?;
     print(&if args.json {
-        as_json(&origin, &test, &evaluation)
+        as_json(&origin, &test, precision, &evaluation)
     } else {
-        as_text(&origin, &test, &evaluation)
+        as_text(&origin, &test, precision, &evaluation)
     })
 }
 
@@ -131,7 +131,12 @@ fn accuracy((correct, all): (usize, usize)) -> Option<f64> {
     (all > 0).then(|| correct as f64 / all as f64)
 }
 
-fn as_json(origin: &Origin, test: &ImageSet, evaluation: &Evaluation) -> String {
+fn as_json(
+    origin: &Origin,
+    test: &ImageSet,
+    precision: Precision,
+    evaluation: &Evaluation,
+) -> String {
     let classes: Vec<_> = test
         .class_names()
         .iter()
@@ -144,6 +149,7 @@ fn as_json(origin: &Origin, test: &ImageSet, evaluation: &Evaluation) -> String 
         .collect();
     let object = json!({
         "data": origin.to_string(),
+        "precision": precision.name(),
         "images": evaluation.images,
         "correct": evaluation.correct,
         "loss": evaluation.loss,
@@ -153,9 +159,14 @@ fn as_json(origin: &Origin, test: &ImageSet, evaluation: &Evaluation) -> String 
     format!("{object}\n")
 }
 
-fn as_text(origin: &Origin, test: &ImageSet, evaluation: &Evaluation) -> String {
+fn as_text(
+    origin: &Origin,
+    test: &ImageSet,
+    precision: Precision,
+    evaluation: &Evaluation,
+) -> String {
     let mut text = format!(
-        "test set  {} images of {origin}\n\
+        "test set  {} images of {origin}, in {precision}\n\
          loss      {}\n\
          accuracy  {:.4}\n\n",
         evaluation.images,

@@ -10,10 +10,9 @@ use crate::{
     cores, in_pool,
     network::{HIDDEN, describe, perceptron},
     options,
-    options::Dtype,
 };
 use tilewise::{
-    Bf16, Element,
+    Bf16, Element, Precision,
     error::Result,
     gemm::{Blocking, Gemm, Product},
     io::model,
@@ -61,9 +60,10 @@ struct PlanArgs {
     #[arg(long, value_name = "NAME", default_value = "sgd", value_parser = options::optimizer(),
           requires = "plan")]
     optimizer: Optimizer,
-    /// Floating-point type of the parameters and of all computations.
-    #[arg(long, value_enum, default_value = "f32", requires = "plan")]
-    dtype: Dtype,
+    /// Precision of the computations: bf16 has parameters and sums in f32.
+    #[arg(long, value_name = "NAME", alias = "dtype", default_value = "f32",
+          value_parser = options::precision(), requires = "plan")]
+    precision: Precision,
     /// Number of threads [default: one for each core]
     #[arg(long, value_name = "N", value_parser = options::threads, requires = "plan")]
     threads: Option<usize>,
@@ -76,10 +76,12 @@ impl PlanArgs {
             Some(path) => model::load::<T>(path)?.0,
             None => perceptron(CIFAR10, &self.hidden, self.dropout, None, 0)?,
         };
-        let about = format!("{} ({}, {})", describe(&network), T::NAME, self.optimizer.name());
+        let about =
+            format!("{} ({}, {})", describe(&network), self.precision, self.optimizer.name());
         let config = TrainerConfig::default()
             .with_batch_size(self.batch)
             .with_optimizer(self.optimizer)
+            .with_precision(Some(self.precision))
             .with_threads(Threads::Pool);
         let trainer = Trainer::new(network, config)?;
         let plan = trainer.plan();
@@ -117,9 +119,9 @@ impl Kernel {
 /// plan, those of the model file or of the network.
 pub fn run(args: &InfoArgs) -> Result<()> {
     if args.plan.plan {
-        return print(&in_pool(args.plan.threads, || match args.plan.dtype {
-            Dtype::F32 => args.plan.text::<f32>(),
-            Dtype::F64 => args.plan.text::<f64>(),
+        return print(&in_pool(args.plan.threads, || match args.plan.precision {
+            Precision::F32 | Precision::Bf16 => args.plan.text::<f32>(),
+            Precision::F64 => args.plan.text::<f64>(),
         })?);
     }
     let in_use = InstructionSet::preferred()?;

@@ -11,6 +11,7 @@ mod info;
 mod network;
 mod options;
 mod plots;
+mod precision;
 mod predict;
 mod recipe;
 mod report;

@@ -5,29 +5,10 @@ use std::ops::RangeInclusive;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use tilewise::{
+    Precision,
     data::{Border, NormalizeMode},
     train::{LastBatch, Optimizer},
 };
-
-/// What to compute products with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum Precision {
-    /// Single precision.
-    F32,
-    /// Double precision.
-    F64,
-    /// Operands of bf16, sums of f32.
-    Bf16,
-}
-
-/// The element type to compute with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum Dtype {
-    /// Single precision.
-    F32,
-    /// Double precision.
-    F64,
-}
 
 /// Threads that a pool may have; more are a typing mistake.
 const THREADS: RangeInclusive<u64> = 1..=4096;
@@ -107,6 +88,12 @@ pub(super) fn md5(text: &str) -> Result<String, String> {
 /// Reads an optimizer, with its default settings.
 pub(super) fn optimizer() -> impl TypedValueParser<Value = Optimizer> {
     PossibleValuesParser::new(Optimizer::NAMES).try_map(|name| name.parse::<Optimizer>())
+}
+
+/// Reads "f32", "f64" or "bf16".
+pub(super) fn precision() -> impl TypedValueParser<Value = Precision> {
+    let names = Precision::ALL.iter().map(|precision| precision.name());
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<Precision>())
 }
 
 /// Reads "mean" or "mean-std".

@@ -17,6 +17,7 @@ use crate::{
     in_pool, options,
 };
 use tilewise::{
+    Element, Precision,
     data::{ImageSet, ImageShape, Normalization},
     error::{Error, Result},
     input_file,
@@ -57,7 +58,15 @@ pub struct PredictArgs {
 /// Those of the model file, [`Error::File`] if the network is not for images or a file is not an
 /// image, and [`Error::Io`] if one cannot be read or nothing can be printed.
 pub fn run(args: &PredictArgs) -> Result<()> {
-    let (network, info) = model::load::<f32>(&args.model)?;
+    match model::precision(&args.model)? {
+        precision @ (Precision::F32 | Precision::Bf16) => run_with::<f32>(args, precision),
+        precision @ Precision::F64 => run_with::<f64>(args, precision),
+    }
+}
+
+/// Classifies in the precision that the model was trained in.
+fn run_with<T: Element>(args: &PredictArgs, precision: Precision) -> Result<()> {
+    let (network, info) = model::load::<T>(&args.model)?;
     let wrong = |detail: String| Error::file(&args.model, detail);
     let normalization = info.normalization.ok_or_else(|| {
         wrong("has no normalization in its metadata, which classifying images needs".into())
@@ -72,7 +81,7 @@ pub fn run(args: &PredictArgs) -> Result<()> {
         pixels.extend(planes(&read(path)?, shape));
     }
     let set = ImageSet::new(shape, class_names, pixels, vec![0; args.images.len()])?;
-    let all = in_pool(None, || classify::probabilities(&network, &set, &normalization));
+    let all = in_pool(None, || classify::probabilities(&network, precision, &set, &normalization));
     let all = all.map_err(|error| match error {
         Error::NotFinite { image, .. } => {
             let path = args.images[image].display();
@@ -109,7 +118,10 @@ pub fn run(args: &PredictArgs) -> Result<()> {
 ///
 /// # Errors
 /// Why it accepts none.
-fn shape(network: &Network<f32>, normalization: &Normalization) -> Result<ImageShape, String> {
+fn shape<T: Element>(
+    network: &Network<T>,
+    normalization: &Normalization,
+) -> Result<ImageShape, String> {
     let (input, channels) = (network.in_features(), normalization.scale().len());
     let (height, width) = match network.input_shape() {
         Shape::Image { height, width, .. } => (height, width),

@@ -16,15 +16,14 @@ use crate::{
     dataset::{DatasetArgs, Origin},
     in_pool,
     network::{HIDDEN, describe, perceptron},
-    options,
-    options::Dtype,
+    options, precision,
     recipe::{OptimizerArgs, ScheduleArgs},
     run_dir::{CONFIG, RunDir},
     run_lock::RunLock,
     shutdown::{self, Shutdown},
 };
 use tilewise::{
-    Context, Element,
+    Context, Element, Precision,
     data::{Augmentation, Border, Cifar10, Normalization, NormalizeMode, Split},
     error::{Error, Result},
     io::model::ModelInfo,
@@ -77,9 +76,10 @@ pub struct TrainArgs {
     /// Standard deviation of the initial weights [default: He et al., sqrt(2 / inputs) per layer]
     #[arg(long, value_name = "STD", value_parser = options::positive, help_heading = "Model")]
     weight_scale: Option<f64>,
-    /// Floating-point type of the parameters and of all computations.
-    #[arg(long, value_enum, default_value = "f32", help_heading = "Model")]
-    dtype: Dtype,
+    /// Precision of the computations: bf16 has parameters and sums in f32.
+    #[arg(long, value_name = "NAME", alias = "dtype", default_value = "f32",
+          value_parser = options::precision(), help_heading = "Model")]
+    precision: Precision,
 
     #[command(flatten, next_help_heading = "Optimizer")]
     optimizer: OptimizerArgs,
@@ -311,9 +311,9 @@ pub(super) fn parse(settings: &Settings) -> Result<(TrainArgs, Settings)> {
 /// # Errors
 /// Same as [`run`].
 pub(super) fn train(job: Job<'_>, console: &mut Console) -> Result<Outcome> {
-    in_pool(Some(job.threads), || match job.args.dtype {
-        Dtype::F32 => train_with::<f32>(job, console),
-        Dtype::F64 => train_with::<f64>(job, console),
+    in_pool(Some(job.threads), || match job.args.precision {
+        Precision::F32 | Precision::Bf16 => train_with::<f32>(job, console),
+        Precision::F64 => train_with::<f64>(job, console),
     })
 }
 
@@ -330,7 +330,10 @@ fn train_with<T: Element>(job: Job<'_>, console: &mut Console) -> Result<Outcome
     let (optimizer, optimizer_flags) = args.optimizer.settle()?;
     let (schedule, schedule_flags) = args.schedule.settle()?;
     let run_config = run_config(job, (&optimizer_flags, &schedule_flags), &split)?;
-    console.line(introduction(&network, &split, job.threads, &run_config.run))?;
+    console.line(introduction(&network, &split, job, &run_config.run))?;
+    if let Some(note) = precision::note(args.precision)? {
+        console.line(note)?;
+    }
     let training = split.train.len();
     if args.batch > training {
         console.line(format_args!(
@@ -346,6 +349,7 @@ fn train_with<T: Element>(job: Job<'_>, console: &mut Console) -> Result<Outcome
         .with_l2(args.reg)
         .with_clip_norm(args.clip_norm)
         .with_ema_decay(args.ema_decay)
+        .with_precision(Some(args.precision))
         .with_threads(Threads::Pool);
     let solver_config = SolverConfig::default()
         .with_trainer(trainer)
@@ -365,6 +369,7 @@ fn train_with<T: Element>(job: Job<'_>, console: &mut Console) -> Result<Outcome
         .with_seed(args.seed);
     let info = ModelInfo::default()
         .with_normalization(Some(normalization.clone()))
+        .with_precision(Some(args.precision))
         .with_class_names(images.class_names().to_vec());
     let training_data = TrainingData { images, split, normalization: normalization.clone() };
     let mut solver = Solver::new(network, training_data, solver_config)?;
@@ -409,7 +414,7 @@ fn train_with<T: Element>(job: Job<'_>, console: &mut Console) -> Result<Outcome
 
     let test = match (solver.best(), &data.test) {
         (Some(best), Some(test)) => {
-            let context = Context::on(Threads::Pool)?;
+            let context = Context::on(Threads::Pool)?.with_precision(args.precision)?;
             Some(evaluate(best.network, context, test, &normalization, args.batch)?)
         }
         _ => None,
@@ -599,19 +604,19 @@ fn images_per_epoch(training: usize, batch: usize, last_batch: LastBatch) -> usi
 fn introduction<T: Element>(
     network: &Network<T>,
     split: &Split,
-    threads: usize,
+    job: Job<'_>,
     run: &Circumstances,
 ) -> String {
     format!(
         "training {} ({} parameters, {}) on {}: {} train, {} validate; {}, {}",
         describe(network),
         thousands(network.parameter_count() as f64),
-        T::NAME,
+        job.args.precision,
         run.data_set,
         thousands(split.train.len() as f64),
         thousands(split.validation.len() as f64),
         run.instruction_set,
-        plural(threads, "thread"),
+        plural(job.threads, "thread"),
     )
 }
 

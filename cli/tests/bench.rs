@@ -258,6 +258,31 @@ fn forward_passes_are_measured_at_each_batch_size() {
 }
 
 #[test]
+fn steps_and_predictions_of_bf16_are_measured_with_their_own_peak() {
+    let train = ["train", "--dims", "30,20,4", "--batch", "16", "--seconds", "0.00001"];
+    let infer = ["infer", "--dims", "30,20,4", "--batch", "3", "--seconds", "0.02"];
+    let of = |arguments: &[&str], precision: &str| {
+        let more = ["--isa", "portable", "--precision", precision];
+        bench_objects(&[arguments, &more].concat())
+    };
+    let (bf16, f32) = (of(&train, "bf16"), of(&train, "f32"));
+    // No other backend has them.
+    assert_eq!(bf16.len(), 1);
+    let peak = |object: &Value| object["peak_gflops"].as_f64().unwrap();
+    assert!(peak(&bf16[0]) < peak(&f32[0]), "software computes it: {bf16:?}");
+    for (object, precision) in bf16.iter().zip(["bf16"]).chain(f32.iter().zip(["f32"; 3])) {
+        assert_eq!(
+            (&object["dtype"], &object["precision"]),
+            (&precision.into(), &precision.into())
+        );
+    }
+    for object in of(&infer, "bf16") {
+        let own = object["backend"] != "matrixmultiply";
+        assert_eq!(object["precision"], if own { "bf16" } else { "f32" }, "{object}");
+    }
+}
+
+#[test]
 fn senseless_networks_are_refused() {
     for subcommand in ["train", "infer"] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tilewise"));

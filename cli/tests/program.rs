@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use tilewise::{
     io::model::{self, ModelInfo},
     nn::{Network, Shape},
+    simd::InstructionSet,
 };
 
 const RECORD: usize = 3073;
@@ -78,7 +79,7 @@ fn training_leaves_four_whole_files() {
         ("seed", 0i64.into()),
         ("train-size", 200i64.into()),
         ("val-size", 100i64.into()),
-        ("dtype", "f32".into()),
+        ("precision", "f32".into()),
         ("normalize", "mean".into()),
     ];
     for (key, value) in expected {
@@ -154,8 +155,39 @@ fn double_precision_trains_as_well() {
     let base =
         ["train", "--data", "set", "--epochs", "2", "--batch", "64", "--weight-scale", "0.01"];
     run(&dir, &[&base[..], &flags].concat()).expect_success();
-    let eval = ["eval", "--model", "a/model.safetensors", "--data", "set", "--dtype", "f64"];
-    run(&dir, &eval).expect_success();
+    let eval = ["eval", "--model", "a/model.safetensors", "--data", "set"];
+    let text = run(&dir, &eval).expect_success().stdout.clone();
+    assert!(text.contains("in f64"), "{text}");
+}
+
+#[test]
+fn bf16_trains_and_models_are_used_in_the_precision_they_were_trained_in() {
+    let dir = with_data();
+    let base = ["train", "--data", "set", "--epochs", "2", "--batch", "50", "--hidden", "24"];
+    let flags = ["--precision", "bf16", "--out", "a"];
+    let text = run(&dir, &[&base[..], &flags].concat()).expect_success().stdout.clone();
+    assert!(text.contains("parameters, bf16)"), "{text}");
+    let config = fs::read_to_string(dir.path().join("a/config.toml")).unwrap();
+    assert!(config.contains("precision = \"bf16\"") && !config.contains("dtype"), "{config}");
+    let eval = |more: &[&str]| {
+        let eval = ["eval", "--model", "a/model.safetensors", "--data", "set", "--json"];
+        let text = run(&dir, &[&eval[..], more].concat()).expect_success().stdout.clone();
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()
+    };
+    let (own, f32) = (eval(&[]), eval(&["--precision", "f32"]));
+    assert_eq!((&own["precision"], &f32["precision"]), (&"bf16".into(), &"f32".into()));
+    assert_ne!(own["loss"], f32["loss"]);
+    assert!((number(&text, "test accuracy") - own["accuracy"].as_f64().unwrap()).abs() < 1e-4);
+
+    // The instruction set changes no bits; where it has no bf16, a line says what that costs.
+    let twin = [&base[..], &["--dtype", "bf16", "--out", "b"]].concat();
+    let output = finish(program(&dir, &twin).env("TILEWISE_ISA", "avx2"));
+    if InstructionSet::available().any(|set| set.to_string() == "avx2") {
+        let text = &output.expect_success().stdout;
+        assert!(text.contains("bf16: avx2 has no instruction for it; products take "), "{text}");
+        let model = |out: &str| fs::read(dir.path().join(out).join("model.safetensors")).unwrap();
+        assert!(model("a") == model("b"), "another model with avx2");
+    }
 }
 
 #[test]
@@ -357,7 +389,7 @@ fn wrong_usage_has_its_own_exit_code() {
         (&["--train-size", "1000"], "--train-size 1000: "),
         (&["--val-size", "300"], "--val-size 300: "),
         (&["--normalize", "max"], "--normalize"),
-        (&["--dtype", "f16"], "--dtype"),
+        (&["--dtype", "f16"], "--precision"),
         (&["--synthetic"], "--synthetic"),
         (&["--epoch", "3"], "--epochs"),
     ];
@@ -423,7 +455,7 @@ fn messages_say_what_is_wrong_in_the_words_of_the_user() {
         (train, "--optimizer adam --epsilon 1e-300", 2, &["--epsilon 1e-300: expected above 0"]),
         (train, "--schedule cosine --lr-min 1e300", 2, &["--lr-min 1e300: expected a number from"]),
         (train, "--train-size 1000", 2, &["--train-size 1000: expected 1 to 240: 60 of 300"]),
-        (train, "--dtype f16", 2, &["'f16' for '--dtype", "[possible values: f32, f64]"]),
+        (train, "--dtype f16", 2, &["'f16' for '--precision", "[possible values: f32, f64, bf16]"]),
         (train, "--learning_rate 1", 2, &["'--learning_rate'", "'--lr'", "run --help for details"]),
         (train, "--config dir", 1, &["cannot read dir: is a directory, not a file"]),
         (train, "--config gone.toml", 1, &["cannot read gone.toml: no such file"]),
@@ -665,7 +697,7 @@ fn flags_of_train_stand_under_headings() {
     let headings = [
         ("Options", &["config", "preset", "seed", "threads", "help"][..]),
         ("Data", &["data", "synthetic", "train-size", "batch", "last-batch", "acc-samples"]),
-        ("Model", &["hidden", "weight-scale", "dtype"]),
+        ("Model", &["hidden", "weight-scale", "precision"]),
         (
             "Optimizer",
             &["optimizer", "momentum", "beta1", "weight-decay", "clip-norm", "ema-decay"],

@@ -331,7 +331,7 @@ pub unsafe extern "C" fn tilewise_trainer_save(
             let normalization = Normalization::read(normalization)?;
             (shared("trainer", trainer)?, self::path(path)?, normalization)
         };
-        let info = ModelInfo { normalization, class_names: Vec::new() };
+        let info = ModelInfo::default().with_normalization(normalization);
         Ok(model::save(path, trainer.trainer.take("trainer")?.network(), &info)?)
     })
 }

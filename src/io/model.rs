@@ -13,7 +13,7 @@ use std::{
 };
 
 use safetensors::{
-    SafeTensorError, SafeTensors,
+    Dtype, SafeTensorError, SafeTensors,
     tensor::{Metadata as Header, TensorView},
 };
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,7 @@ use crate::{
     io::tensors::{exchanged, exchanged_order, exchanged_shape, numbers},
     kernels::Element,
     nn::{LayerConfig, MakeLayer, Network, NodeConfig, Setting, Shape, layers},
+    precision::Precision,
 };
 
 /// The metadata key of [`Metadata`].
@@ -47,10 +48,13 @@ pub struct ModelInfo {
     pub normalization: Option<Normalization>,
     /// Names of the classes by label; empty if unknown.
     pub class_names: Vec<String>,
+    /// The precision that the network was trained in; `None` if unknown.
+    pub precision: Option<Precision>,
 }
 
 with_fields! {
     ModelInfo {
+        precision with_precision: Option<Precision>,
         normalization with_normalization: Option<Normalization>,
         class_names with_class_names: Vec<String>,
     }
@@ -70,6 +74,9 @@ struct Metadata {
     dropout: f64,
     normalization: Option<Affine>,
     class_names: Vec<String>,
+    /// The name of a [`Precision`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    precision: Option<String>,
 }
 
 impl Default for Metadata {
@@ -81,6 +88,7 @@ impl Default for Metadata {
             dropout: 0.0,
             normalization: None,
             class_names: Vec::new(),
+            precision: None,
         }
     }
 }
@@ -124,6 +132,7 @@ pub fn save<T: Element>(path: &Path, network: &Network<T>, info: &ModelInfo) -> 
             .as_ref()
             .map(|n| Affine { scale: n.scale().to_vec(), shift: n.shift().to_vec() }),
         class_names: info.class_names.clone(),
+        precision: info.precision.map(|precision| precision.name().to_owned()),
     };
     let refused =
         |error: Cause| Error::file(path, format!("not saved: {error}")).with_source(error);
@@ -191,6 +200,25 @@ pub fn load_into<T: Element>(path: &Path, network: &mut Network<T>) -> Result<Mo
     Ok(info)
 }
 
+/// The precision to use the network of a file in: the one that it was trained in, or, where the file
+/// does not say, that of its tensors. Tensors in BF16 are used in f32, which holds them exactly.
+///
+/// # Errors
+/// [`Error::Io`] if the file cannot be read, [`Error::File`] as for [`load`], except that the tensors
+/// are not checked.
+pub fn precision(path: &Path) -> Result<Precision> {
+    let bytes = read(path)?;
+    let (tensors, metadata) = open(path, &bytes)?;
+    let wrong = |error: Error| Error::file(path, error.to_string()).with_source(error);
+    match metadata.precision {
+        Some(name) => name.parse().map_err(wrong),
+        None if tensors.iter().any(|(_, tensor)| tensor.dtype() == Dtype::F64) => {
+            Ok(Precision::F64)
+        }
+        None => Ok(Precision::F32),
+    }
+}
+
 /// The tensors of a file, and tilewise's entry of its metadata or the default.
 fn open<'a>(path: &Path, bytes: &'a [u8]) -> Result<(SafeTensors<'a>, Metadata)> {
     // Both check that the header's sizes and offsets fit each other and the file.
@@ -255,7 +283,8 @@ impl Metadata {
             let detail = format!("{names} class names in the metadata for {classes} outputs");
             return Err(Error::file(path, detail));
         }
-        Ok(ModelInfo { normalization, class_names: self.class_names })
+        let precision = self.precision.map(|name| name.parse()).transpose().map_err(wrong)?;
+        Ok(ModelInfo { normalization, class_names: self.class_names, precision })
     }
 }
 

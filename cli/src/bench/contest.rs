@@ -7,10 +7,10 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use crate::{
     cores, in_pool,
     network::{joined, perceptron},
-    options::{self, Precision},
+    options,
 };
 use tilewise::{
-    Element,
+    Bf16, Context, Element, Precision,
     error::{Error, Result},
     gemm::{Backend, Gemm, Product},
     nn::Network,
@@ -21,8 +21,9 @@ use tilewise::{
 #[derive(Debug, clap::Args)]
 pub(super) struct Common {
     /// Precision of products; also --dtype.
-    #[arg(long, alias = "dtype", value_enum, default_value = "f32")]
-    precision: Precision,
+    #[arg(long, value_name = "NAME", alias = "dtype", default_value = "f32",
+          value_parser = options::precision())]
+    pub(super) precision: Precision,
     /// Number of threads of tilewise; the other backends run on one. `infer` also measures one.
     #[arg(long, value_name = "N", default_value = "1", value_parser = options::threads)]
     pub(super) threads: usize,
@@ -53,12 +54,6 @@ impl Common {
     pub(super) fn gemm<P: Product>(&self) -> Result<Gemm<P>> {
         Gemm::with_instruction_set(self.isa.map_or_else(InstructionSet::preferred, Ok)?)
     }
-}
-
-/// Refuses a precision that a benchmark does not have.
-pub(super) fn no_bf16() -> Result<()> {
-    let detail = "--precision bf16: products alone have it; expected f32 or f64".into();
-    Err(Error::Settings { detail })
 }
 
 /// The network of a benchmark.
@@ -117,6 +112,19 @@ pub(super) struct Peak {
 }
 
 impl Peak {
+    /// The peak in the precision of a context.
+    ///
+    /// # Errors
+    /// Those of [`Gemm::with_instruction_set`].
+    pub(super) fn of_context<T: Element>(context: &Context<T>) -> Result<Self> {
+        Ok(match context.precision() {
+            Precision::Bf16 => {
+                Self::measure(&Gemm::<Bf16>::with_instruction_set(context.instruction_set())?)
+            }
+            _ => Self::measure(context.gemm()),
+        })
+    }
+
     pub(super) fn measure<P: Product>(gemm: &Gemm<P>) -> Self {
         let one = gemm.measure_peak(PEAK_TIME) / 1e9;
         if rayon::current_num_threads() == 1 {

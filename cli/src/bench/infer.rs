@@ -9,12 +9,12 @@ use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use serde_json::json;
 
 use crate::{
-    bench::contest::{Common, Perceptron, no_bf16},
+    bench::contest::{Common, Perceptron},
     console::print,
     cores, options,
 };
 use tilewise::{
-    Context, Element,
+    Context, Element, Precision,
     error::Result,
     gemm::Backend,
     infer::Predictor,
@@ -45,7 +45,7 @@ pub struct InferArgs {
 /// # Errors
 /// Same as [`super::run`].
 pub(super) fn run(args: &InferArgs) -> Result<()> {
-    args.common.run(|| bench::<f32>(args), || bench::<f64>(args), no_bf16)
+    args.common.run(|| bench::<f32>(args), || bench::<f64>(args), || bench::<f32>(args))
 }
 
 /// One way to compute the logits of a batch.
@@ -95,6 +95,14 @@ struct Line {
 }
 
 impl Line {
+    /// In which it was computed: products of others than tilewise have no bf16.
+    fn precision(&self, args: &InferArgs) -> Precision {
+        match args.common.precision {
+            Precision::Bf16 if self.backend == BASELINE => Precision::F32,
+            precision => precision,
+        }
+    }
+
     fn images_per_s(&self) -> f64 {
         1e3 * self.batch as f64 / self.median_ms
     }
@@ -107,6 +115,9 @@ impl Line {
         lines.iter().find(is_read).map_or(f64::NAN, |read| read.median_ms / self.median_ms)
     }
 }
+
+/// The name of the passes on other products.
+const BASELINE: &str = "matrixmultiply";
 
 /// The name of the plain read.
 const READ: &str = "read";
@@ -132,7 +143,8 @@ fn bench<T: Element>(args: &InferArgs) -> Result<()> {
     let gemm = args.common.gemm::<T>()?;
     let network = args.network.build::<T>(0.0)?;
     let (input, classes) = (network.in_features(), network.classes());
-    let predictor = Predictor::with_context(&network, Context::of(gemm)?)?;
+    let context = Context::of(gemm)?.with_precision(args.common.precision)?;
+    let predictor = Predictor::with_context(&network, context)?;
     let words = vec![1u64; predictor.bytes() / size_of::<u64>()];
     let counts: &[usize] = match args.common.threads {
         1 => &[1],
@@ -163,7 +175,7 @@ fn bench<T: Element>(args: &InferArgs) -> Result<()> {
             .iter_mut()
             .map(|(backend, threads, pass)| Contestant::new(backend, *threads, pass))
             .collect();
-        contestants.push(Contestant::new("matrixmultiply", 1, &mut baseline));
+        contestants.push(Contestant::new(BASELINE, 1, &mut baseline));
         for contestant in &mut contestants {
             (contestant.pass)()?;
         }
@@ -177,21 +189,21 @@ fn bench<T: Element>(args: &InferArgs) -> Result<()> {
     }
     let set = gemm.instruction_set();
     print(&if args.common.json {
-        as_json::<T>(args, &lines)
+        as_json(args, &lines)
     } else {
-        as_text::<T>(args, set, predictor.bytes(), &lines)
+        as_text(args, set, predictor.bytes(), &lines)
     })
 }
 
-fn as_json<T: Element>(args: &InferArgs, lines: &[Line]) -> String {
+fn as_json(args: &InferArgs, lines: &[Line]) -> String {
     let mut text = String::new();
     for line in lines {
         let object = json!({
             "backend": line.backend,
             "dims": args.network.dims,
             "batch": line.batch,
-            "dtype": T::NAME,
-            "precision": T::NAME,
+            "dtype": line.precision(args).name(),
+            "precision": line.precision(args).name(),
             "threads": line.threads,
             "median_ms": line.median_ms,
             "p90_ms": line.p90_ms,
@@ -206,19 +218,14 @@ fn as_json<T: Element>(args: &InferArgs, lines: &[Line]) -> String {
     text
 }
 
-fn as_text<T: Element>(
-    args: &InferArgs,
-    set: InstructionSet,
-    bytes: usize,
-    lines: &[Line],
-) -> String {
+fn as_text(args: &InferArgs, set: InstructionSet, bytes: usize, lines: &[Line]) -> String {
     let mut text = format!(
         "tilewise {}: predictions of {}, {}, {set}, cores {}; `{READ}` reads the {:.1} MB of the \
          packed weights\n\n\
          {:14} {:>7} {:>7} {:>11} {:>11} {:>11} {:>11} {:>11} {:>10}\n",
         env!("CARGO_PKG_VERSION"),
         args.network.name(),
-        T::NAME,
+        args.common.precision,
         cores(),
         bytes as f64 / 1e6,
         "backend",

@@ -10,12 +10,12 @@ use rand::{Rng, RngExt, SeedableRng, rngs::ChaCha8Rng};
 use serde_json::json;
 
 use crate::{
-    bench::contest::{BACKENDS, Common, NAIVE_LIMIT, Peak, Perceptron, backend, no_bf16},
+    bench::contest::{BACKENDS, Common, NAIVE_LIMIT, Peak, Perceptron, backend},
     console::print,
     cores, options,
 };
 use tilewise::{
-    Context, Element,
+    Context, Element, Precision,
     error::{Error, Result},
     gemm::{Backend, GatheredRows, Gemm},
     matrix::Matrix,
@@ -44,7 +44,7 @@ pub struct TrainArgs {
     dropout: f64,
     #[command(flatten)]
     common: Common,
-    /// Backends of the products to compare, separated by commas.
+    /// Backends of the products to compare, separated by commas; bf16 has tilewise alone.
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = backend(),
           default_value = "tilewise,matrixmultiply,naive")]
     backends: Vec<Backend>,
@@ -58,7 +58,7 @@ pub struct TrainArgs {
 /// # Errors
 /// Same as [`super::run`].
 pub(super) fn run(args: &TrainArgs) -> Result<()> {
-    args.common.run(|| bench::<f32>(args), || bench::<f64>(args), no_bf16)
+    args.common.run(|| bench::<f32>(args), || bench::<f64>(args), || bench::<f32>(args))
 }
 
 fn bench<T: Element>(args: &TrainArgs) -> Result<()> {
@@ -69,12 +69,14 @@ fn bench<T: Element>(args: &TrainArgs) -> Result<()> {
     let examples = Examples::<T>::new(input, classes, args.batch)?;
     let mut contestants = Vec::new();
     for (name, backend) in BACKENDS {
-        let wanted = args.backends.contains(&backend);
+        let has = backend == Backend::Tilewise || args.common.precision != Precision::Bf16;
+        let wanted = args.backends.contains(&backend) && has;
         if wanted && (backend != Backend::Naive || flop / 2.0 <= NAIVE_LIMIT as f64) {
             contestants.push(Contestant::new(name, backend, &network, gemm, args)?);
         }
     }
-    let before = Peak::measure(&gemm);
+    let context = Context::of(gemm)?.with_precision(args.common.precision)?;
+    let before = Peak::of_context(&context)?;
     let share = args.seconds / contestants.len().max(1) as f64;
     while contestants.iter().any(|contestant| contestant.is_unfinished(share)) {
         for contestant in &mut contestants {
@@ -83,18 +85,14 @@ fn bench<T: Element>(args: &TrainArgs) -> Result<()> {
             }
         }
     }
-    let after = Peak::measure(&gemm);
+    let after = Peak::of_context(&context)?;
     let lines = contestants.into_iter().map(|contestant| {
         let peaks = [before, after].map(|peak| peak.of(contestant.threads));
         contestant.line(peaks, flop, args.batch)
     });
     let lines: Vec<_> = lines.collect();
     let set = gemm.instruction_set();
-    print(&if args.common.json {
-        as_json::<T>(args, &lines)
-    } else {
-        as_text::<T>(args, set, &lines)
-    })
+    print(&if args.common.json { as_json(args, &lines) } else { as_text(args, set, &lines) })
 }
 
 /// Floating-point operations of a step: three products for each layer, two for the first, whose
@@ -169,6 +167,7 @@ impl<T: Element> Contestant<T> {
             .with_batch_size(args.batch)
             .with_optimizer(args.optimizer)
             .with_learning_rate(1e-3)
+            .with_precision(Some(args.common.precision))
             .with_threads(threading);
         let context = Context::of(gemm.with_backend(backend))?;
         let trainer = Trainer::with_context(network.try_clone()?, config, context)?;
@@ -247,7 +246,7 @@ struct Line {
     phases: [(&'static str, f64); 5],
 }
 
-fn as_json<T: Element>(args: &TrainArgs, lines: &[Line]) -> String {
+fn as_json(args: &TrainArgs, lines: &[Line]) -> String {
     let mut text = String::new();
     for line in lines {
         let phases: serde_json::Map<_, _> =
@@ -258,8 +257,8 @@ fn as_json<T: Element>(args: &TrainArgs, lines: &[Line]) -> String {
             "batch": args.batch,
             "optimizer": args.optimizer.name(),
             "dropout": args.dropout,
-            "dtype": T::NAME,
-            "precision": T::NAME,
+            "dtype": args.common.precision.name(),
+            "precision": args.common.precision.name(),
             "threads": line.threads,
             "median_ms": line.median_ms,
             "min_ms": line.min_ms,
@@ -276,7 +275,7 @@ fn as_json<T: Element>(args: &TrainArgs, lines: &[Line]) -> String {
     text
 }
 
-fn as_text<T: Element>(args: &TrainArgs, set: InstructionSet, lines: &[Line]) -> String {
+fn as_text(args: &TrainArgs, set: InstructionSet, lines: &[Line]) -> String {
     let mut text = format!(
         "tilewise {}: {}, batch {}, {}, dropout {}, {}, {set}, cores {}\n\
          Times are milliseconds a step; rate and fraction are those of the fastest step, the peak \
@@ -287,7 +286,7 @@ fn as_text<T: Element>(args: &TrainArgs, set: InstructionSet, lines: &[Line]) ->
         args.batch,
         args.optimizer,
         args.dropout,
-        T::NAME,
+        args.common.precision,
         cores(),
         "backend",
         "threads",

@@ -7,6 +7,7 @@ use crate::{
     run_dir::RunFiles,
 };
 use tilewise::{
+    Precision,
     data::{Cifar10, ImageSet},
     error::Result,
     io::model,
@@ -75,7 +76,11 @@ pub(super) fn find(files: &RunFiles, data: &Cifar10) -> Result<Findings, String>
     if !info.class_names.is_empty() && info.class_names != test.class_names() {
         return Err("the classes of the images are not those of the model".into());
     }
-    let probabilities = classify::probabilities(&network, test, &normalization);
+    let precision = match info.precision {
+        Some(Precision::Bf16) => Precision::Bf16,
+        _ => Precision::F32,
+    };
+    let probabilities = classify::probabilities(&network, precision, test, &normalization);
     let probabilities = probabilities.map_err(|error| error.to_string())?;
     examine(&network, test, &probabilities).map_err(|error| error.to_string())
 }

@@ -48,6 +48,7 @@ impl Axis {
     /// What would be right.
     pub(super) fn grid(text: &str, flags: &Flags<TrainArgs>) -> Result<Self, String> {
         let (key, list) = parts(text)?;
+        let key = flags.name(key);
         Ok(Self { key: key.to_owned(), values: Values::Grid(values(key, list, flags)?) })
     }
 
@@ -57,6 +58,7 @@ impl Axis {
     /// What would be right.
     pub(super) fn random(text: &str, flags: &Flags<TrainArgs>) -> Result<Self, String> {
         let (key, range) = parts(text)?;
+        let key = flags.name(key);
         let (log, ends) = match range.strip_prefix("log:") {
             Some(ends) => (true, ends),
             None => (false, range),
@@ -219,6 +221,12 @@ mod tests {
         assert_eq!(widths.len(), 4, "{all:?}");
         assert_eq!(shown(&axes, draws), all);
         assert_ne!(shown(&axes, Draws { seed: 2, ..draws }), all);
+    }
+
+    #[test]
+    fn a_setting_is_named_as_its_flag() {
+        let axis = Axis::grid("dtype=f32,bf16", &Flags::new()).unwrap();
+        assert_eq!(axis.key, "precision");
     }
 
     #[test]
