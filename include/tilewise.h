@@ -44,7 +44,7 @@
 
 // Number of the ABI that this header declares: structs, parameters, enumerators and their
 // meanings. It changes whenever one of these changes, but not when functions are added.
-#define TILEWISE_ABI_VERSION 1
+#define TILEWISE_ABI_VERSION 2
 
 // The result of a call.
 typedef enum tilewise_status {
@@ -93,6 +93,14 @@ typedef enum tilewise_init {
   // Normal with standard deviation `weight_scale`.
   TILEWISE_INIT_NORMAL = 2,
 } tilewise_init;
+
+// The numbers that a network computes with.
+typedef enum tilewise_precision {
+  // f32.
+  TILEWISE_PRECISION_F32 = 0,
+  // bf16 operands and layer outputs; f32 parameters, sums, logits and loss.
+  TILEWISE_PRECISION_BF16 = 1,
+} tilewise_precision;
 
 // A plan for products, with the memory that they need. Only one thread at a time may use it.
 typedef struct tilewise_gemm_f32 tilewise_gemm_f32;
@@ -298,6 +306,8 @@ typedef struct tilewise_trainer_settings {
   double l2;
   // Gradient clipping: largest L2 norm of all gradients together; 0: no clipping.
   double clip_norm;
+  // A `tilewise_precision`.
+  int32_t precision;
 } tilewise_trainer_settings;
 
 #ifdef __cplusplus
@@ -520,8 +530,8 @@ enum tilewise_status tilewise_trainer_save_checkpoint(const struct tilewise_trai
 enum tilewise_status tilewise_trainer_load_checkpoint(struct tilewise_trainer *trainer,
                                                       const char *path);
 
-// Makes a predictor of the network with its current parameters, into `predictor`; further steps do
-// not change it. `normalization` converts bytes to numbers; null: it accepts no images.
+// Makes a predictor of the network with its current parameters, in the trainer's precision, into
+// `predictor`; further steps do not change it. `normalization` converts bytes to numbers; null: it accepts no images.
 enum tilewise_status tilewise_trainer_predictor(const struct tilewise_trainer *trainer,
                                                 const struct tilewise_normalization *normalization,
                                                 struct tilewise_predictor **predictor);

@@ -13,6 +13,7 @@ use bytemuck::cast_slice;
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use tempfile::TempDir;
 use tilewise::{
+    Context, Precision,
     data::Normalization,
     infer::{Examples, Predictor},
     io::model::{self, ModelInfo},
@@ -158,7 +159,9 @@ fn train_for_comparison(dir: &Path) {
         predictor.predict_into(x, to, &mut scratch).unwrap();
         out
     };
-    let info = ModelInfo::default().with_normalization(Some(normalization));
+    let info = ModelInfo::default()
+        .with_normalization(Some(normalization))
+        .with_precision(Some(Precision::F32));
     model::save(&dir.join("model.safetensors"), trainer.network(), &info).unwrap();
     let write = |name: &str, bytes: &[u8]| fs::write(dir.join(name), bytes).unwrap();
     write("x", cast_slice(&x));
@@ -179,7 +182,15 @@ fn train_for_comparison(dir: &Path) {
         .with_batch_size(BATCH)
         .with_optimizer(Optimizer::momentum(0.9))
         .with_learning_rate(0.1);
-    let mut trainer = Trainer::new(network.with_seed(9), settings).unwrap();
+    let network = network.with_seed(9);
+    let mut trainer = Trainer::new(network.try_clone().unwrap(), settings.clone()).unwrap();
     let losses = [(); 6].map(|()| trainer.step(rows, &labels).unwrap().loss);
     write("residual_losses", cast_slice(&losses));
+    let settings = settings.with_precision(Some(Precision::Bf16));
+    let mut trainer = Trainer::new(network, settings).unwrap();
+    let losses = [(); 6].map(|()| trainer.step(rows, &labels).unwrap().loss);
+    write("bf16_losses", cast_slice(&losses));
+    let context = Context::new().unwrap().with_precision(Precision::Bf16).unwrap();
+    let predictor = Predictor::with_context(trainer.network(), context).unwrap();
+    write("bf16_logits", cast_slice(&predict(&predictor, rows.into())));
 }

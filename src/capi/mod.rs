@@ -30,7 +30,7 @@ use pointers::room;
 
 /// Number of the ABI that this header declares: structs, parameters, enumerators and their
 /// meanings. It changes whenever one of these changes, but not when functions are added.
-pub const TILEWISE_ABI_VERSION: u32 = 1;
+pub const TILEWISE_ABI_VERSION: u32 = 2;
 
 /// ABI number of the library. A program that was compiled with another
 /// `TILEWISE_ABI_VERSION` must not use the library: see `TILEWISE_ABI_MATCHES`.

@@ -11,6 +11,7 @@ use crate::{
         pool::{Place, Pool},
         predictor::{Normalization, Predictor},
     },
+    context::Context,
     error::Error,
     infer,
     io::model::{self, ModelInfo},
@@ -34,6 +35,30 @@ pub enum Init {
     Xavier = 1,
     /// Normal with standard deviation `weight_scale`.
     Normal = 2,
+}
+
+/// The numbers that a network computes with.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// f32.
+    F32 = 0,
+    /// bf16 operands and layer outputs; f32 parameters, sums, logits and loss.
+    Bf16 = 1,
+}
+
+impl Precision {
+    /// The precision that a caller passed.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if it is none.
+    pub(super) fn read(precision: i32) -> Result<crate::Precision, Failure> {
+        match precision {
+            f32 if f32 == Self::F32 as i32 => Ok(crate::Precision::F32),
+            bf16 if bf16 == Self::Bf16 as i32 => Ok(crate::Precision::Bf16),
+            other => Err(Error::setting("precision", other, "0 (f32) or 1 (bf16)").into()),
+        }
+    }
 }
 
 /// A multilayer perceptron to be trained: linear layers with ReLU and dropout between them.
@@ -89,6 +114,8 @@ pub struct TrainerSettings {
     pub l2: f64,
     /// Gradient clipping: largest L2 norm of all gradients together; 0: no clipping.
     pub clip_norm: f64,
+    /// A `tilewise_precision`.
+    pub precision: i32,
 }
 
 impl Network {
@@ -200,7 +227,8 @@ unsafe fn create(
             room("trainer", trainer)?,
         )
     };
-    let &TrainerSettings { batch_size, learning_rate, label_smoothing, l2, clip_norm } = settings;
+    let &TrainerSettings { batch_size, learning_rate, label_smoothing, l2, clip_norm, precision } =
+        settings;
     let place = Place::new(pool);
     let config = TrainerConfig::default()
         .with_batch_size(batch_size)
@@ -209,6 +237,7 @@ unsafe fn create(
         .with_loss(CrossEntropy::new(label_smoothing)?)
         .with_l2(l2)
         .with_clip_norm((clip_norm != 0.0).then_some(clip_norm))
+        .with_precision(Some(Precision::read(precision)?))
         .with_threads(place.threads());
     let made = place.run(|| Ok(train::Trainer::new(network()?, config)?))?;
     give(Trainer { trainer: Exclusive::new(made), place }, out);
@@ -331,8 +360,11 @@ pub unsafe extern "C" fn tilewise_trainer_save(
             let normalization = Normalization::read(normalization)?;
             (shared("trainer", trainer)?, self::path(path)?, normalization)
         };
-        let info = ModelInfo::default().with_normalization(normalization);
-        Ok(model::save(path, trainer.trainer.take("trainer")?.network(), &info)?)
+        let trainer = trainer.trainer.take("trainer")?;
+        let precision = trainer.plan().context().precision();
+        let info =
+            ModelInfo::default().with_normalization(normalization).with_precision(Some(precision));
+        Ok(model::save(path, trainer.network(), &info)?)
     })
 }
 
@@ -366,8 +398,8 @@ pub unsafe extern "C" fn tilewise_trainer_load_checkpoint(
     })
 }
 
-/// Makes a predictor of the network with its current parameters, into `predictor`; further steps do
-/// not change it. `normalization` converts bytes to numbers; null: it accepts no images.
+/// Makes a predictor of the network with its current parameters, in the trainer's precision, into
+/// `predictor`; further steps do not change it. `normalization` converts bytes to numbers; null: it accepts no images.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_trainer_predictor(
     trainer: *const Trainer,
@@ -380,7 +412,9 @@ pub unsafe extern "C" fn tilewise_trainer_predictor(
             let normalization = Normalization::read(normalization)?;
             (shared("trainer", trainer)?, normalization, room("predictor", predictor)?)
         };
-        let mut made = infer::Predictor::new(trainer.trainer.take("trainer")?.network())?;
+        let trainer = trainer.trainer.take("trainer")?;
+        let context = Context::new()?.with_precision(trainer.plan().context().precision())?;
+        let mut made = infer::Predictor::with_context(trainer.network(), context)?;
         if let Some(normalization) = normalization {
             made = made.with_normalization(&normalization)?;
         }

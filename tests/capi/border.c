@@ -23,15 +23,16 @@ static void *odd(void *address) { return (char *)address + 1; }
 static void abi(void) {
     CHECK(TILEWISE_ABI_MATCHES() && tilewise_abi_version() == TILEWISE_ABI_VERSION);
     if (sizeof(void *) != 8) return;
-    CHECK(TILEWISE_ABI_VERSION == 1);
+    CHECK(TILEWISE_ABI_VERSION == 2);
     CHECK(sizeof(tilewise_matrix_f32) == 40 && sizeof(tilewise_matrix_f64) == 40);
     CHECK(sizeof(tilewise_matrix_mut_f32) == 40 && sizeof(tilewise_matrix_mut_f64) == 40);
     CHECK(sizeof(tilewise_operand_f32) == 48 && sizeof(tilewise_operand_f64) == 48);
     CHECK(sizeof(tilewise_epilogue_f32) == 64 && sizeof(tilewise_epilogue_f64) == 64);
     CHECK(sizeof(tilewise_network) == 48 && sizeof(tilewise_optimizer_settings) == 56);
-    CHECK(sizeof(tilewise_trainer_settings) == 40 && sizeof(tilewise_normalization) == 24);
+    CHECK(sizeof(tilewise_trainer_settings) == 48 && sizeof(tilewise_normalization) == 24);
     CHECK(sizeof(tilewise_shape) == 32 && sizeof(tilewise_status) == 4);
     CHECK(TILEWISE_STATUS_INTERNAL == 10 && TILEWISE_FINISH_GATE == 2 && TILEWISE_INIT_NORMAL == 2);
+    CHECK(TILEWISE_PRECISION_F32 == 0 && TILEWISE_PRECISION_BF16 == 1);
 }
 
 static void pools(void) {
@@ -418,6 +419,8 @@ static void trainers(void) {
     BAD_SETTINGS(SETTING, "clip_norm = NaN", set.clip_norm = NAN);
     BAD_SETTINGS(SETTING, "l2 = -1", set.l2 = -1);
     BAD_SETTINGS(SETTING, "l2 = NaN", set.l2 = NAN);
+    BAD_SETTINGS(SETTING, "precision = 2: expected 0 (f32) or 1 (bf16)", set.precision = 2);
+    BAD_SETTINGS(SETTING, "precision = -1", set.precision = -1);
     CHECK(t == (tilewise_trainer *)8);
 
     const float numbers[8] = {1, 2, 3, 4, 5, 6, 7, 8};

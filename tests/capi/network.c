@@ -11,10 +11,10 @@ enum { INPUT = 147, CLASSES = 11, BATCH = 256, STEPS = 6, THREADS = 8, ROUNDS = 
 
 static const char *dir;
 static float x[BATCH * INPUT], logits[BATCH * CLASSES], image_logits[BATCH * CLASSES];
-static float residual_logits[BATCH * CLASSES];
+static float residual_logits[BATCH * CLASSES], bf16_logits[BATCH * CLASSES];
 static uint8_t images[BATCH * INPUT];
 static uint32_t labels[BATCH];
-static double losses[STEPS], residual_losses[STEPS];
+static double losses[STEPS], residual_losses[STEPS], bf16_losses[STEPS];
 
 static const char *in_dir(const char *name) {
     static char path[4096];
@@ -138,6 +138,33 @@ static void share(const tilewise_predictor *predictor, const tilewise_pool *pool
     for (int i = 0; i < THREADS; i += 2) free(jobs[i].out);
 }
 
+/* Trains and predicts in bf16, as the Rust program did. */
+static void bf16(const char *path, const tilewise_pool *pool,
+                 const tilewise_optimizer_settings *rule) {
+    const tilewise_trainer_settings settings = {
+        .batch_size = BATCH, .learning_rate = 0.1, .precision = TILEWISE_PRECISION_BF16};
+    const tilewise_matrix_f32 rows = matrix(x, BATCH, INPUT, INPUT, 1);
+    float *out = malloc(sizeof bf16_logits);
+    const tilewise_matrix_mut_f32 to = matrix_mut(out, BATCH, CLASSES, CLASSES, 1);
+    tilewise_trainer *trainer;
+    tilewise_predictor *predictor;
+    tilewise_scratch *scratch;
+    OK(tilewise_trainer_create_from_file(path, 9, rule, &settings, pool, &trainer));
+    for (int step = 0; step < STEPS; step++) {
+        double loss = 0;
+        OK(tilewise_trainer_step(trainer, &rows, labels, BATCH, &loss));
+        CHECK(loss == bf16_losses[step]);
+    }
+    OK(tilewise_trainer_predictor(trainer, NULL, &predictor));
+    tilewise_trainer_destroy(trainer);
+    OK(tilewise_scratch_create(predictor, pool, 100, &scratch));
+    OK(tilewise_predict(predictor, scratch, &rows, &to));
+    CHECK(memcmp(out, bf16_logits, sizeof bf16_logits) == 0);
+    tilewise_scratch_destroy(scratch);
+    tilewise_predictor_destroy(predictor);
+    free(out);
+}
+
 /* A network of images that ends in a residual block, from a file that Rust wrote: what it predicts,
    and how it trains from there. */
 static void residual(const tilewise_pool *pool) {
@@ -169,6 +196,7 @@ static void residual(const tilewise_pool *pool) {
         CHECK(loss == residual_losses[step]);
     }
     tilewise_trainer_destroy(trainer);
+    bf16(path, pool, &rule);
 }
 
 /* Probabilities sum to 1 and keep the order; the best come first. */
@@ -203,6 +231,8 @@ int main(int argc, char **argv) {
     READ("image_logits", image_logits);
     READ("residual_logits", residual_logits);
     READ("residual_losses", residual_losses);
+    READ("bf16_losses", bf16_losses);
+    READ("bf16_logits", bf16_logits);
 
     tilewise_pool *pool;
     tilewise_predictor *predictor, *loaded;
