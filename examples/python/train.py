@@ -11,7 +11,7 @@ import numpy as np
 
 lib = c.CDLL(sys.argv[1])
 lib.tilewise_last_error.restype = c.c_char_p
-ABI = 1  # TILEWISE_ABI_VERSION of the header that this file was written for
+ABI = 2  # TILEWISE_ABI_VERSION of the header that this file was written for
 if lib.tilewise_abi_version() != ABI:
     sys.exit(f"written for ABI {ABI}, the library has ABI {lib.tilewise_abi_version()}")
 
@@ -33,7 +33,8 @@ class Optimizer(c.Structure):
 
 class Settings(c.Structure):
     _fields_ = [("batch_size", c.c_size_t), ("learning_rate", c.c_double),
-                ("label_smoothing", c.c_double), ("l2", c.c_double), ("clip_norm", c.c_double)]
+                ("label_smoothing", c.c_double), ("l2", c.c_double), ("clip_norm", c.c_double),
+                ("precision", c.c_int32)]
 
 
 def call(name, *arguments):
