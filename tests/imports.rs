@@ -21,6 +21,7 @@ const ORDER: &[&str] = &[
     "simd",
     "threads",
     "kernels",
+    "precision",
     "gemm",
     "context",
     "cblas",
