@@ -405,9 +405,18 @@ void tilewise_pool_destroy(struct tilewise_pool *pool);
 // Loads a network from a safetensors file, saved by tilewise or from the `state_dict` of a PyTorch
 // `nn.Sequential`, into `predictor`. `path` is UTF-8. `normalization` converts bytes to
 // numbers; null: that of the file, and if it has none, the predictor accepts no images.
+//
+// It computes in bf16 if the network was trained in bf16, or, where the file does not say, if all
+// weights in it are BF16; else in f32.
 enum tilewise_status tilewise_predictor_load(const char *path,
                                              const struct tilewise_normalization *normalization,
                                              struct tilewise_predictor **predictor);
+
+// Same as `tilewise_predictor_load`, in a precision of the caller's choice, a `tilewise_precision`.
+enum tilewise_status tilewise_predictor_load_in(const char *path,
+                                                const struct tilewise_normalization *normalization,
+                                                int32_t precision,
+                                                struct tilewise_predictor **predictor);
 
 // Destroys a predictor; null does nothing. Its scratches remain valid for any predictor of the same
 // layers.
@@ -424,6 +433,10 @@ enum tilewise_status tilewise_predictor_classes(const struct tilewise_predictor 
 // Whether the predictor accepts images of bytes, 1 or 0, into `takes`.
 enum tilewise_status tilewise_predictor_takes_images(const struct tilewise_predictor *predictor,
                                                      int32_t *takes);
+
+// The precision that the predictor computes in, a `tilewise_precision`, into `precision`.
+enum tilewise_status tilewise_predictor_precision(const struct tilewise_predictor *predictor,
+                                                  int32_t *precision);
 
 // Memory for predictions of `capacity` rows at a time, 1 or more, into `scratch`. They run on the
 // threads of `pool`, or on the calling thread if that is null.
@@ -513,10 +526,18 @@ enum tilewise_status tilewise_trainer_steps(const struct tilewise_trainer *train
 
 // Saves the network with its current parameters as a model file: safetensors that a PyTorch
 // `nn.Sequential` loads, with the layers, and with `normalization` unless that is null. Use it for
-// predictions, and for further training with a new optimizer; use a checkpoint to resume. `path` is UTF-8. The file is replaced atomically.
+// predictions, and for further training with a new optimizer; use a checkpoint to resume. `path` is
+// UTF-8. The file is replaced atomically.
 enum tilewise_status tilewise_trainer_save(const struct tilewise_trainer *trainer,
                                            const char *path,
                                            const struct tilewise_normalization *normalization);
+
+// Same as `tilewise_trainer_save`, with weights in `precision`, a `tilewise_precision`: bf16 takes
+// half the memory. The weights are rounded to nearest even; biases stay in f32.
+enum tilewise_status tilewise_trainer_save_in(const struct tilewise_trainer *trainer,
+                                              const char *path,
+                                              const struct tilewise_normalization *normalization,
+                                              int32_t precision);
 
 // Saves a checkpoint: parameters, the optimizer's state, the number of steps and the
 // current learning rate. `path` is UTF-8. The file is replaced atomically.

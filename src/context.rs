@@ -92,12 +92,7 @@ impl<T: Element> Context<T> {
     /// [`Error::Setting`] if the parameters have another type, f64 for bf16 for one, or the precision
     /// is bf16 and the backend is not this crate's kernels.
     pub fn with_precision(self, precision: Precision) -> Result<Self> {
-        if precision.parameter_type() != T::NAME {
-            let fits = |precision: &&Precision| precision.parameter_type() == T::NAME;
-            let names: Vec<_> = Precision::ALL.iter().filter(fits).map(|fit| fit.name()).collect();
-            let expected = format!("{} for parameters in {}", names.join(" or "), T::NAME);
-            return Err(Error::setting("precision", precision, expected));
-        }
+        precision.expect_parameters::<T>("precision")?;
         if precision == Precision::Bf16 && self.backend() != Backend::Tilewise {
             let expected = "tilewise, for bf16";
             return Err(Error::setting("backend", self.backend().name(), expected));

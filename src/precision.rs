@@ -2,7 +2,10 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    kernels::Element,
+};
 
 /// The numbers that a network computes with. It is part of a [`Context`](crate::Context).
 ///
@@ -38,6 +41,23 @@ impl Precision {
             Self::F32 | Self::Bf16 => "f32",
             Self::F64 => "f64",
         }
+    }
+
+    /// Whether networks in this precision have parameters of type `T`.
+    pub fn fits<T: Element>(self) -> bool {
+        self.parameter_type() == T::NAME
+    }
+
+    /// # Errors
+    /// [`Error::Setting`] called `name` unless it [`fits`](Self::fits).
+    pub(crate) fn expect_parameters<T: Element>(self, name: &'static str) -> Result<()> {
+        if self.fits::<T>() {
+            return Ok(());
+        }
+        let fitting = Self::ALL.iter().filter(|precision| precision.fits::<T>());
+        let names: Vec<_> = fitting.map(|precision| precision.name()).collect();
+        let expected = format!("{} for parameters in {}", names.join(" or "), T::NAME);
+        Err(Error::setting(name, self, expected))
     }
 }
 

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use tilewise::{
     Element, Error, Precision,
     data::Normalization,
-    io::model::{self, ModelInfo, load, save},
+    io::model::{self, ModelInfo, load, save, save_in},
     nn::{Init, MlpConfig, Network, NodeConfig, Shape, mlp},
 };
 
@@ -513,6 +513,33 @@ fn a_file_says_in_which_precision_its_network_was_trained() {
     assert_eq!(load::<f64>(&path).unwrap().1.precision, None);
     assert_eq!(model::precision(&path).unwrap(), Precision::F64);
 
+    for (types, precision) in [
+        (["BF16", "BF16"], Precision::Bf16),
+        (["BF16", "F32"], Precision::Bf16),
+        (["F32", "BF16"], Precision::F32),
+        (["BF16", "F64"], Precision::F64),
+    ] {
+        let [weight, bias] = types.map(|dtype| match dtype {
+            "BF16" => 2,
+            "F32" => 4,
+            _ => 8,
+        });
+        let header = format!(
+            r#"{{"0.weight":{{"dtype":"{}","shape":[1,1],"data_offsets":[0,{weight}]}},
+                "0.bias":{{"dtype":"{}","shape":[1],"data_offsets":[{weight},{}]}}}}"#,
+            types[0],
+            types[1],
+            weight + bias
+        );
+        fs::write(&path, compose(&header, &vec![0; weight + bias])).unwrap();
+        assert_eq!(load::<f32>(&path).unwrap().1.precision, None);
+        assert_eq!(model::precision(&path).unwrap(), precision, "{types:?}");
+    }
+    // What is recorded counts, not the type of the weights.
+    let info = ModelInfo::default().with_precision(Some(Precision::F32));
+    save_in(&path, &f32, &info, Precision::Bf16).unwrap();
+    assert_eq!(model::precision(&path).unwrap(), Precision::F32);
+
     save(&path, &f32, &ModelInfo::default().with_precision(Some(Precision::Bf16))).unwrap();
     let bytes = fs::read(&path).unwrap();
     let at = bytes.windows(4).position(|four| four == b"bf16").unwrap();
@@ -523,4 +550,96 @@ fn a_file_says_in_which_precision_its_network_was_trained() {
         let error = error.unwrap_err().to_string();
         assert!(error.contains("bf99") && error.contains("f32, f64 or bf16"), "{error}");
     }
+}
+
+/// The bits of the bf16 nearest to a normal number or 0: of the two beside it, the nearer one, or the
+/// even one.
+fn nearest(value: f32) -> u16 {
+    let below = (value.to_bits() >> 16) as u16;
+    let number = |half: u16| f64::from(f32::from_bits(u32::from(half) << 16));
+    let distance = |half: u16| (number(half) - f64::from(value)).abs();
+    let [near, far] = [distance(below), distance(below + 1)];
+    if near < far || near == far && below.is_multiple_of(2) { below } else { below + 1 }
+}
+
+#[test]
+fn weights_are_saved_in_bf16_and_biases_in_f32() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut net = net::<f32>(0.1);
+    let bits = [0x3f80_8000, 0x3f81_8000, 0xbf80_8001, 0x3f80_7fff, 0x8080_0000, 0];
+    let weights = net.parameters_mut().get_mut("3.weight").unwrap();
+    for (weight, bits) in weights.iter_mut().zip(bits) {
+        *weight = f32::from_bits(bits);
+    }
+    save_in(&file(&dir), &net, &info(), Precision::Bf16).unwrap();
+
+    // The bytes, by the header alone.
+    let (header, data) = read(&file(&dir));
+    let parameters = net.parameters().iter();
+    let mut total = 0;
+    for (tensor, values) in parameters {
+        let entry = &header[tensor.name()];
+        let offsets = [0, 1].map(|at| entry["data_offsets"][at].as_u64().unwrap() as usize);
+        let bytes = &data[offsets[0]..offsets[1]];
+        total += bytes.len();
+        let &[inputs, outputs] = tensor.shape() else {
+            assert_eq!(entry["dtype"], "F32");
+            let expected: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            assert_eq!(bytes, expected, "{}", tensor.name());
+            continue;
+        };
+        assert_eq!(entry["dtype"], "BF16");
+        assert_eq!(entry["shape"], serde_json::json!([outputs, inputs]));
+        assert_eq!(bytes.len(), 2 * inputs * outputs);
+        for (index, bytes) in bytes.chunks(2).enumerate() {
+            let value = values[index % inputs * outputs + index / inputs];
+            let found = u16::from_le_bytes(bytes.try_into().unwrap());
+            assert_eq!(found, nearest(value), "{value} in {}", tensor.name());
+        }
+    }
+    assert_eq!(total, data.len());
+
+    let (loaded, loaded_info) = load::<f32>(&file(&dir)).unwrap();
+    assert_eq!((loaded.config(), loaded_info), (net.config(), info()));
+    for ((tensor, values), (_, saved)) in loaded.parameters().iter().zip(net.parameters().iter()) {
+        for (value, &saved) in values.iter().zip(saved) {
+            let is_weight = tensor.shape().len() == 2;
+            let expected =
+                if is_weight { u32::from(nearest(saved)) << 16 } else { saved.to_bits() };
+            assert_eq!(value.to_bits(), expected, "{saved} in {}", tensor.name());
+        }
+    }
+    // What is rounded already stays the same.
+    let first = fs::read(file(&dir)).unwrap();
+    save_in(&file(&dir), &loaded, &info(), Precision::Bf16).unwrap();
+    assert!(fs::read(file(&dir)).unwrap() == first);
+}
+
+#[test]
+fn a_saved_precision_is_that_of_the_parameters_or_bf16_for_f32() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(&dir);
+    let (mut f32, f64) = (net::<f32>(0.0), net::<f64>(0.0));
+    save_in(&path, &f32, &info(), Precision::F32).unwrap();
+    let bytes = fs::read(&path).unwrap();
+    save(&path, &f32, &info()).unwrap();
+    assert!(fs::read(&path).unwrap() == bytes);
+    save_in(&path, &f64, &info(), Precision::F64).unwrap();
+    assert_eq!(parameters(&load::<f64>(&path).unwrap().0), parameters(&f64));
+    fs::remove_file(&path).unwrap();
+
+    for error in [
+        save_in(&path, &f32, &info(), Precision::F64).unwrap_err(),
+        save_in(&path, &f64, &info(), Precision::F32).unwrap_err(),
+        save_in(&path, &f64, &info(), Precision::Bf16).unwrap_err(),
+    ] {
+        assert!(matches!(error, Error::Setting { .. }), "{error:?}");
+        assert!(error.to_string().contains("for parameters in f"), "{error}");
+    }
+    // It would be rounded to infinity.
+    f32.parameters_mut().get_mut("0.weight").unwrap()[4 + 2] = -f32::MAX;
+    let error = save_in(&path, &f32, &info(), Precision::Bf16).unwrap_err().to_string();
+    assert!(error.contains("`0.weight` holds -3402823") && error.contains("at [2, 1]"), "{error}");
+    assert!(error.contains("too large for BF16"), "{error}");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }

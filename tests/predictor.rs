@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use tilewise::{
-    Context, Element, Error,
+    Context, Element, Error, Precision,
     data::Normalization,
     gemm::{GatheredRows, Gemm, Operand},
     infer::{Predictor, ScratchPool},
@@ -82,12 +82,13 @@ fn bits<T: Element>(values: &[T]) -> Vec<u64> {
     values.iter().map(|value| value.to_f64().to_bits()).collect()
 }
 
-fn check_bits<T: Element>() {
+fn check_bits<T: Element>(precision: Precision) {
     const ROWS: usize = 45;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(4).build().unwrap();
     for net in [net::<T>(&[]), net(&[64]), net(&[200, 33]), residual()] {
         for set in InstructionSet::available() {
             let context = Context::of(Gemm::with_instruction_set(set).unwrap()).unwrap();
+            let context = context.with_precision(precision).unwrap();
             let predictor = Predictor::with_context(&net, context)
                 .unwrap()
                 .with_normalization(&normalization())
@@ -105,7 +106,8 @@ fn check_bits<T: Element>() {
             pool.install(|| {
                 for threads in [Threads::Caller, Threads::Pool, Threads::Count(2)] {
                     for (rows, capacity) in [(ROWS, 64), (ROWS, 8), (ROWS, 1), (3, 64), (1, 1)] {
-                        let case = format!("{net:?} {set} {threads:?} {rows} by {capacity}");
+                        let case =
+                            format!("{net:?} {precision} {set} {threads:?} {rows} by {capacity}");
                         let mut scratch = predictor.scratch_on(threads, capacity).unwrap();
                         let mut out = vec![T::from_f64(f64::NAN); rows * CLASSES];
                         let view = MatRef::new(&x[..rows * FEATURES], rows, FEATURES).unwrap();
@@ -127,12 +129,95 @@ fn check_bits<T: Element>() {
 
 #[test]
 fn single_precision_has_the_bits_of_the_network() {
-    check_bits::<f32>();
+    check_bits::<f32>(Precision::F32);
+}
+
+#[test]
+fn bf16_has_the_bits_of_the_network() {
+    check_bits::<f32>(Precision::Bf16);
+}
+
+#[test]
+fn weights_in_bf16_take_half_the_memory() {
+    let builder = Network::<f32>::builder(Shape::Features(3072)).linear(512).relu().linear(100);
+    let network = builder.relu().linear(10).build().unwrap();
+    for set in InstructionSet::available() {
+        let context = Context::of(Gemm::with_instruction_set(set).unwrap()).unwrap();
+        let whole = Predictor::with_context(&network, context).unwrap();
+        let rounded = context.with_precision(Precision::Bf16).unwrap();
+        let rounded = Predictor::with_context(&network, rounded).unwrap();
+        assert_eq!(2 * rounded.bytes(), whole.bytes(), "{set}");
+        let precisions = (rounded.precision(), whole.precision());
+        assert_eq!(precisions, (Precision::Bf16, Precision::F32));
+    }
+}
+
+#[test]
+fn a_scratch_of_another_precision_is_refused() {
+    let net = net::<f32>(&[8]);
+    let context = Context::new().unwrap();
+    let whole = Predictor::with_context(&net, context).unwrap();
+    let rounded = context.with_precision(Precision::Bf16).unwrap();
+    let rounded = Predictor::with_context(&net, rounded).unwrap();
+    let x = random::<f32>(FEATURES, 3);
+    let mut out = [7.0; CLASSES];
+    for (predictor, other) in [(&whole, &rounded), (&rounded, &whole)] {
+        let x = MatRef::new(&x, 1, FEATURES).unwrap();
+        let to = MatMut::new(&mut out, 1, CLASSES).unwrap();
+        let error = predictor.predict_into(x, to, &mut other.scratch(1).unwrap()).unwrap_err();
+        let [expected, found] = [predictor, other].map(|p| format!("in {}", p.precision()));
+        let error = error.to_string();
+        assert!(error.contains(&expected) && error.contains(&found), "{error}");
+    }
+    assert_eq!(out, [7.0; CLASSES]);
+}
+
+#[cfg(feature = "model-files")]
+#[test]
+fn a_file_brings_the_precision_and_weights_in_bf16_lose_no_bits_in_it() {
+    use tilewise::io::model::{ModelInfo, save, save_in};
+
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.safetensors");
+    let net = net::<f32>(&[64, 33]);
+    let x = random::<f32>(FEATURES, 8);
+    let context = Context::new().unwrap();
+    let bf16 = context.with_precision(Precision::Bf16).unwrap();
+    let [wanted, wanted_of_f32] =
+        [bf16, context].map(|context| bits(&expected(&net, context, single_rows(&x))));
+    assert_ne!(wanted, wanted_of_f32);
+    let logits = |predictor: &Predictor<f32>| {
+        let mut out = [0.0; CLASSES];
+        let to = MatMut::new(&mut out, 1, CLASSES).unwrap();
+        let mut scratch = predictor.scratch(1).unwrap();
+        let x = MatRef::new(&x, 1, FEATURES).unwrap();
+        predictor.predict_into(x, to, &mut scratch).unwrap();
+        bits(&out)
+    };
+    let trained = ModelInfo::default().with_precision(Some(Precision::Bf16));
+    let unknown = ModelInfo::default();
+    save_in(&path, &net, &unknown, Precision::Bf16).unwrap();
+    let (predictor, info) = Predictor::<f32>::load_with_info(&path).unwrap();
+    assert_eq!((predictor.precision(), info.precision), (Precision::Bf16, None));
+    assert_eq!(logits(&predictor), wanted);
+
+    for weights in [Precision::F32, Precision::Bf16] {
+        save_in(&path, &net, &trained, weights).unwrap();
+        let (predictor, info) = Predictor::<f32>::load_with_info(&path).unwrap();
+        assert_eq!((predictor.precision(), &info), (Precision::Bf16, &trained));
+        assert_eq!(logits(&predictor), wanted, "{weights}");
+        // Parameters in f64 know no bf16.
+        assert_eq!(Predictor::<f64>::load(&path).unwrap().precision(), Precision::F64);
+    }
+    save(&path, &net, &trained).unwrap();
+    let (predictor, info) = Predictor::load_with_context(&path, context).unwrap();
+    assert_eq!((predictor.precision(), info), (Precision::F32, trained));
+    assert_eq!(logits(&predictor), wanted_of_f32);
 }
 
 #[test]
 fn double_precision_has_the_bits_of_the_network() {
-    check_bits::<f64>();
+    check_bits::<f64>(Precision::F64);
 }
 
 #[test]

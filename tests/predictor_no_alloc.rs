@@ -7,6 +7,7 @@ use std::sync::Barrier;
 
 use support::Counting;
 use tilewise::{
+    Context, Precision,
     data::Normalization,
     infer::{Predictor, Scratch, ScratchPool, top_classes, top_k},
     matrix::{MatMut, MatRef},
@@ -28,35 +29,49 @@ fn predictions_allocate_nothing() {
     let builder = builder.relu().residual(|block| block.linear(300).relu().scale(0.5));
     let network = builder.linear(10).build().unwrap();
     let normalization = Normalization::new(vec![1.0 / 255.0; 3], vec![-0.5; 3]).unwrap();
-    let predictor = Predictor::new(&network).unwrap().with_normalization(&normalization).unwrap();
     let (x, images) = (vec![0.5f32; 100 * 3072], vec![99u8; 100 * 3072]);
-    let mut out = vec![0.0; 100 * 10];
-    let mut best = [(0, 0.0); 5];
     let pool = rayon::ThreadPoolBuilder::new().num_threads(4).build().unwrap();
-    pool.install(|| {
-        for threads in [Threads::Caller, Threads::Count(2), Threads::Pool] {
-            let scratch = predictor.scratch_on(threads, 32).unwrap();
-            let scratches = ScratchPool::new(&scratch, 2).unwrap();
-            for rows in [1, 7, 32, 100] {
-                let before = ALLOCATOR.allocations();
-                for _ in 0..2 {
-                    let mut scratch = scratches.take().unwrap();
-                    let out = &mut out[..rows * 10];
-                    let view = MatRef::new(&x[..rows * 3072], rows, 3072).unwrap();
-                    let to = MatMut::new(out, rows, 10).unwrap();
-                    predictor.predict_into(view, to, &mut scratch).unwrap();
-                    let to = MatMut::new(out, rows, 10).unwrap();
-                    predictor.predict_into(&images[..rows * 3072], to, &mut scratch).unwrap();
-                    softmax(MatMut::new(out, rows, 10).unwrap()).unwrap();
-                    assert_eq!(top_k(&out[..10], &mut best), 5);
-                    assert_eq!(top_classes(&out[..10], &mut [0; 3]), 3);
+    for precision in [Precision::F32, Precision::Bf16] {
+        let context = Context::new().unwrap().with_precision(precision).unwrap();
+        let predictor = Predictor::with_context(&network, context).unwrap();
+        let predictor = predictor.with_normalization(&normalization).unwrap();
+        pool.install(|| {
+            for threads in [Threads::Caller, Threads::Count(2), Threads::Pool] {
+                for rows in [1, 7, 32, 100] {
+                    let found = allocations(&predictor, threads, rows, &x, &images);
+                    assert_eq!(found, 0, "{rows} rows, {threads:?}, {precision}");
                 }
-                let found = ALLOCATOR.allocations() - before;
-                assert_eq!(found, 0, "{rows} rows, {threads:?}");
             }
-        }
-    });
-    assert_eq!(allocations_of_eight_threads(&predictor, &x, &images), 0);
+        });
+        assert_eq!(allocations_of_eight_threads(&predictor, &x, &images), 0, "{precision}");
+    }
+}
+
+/// How often memory is asked for by predictions of this many rows, of numbers and of images.
+fn allocations(
+    predictor: &Predictor<f32>,
+    threads: Threads,
+    rows: usize,
+    x: &[f32],
+    images: &[u8],
+) -> usize {
+    let scratch = predictor.scratch_on(threads, 32).unwrap();
+    let scratches = ScratchPool::new(&scratch, 2).unwrap();
+    let mut out = vec![0.0; rows * 10];
+    let mut best = [(0, 0.0); 5];
+    let before = ALLOCATOR.allocations();
+    for _ in 0..2 {
+        let mut scratch = scratches.take().unwrap();
+        let view = MatRef::new(&x[..rows * 3072], rows, 3072).unwrap();
+        let to = MatMut::new(&mut out, rows, 10).unwrap();
+        predictor.predict_into(view, to, &mut scratch).unwrap();
+        let to = MatMut::new(&mut out, rows, 10).unwrap();
+        predictor.predict_into(&images[..rows * 3072], to, &mut scratch).unwrap();
+        softmax(MatMut::new(&mut out, rows, 10).unwrap()).unwrap();
+        assert_eq!(top_k(&out[..10], &mut best), 5);
+        assert_eq!(top_classes(&out[..10], &mut [0; 3]), 3);
+    }
+    ALLOCATOR.allocations() - before
 }
 
 /// How often memory is asked for while eight threads predict at once, four with scratches of their

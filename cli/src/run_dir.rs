@@ -13,7 +13,7 @@ use crate::{
     run_lock::{RunLock, SWEEP},
 };
 use tilewise::{
-    Element, atomic_file,
+    Element, Precision, atomic_file,
     error::{Error, Result},
     input_file,
     io::model::{self, ModelInfo},
@@ -309,12 +309,17 @@ impl<'l> RunDir<'l> {
         atomic_file::write(&path, |file| file.write_all(self.metrics.as_bytes()))
     }
 
-    /// Writes the network.
+    /// Writes the network, with weights in `weights`.
     ///
     /// # Errors
-    /// Those of [`model::save`].
-    pub(super) fn model<T: Element>(&self, network: &Network<T>, info: &ModelInfo) -> Result<()> {
-        model::save(&self.lock.path().join(MODEL), network, info)
+    /// Those of [`model::save_in`].
+    pub(super) fn model<T: Element>(
+        &self,
+        network: &Network<T>,
+        info: &ModelInfo,
+        weights: Precision,
+    ) -> Result<()> {
+        model::save_in(&self.lock.path().join(MODEL), network, info, weights)
     }
 
     /// Writes a checkpoint with `save`, which is given its path.

@@ -136,6 +136,11 @@ pub struct TrainArgs {
     /// Directory for the model, the metrics, the settings and the curves [default: nothing is kept]
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub(super) out: Option<PathBuf>,
+    /// Precision of the weights in the model file: bf16 rounds those of an f32 or bf16 run, to half
+    /// the size [default: that of the parameters]
+    #[arg(long, value_name = "NAME", value_parser = options::precision(),
+          help_heading = "Output")]
+    save_precision: Option<Precision>,
     /// Replace an earlier run in --out.
     #[arg(long, help_heading = "Output")]
     pub(super) overwrite: bool,
@@ -320,6 +325,12 @@ pub(super) fn train(job: Job<'_>, console: &mut Console) -> Result<Outcome> {
 /// Trains inside of a pool.
 fn train_with<T: Element>(job: Job<'_>, console: &mut Console) -> Result<Outcome> {
     let Job { args, origin, data, .. } = job;
+    let saved = args.save_precision.map_or_else(|| T::NAME.parse(), Ok)?;
+    if !saved.fits::<T>() {
+        let expected = if Precision::F64.fits::<T>() { "f64" } else { "f32 or bf16" };
+        let expected = format!("{expected} with --precision {}", args.precision);
+        return Err(Error::setting("save_precision", saved, expected));
+    }
     let images = &data.train;
     let val_size = args.val_size.or(origin.validation_size());
     let split = Split::new(images.len(), args.train_size, val_size)?;
@@ -402,7 +413,7 @@ fn train_with<T: Element>(job: Job<'_>, console: &mut Console) -> Result<Outcome
     let trained = watch(&mut solver, job, console, dir.as_mut(), &mut seen);
     let time = begin.elapsed();
     console.finish_bar();
-    let kept = dir.as_ref().map_or(Ok(()), |dir| keep(&solver, dir, &info));
+    let kept = dir.as_ref().map_or(Ok(()), |dir| keep(&solver, dir, (&info, saved)));
     if let (Err(_), Err(second)) = (&trained, &kept) {
         crate::console::error(second);
     }
@@ -547,9 +558,13 @@ fn watch<T: Element>(
 }
 
 /// Writes the best network, as far as there is one, and the curves.
-fn keep<T: Element>(solver: &Solver<'_, T>, dir: &RunDir, info: &ModelInfo) -> Result<()> {
+fn keep<T: Element>(
+    solver: &Solver<'_, T>,
+    dir: &RunDir,
+    (info, weights): (&ModelInfo, Precision),
+) -> Result<()> {
     if let Some(best) = solver.best() {
-        dir.model(best.network, info)?;
+        dir.model(best.network, info, weights)?;
     }
     dir.curves(solver.history())
 }

@@ -179,6 +179,17 @@ fn bf16_trains_and_models_are_used_in_the_precision_they_were_trained_in() {
     assert_ne!(own["loss"], f32["loss"]);
     assert!((number(&text, "test accuracy") - own["accuracy"].as_f64().unwrap()).abs() < 1e-4);
 
+    // Weights in bf16 are what the products round them to: half the file, and the same results.
+    let twin = [&base[..], &flags[..2], &["--save-precision", "bf16", "--out", "c"]].concat();
+    run(&dir, &twin).expect_success();
+    let size = |out: &str| {
+        fs::metadata(dir.path().join(out).join("model.safetensors")).unwrap().len() as f64
+    };
+    assert!(size("c") < 0.51 * size("a"), "{} and {} bytes", size("a"), size("c"));
+    let arguments = ["eval", "--model", "c/model.safetensors", "--data", "set", "--json"];
+    let twin = run(&dir, &arguments).expect_success().stdout.clone();
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&twin).unwrap(), own);
+
     // The instruction set changes no bits; where it has no bf16, a line says what that costs.
     let twin = [&base[..], &["--dtype", "bf16", "--out", "b"]].concat();
     let output = finish(program(&dir, &twin).env("TILEWISE_ISA", "avx2"));
@@ -390,6 +401,12 @@ fn wrong_usage_has_its_own_exit_code() {
         (&["--val-size", "300"], "--val-size 300: "),
         (&["--normalize", "max"], "--normalize"),
         (&["--dtype", "f16"], "--precision"),
+        (&["--save-precision", "f16"], "--save-precision"),
+        (
+            &["--save-precision", "f64"],
+            "--save-precision f64: expected f32 or bf16 with --precision",
+        ),
+        (&["--precision", "f64", "--save-precision", "bf16"], "expected f64 with --precision f64"),
         (&["--synthetic"], "--synthetic"),
         (&["--epoch", "3"], "--epochs"),
     ];
@@ -705,7 +722,7 @@ fn flags_of_train_stand_under_headings() {
         ("Schedule", &["epochs", "lr", "schedule", "lr-decay", "warm-up-epochs", "patience"]),
         ("Regularization", &["reg", "dropout", "label-smoothing"]),
         ("Augmentation", &["flip", "shift", "border", "cutout"]),
-        ("Output", &["out", "overwrite", "quiet", "checkpoint-every", "resume"]),
+        ("Output", &["out", "save-precision", "overwrite", "quiet", "checkpoint-every", "resume"]),
     ];
     let lines: Vec<&str> = help.lines().collect();
     fn heading<'a>(line: &&'a str) -> Option<&'a str> {

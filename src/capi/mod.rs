@@ -19,6 +19,7 @@ mod handle;
 mod matrix;
 mod pointers;
 mod pool;
+mod precision;
 mod predictor;
 mod trainer;
 

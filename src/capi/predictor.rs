@@ -1,6 +1,6 @@
 //! Predictors, their scratch memory, softmax and top-k.
 
-use std::ffi::c_char;
+use std::{ffi::c_char, path::Path};
 
 use crate::{
     capi::{
@@ -9,9 +9,11 @@ use crate::{
         matrix::{Matrix, MatrixMut},
         pointers::{elements, optional, path, room, rooms, shared},
         pool::{Place, Pool},
+        precision::Precision,
     },
+    context::Context,
     data,
-    error::Error,
+    error::{Error, Result},
     infer::{self, Examples},
     nn,
 };
@@ -75,24 +77,55 @@ impl Normalization {
 /// Loads a network from a safetensors file, saved by tilewise or from the `state_dict` of a PyTorch
 /// `nn.Sequential`, into `predictor`. `path` is UTF-8. `normalization` converts bytes to
 /// numbers; null: that of the file, and if it has none, the predictor accepts no images.
+///
+/// It computes in bf16 if the network was trained in bf16, or, where the file does not say, if all
+/// weights in it are BF16; else in f32.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_predictor_load(
     path: *const c_char,
     normalization: *const Normalization,
     predictor: *mut *mut Predictor,
 ) -> Status {
+    // SAFETY: the caller keeps the rules of `capi`.
+    guard(|| unsafe { load(path, normalization, predictor, infer::Predictor::load) })
+}
+
+/// Same as `tilewise_predictor_load`, in a precision of the caller's choice, a `tilewise_precision`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tilewise_predictor_load_in(
+    path: *const c_char,
+    normalization: *const Normalization,
+    precision: i32,
+    predictor: *mut *mut Predictor,
+) -> Status {
     guard(|| {
-        // SAFETY: the caller keeps the rules of `capi`.
-        let (path, normalization, out) = unsafe {
-            (self::path(path)?, Normalization::read(normalization)?, room("predictor", predictor)?)
+        let context = Context::new()?.with_precision(Precision::read(precision)?)?;
+        let in_context = |path: &Path| {
+            infer::Predictor::load_with_context(path, context).map(|(loaded, _)| loaded)
         };
-        let mut loaded = infer::Predictor::load(path)?;
-        if let Some(normalization) = normalization {
-            loaded = loaded.with_normalization(&normalization)?;
-        }
-        give(Predictor(loaded), out);
-        Ok(())
+        // SAFETY: the caller keeps the rules of `capi`.
+        unsafe { load(path, normalization, predictor, in_context) }
     })
+}
+
+/// # Safety
+/// That of the module `capi`.
+unsafe fn load(
+    path: *const c_char,
+    normalization: *const Normalization,
+    predictor: *mut *mut Predictor,
+    load: impl FnOnce(&Path) -> Result<infer::Predictor<f32>>,
+) -> Result<(), Failure> {
+    // SAFETY: the caller's promises are passed on.
+    let (path, normalization, out) = unsafe {
+        (self::path(path)?, Normalization::read(normalization)?, room("predictor", predictor)?)
+    };
+    let mut loaded = load(path)?;
+    if let Some(normalization) = normalization {
+        loaded = loaded.with_normalization(&normalization)?;
+    }
+    give(Predictor(loaded), out);
+    Ok(())
 }
 
 /// Destroys a predictor; null does nothing. Its scratches remain valid for any predictor of the same
@@ -150,6 +183,21 @@ pub unsafe extern "C" fn tilewise_predictor_takes_images(
         let (Predictor(predictor), out) =
             unsafe { (shared("predictor", predictor)?, room("takes", takes)?) };
         out.write(predictor.takes_images().into());
+        Ok(())
+    })
+}
+
+/// The precision that the predictor computes in, a `tilewise_precision`, into `precision`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tilewise_predictor_precision(
+    predictor: *const Predictor,
+    precision: *mut i32,
+) -> Status {
+    guard(|| {
+        // SAFETY: the caller keeps the rules of `capi`.
+        let (Predictor(predictor), out) =
+            unsafe { (shared("predictor", predictor)?, room("precision", precision)?) };
+        out.write(Precision::from(predictor.precision()) as i32);
         Ok(())
     })
 }

@@ -9,6 +9,7 @@ use crate::{
         matrix::{Matrix, matrix},
         pointers::{elements, optional, path, room, shared, text},
         pool::{Place, Pool},
+        precision::Precision,
         predictor::{Normalization, Predictor},
     },
     context::Context,
@@ -35,30 +36,6 @@ pub enum Init {
     Xavier = 1,
     /// Normal with standard deviation `weight_scale`.
     Normal = 2,
-}
-
-/// The numbers that a network computes with.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Precision {
-    /// f32.
-    F32 = 0,
-    /// bf16 operands and layer outputs; f32 parameters, sums, logits and loss.
-    Bf16 = 1,
-}
-
-impl Precision {
-    /// The precision that a caller passed.
-    ///
-    /// # Errors
-    /// [`Error::Setting`] if it is none.
-    pub(super) fn read(precision: i32) -> Result<crate::Precision, Failure> {
-        match precision {
-            f32 if f32 == Self::F32 as i32 => Ok(crate::Precision::F32),
-            bf16 if bf16 == Self::Bf16 as i32 => Ok(crate::Precision::Bf16),
-            other => Err(Error::setting("precision", other, "0 (f32) or 1 (bf16)").into()),
-        }
-    }
 }
 
 /// A multilayer perceptron to be trained: linear layers with ReLU and dropout between them.
@@ -347,25 +324,49 @@ pub unsafe extern "C" fn tilewise_trainer_steps(
 
 /// Saves the network with its current parameters as a model file: safetensors that a PyTorch
 /// `nn.Sequential` loads, with the layers, and with `normalization` unless that is null. Use it for
-/// predictions, and for further training with a new optimizer; use a checkpoint to resume. `path` is UTF-8. The file is replaced atomically.
+/// predictions, and for further training with a new optimizer; use a checkpoint to resume. `path` is
+/// UTF-8. The file is replaced atomically.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tilewise_trainer_save(
     trainer: *const Trainer,
     path: *const c_char,
     normalization: *const Normalization,
 ) -> Status {
-    guard(|| {
-        // SAFETY: the caller keeps the rules of `capi`.
-        let (trainer, path, normalization) = unsafe {
-            let normalization = Normalization::read(normalization)?;
-            (shared("trainer", trainer)?, self::path(path)?, normalization)
-        };
-        let trainer = trainer.trainer.take("trainer")?;
-        let precision = trainer.plan().context().precision();
-        let info =
-            ModelInfo::default().with_normalization(normalization).with_precision(Some(precision));
-        Ok(model::save(path, trainer.network(), &info)?)
-    })
+    // SAFETY: the caller keeps the rules of `capi`.
+    guard(|| unsafe { save(trainer, path, normalization, crate::Precision::F32) })
+}
+
+/// Same as `tilewise_trainer_save`, with weights in `precision`, a `tilewise_precision`: bf16 takes
+/// half the memory. The weights are rounded to nearest even; biases stay in f32.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tilewise_trainer_save_in(
+    trainer: *const Trainer,
+    path: *const c_char,
+    normalization: *const Normalization,
+    precision: i32,
+) -> Status {
+    // SAFETY: the caller keeps the rules of `capi`.
+    guard(|| unsafe { save(trainer, path, normalization, Precision::read(precision)?) })
+}
+
+/// # Safety
+/// That of the module `capi`.
+unsafe fn save(
+    trainer: *const Trainer,
+    path: *const c_char,
+    normalization: *const Normalization,
+    weights: crate::Precision,
+) -> Result<(), Failure> {
+    // SAFETY: the caller's promises are passed on.
+    let (trainer, path, normalization) = unsafe {
+        let normalization = Normalization::read(normalization)?;
+        (shared("trainer", trainer)?, self::path(path)?, normalization)
+    };
+    let trainer = trainer.trainer.take("trainer")?;
+    let precision = trainer.plan().context().precision();
+    let info =
+        ModelInfo::default().with_normalization(normalization).with_precision(Some(precision));
+    Ok(model::save_in(path, trainer.network(), &info, weights)?)
 }
 
 /// Saves a checkpoint: parameters, the optimizer's state, the number of steps and the

@@ -4,7 +4,11 @@
 use std::path::Path;
 
 #[cfg(feature = "model-files")]
-use crate::io::model::{self, ModelInfo};
+use crate::{
+    context::Context,
+    io::model::{self, ModelInfo},
+    nn::{Network, layers},
+};
 use crate::{
     data::{FeatureMap, Normalization},
     error::{Error, Result},
@@ -32,6 +36,10 @@ impl<T: Element> Predictor<T> {
     /// The network in a safetensors file, saved here or by PyTorch: see
     /// [`model`]. It takes images of bytes if the file has a normalization.
     ///
+    /// It computes in the precision that the network was trained in ([`model::precision`]) if that has
+    /// parameters of type `T`, else in that of `T`. For another one, use
+    /// [`load_with_context`](Self::load_with_context).
+    ///
     /// # Errors
     /// Same as [`model::load`]; [`Error::File`] if the normalization does not fit the network.
     #[cfg(feature = "model-files")]
@@ -45,8 +53,33 @@ impl<T: Element> Predictor<T> {
     /// Same as [`load`](Self::load).
     #[cfg(feature = "model-files")]
     pub fn load_with_info(path: &Path) -> Result<(Self, ModelInfo)> {
+        let (network, info, precision) = model::load_with_precision(path, &layers::from_config)?;
+        let mut context = Context::new()?;
+        if precision.fits::<T>() {
+            context = context.with_precision(precision)?;
+        }
+        Self::of_file(path, &network, info, context)
+    }
+
+    /// Same as [`load_with_info`](Self::load_with_info), in the precision and with the kernels of
+    /// `context`.
+    ///
+    /// # Errors
+    /// Same as [`load`](Self::load).
+    #[cfg(feature = "model-files")]
+    pub fn load_with_context(path: &Path, context: Context<T>) -> Result<(Self, ModelInfo)> {
         let (network, info) = model::load(path)?;
-        let mut predictor = Self::new(&network)?;
+        Self::of_file(path, &network, info, context)
+    }
+
+    #[cfg(feature = "model-files")]
+    fn of_file(
+        path: &Path,
+        network: &Network<T>,
+        info: ModelInfo,
+        context: Context<T>,
+    ) -> Result<(Self, ModelInfo)> {
+        let mut predictor = Self::with_context(network, context)?;
         if let Some(normalization) = &info.normalization {
             predictor = predictor
                 .with_normalization(normalization)

@@ -11,6 +11,7 @@ use crate::{
     kernels::Element,
     matrix::{MatMut, MatRef},
     nn::{Arena, Mode, Network, PackedWeights, Part, Plan, Shape, Structure, Weights},
+    precision::Precision,
     threads::Threads,
 };
 
@@ -76,8 +77,8 @@ impl<T: Element> Predictor<T> {
         Self::with_context(network, Context::new()?)
     }
 
-    /// Packs the weights of `network` for the kernels of `context`, whose threads are those of
-    /// [`scratch`](Self::scratch).
+    /// Packs the weights of `network` for the kernels and the precision of `context`, whose threads
+    /// are those of [`scratch`](Self::scratch). In bf16 the panels take half the memory of f32.
     ///
     /// # Errors
     /// [`Error::Setting`] if a parameter is NaN or infinite, [`Error::SizeOverflow`] if the panels
@@ -148,7 +149,12 @@ impl<T: Element> Predictor<T> {
         self.bytes.is_some()
     }
 
-    /// Bytes of the packed weights.
+    /// The precision that it computes in.
+    pub fn precision(&self) -> Precision {
+        self.context.precision()
+    }
+
+    /// Bytes of the packed weights, which are bf16 in that precision.
     pub fn bytes(&self) -> usize {
         self.packed.bytes()
     }

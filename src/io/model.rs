@@ -25,9 +25,9 @@ use crate::{
     data::{Normalization, check_class_names},
     error::{Cause, Error, Result},
     input_file,
-    io::tensors::{exchanged, exchanged_order, exchanged_shape, numbers},
+    io::tensors::{dtype, exchanged, exchanged_order, exchanged_shape, numbers},
     kernels::Element,
-    nn::{LayerConfig, MakeLayer, Network, NodeConfig, Setting, Shape, layers},
+    nn::{LayerConfig, MakeLayer, Network, NodeConfig, ParameterKind, Setting, Shape, layers},
     precision::Precision,
 };
 
@@ -108,18 +108,63 @@ struct Affine {
     shift: Vec<f64>,
 }
 
-/// Saves a network and its metadata to `path`, in the network's precision. The file is replaced
+/// Saves a network and its metadata to `path`, in the type of its parameters. The file is replaced
 /// atomically; equal networks give equal files.
 ///
 /// # Errors
 /// [`Error::File`] if a parameter is NaN or infinite or a class name has more than 256 characters,
 /// [`Error::Io`] if the file cannot be written.
 pub fn save<T: Element>(path: &Path, network: &Network<T>, info: &ModelInfo) -> Result<()> {
+    save_with(path, network, info, dtype::<T>())
+}
+
+/// Same as [`save`], with weights in `weights`. In bf16 they are rounded to nearest even as
+/// [`Bf16`](crate::Bf16) rounds and take half the memory; biases, other parameters and buffers stay in
+/// f32. The products of a network in bf16 round weights too, so a multilayer perceptron that is saved
+/// this way computes the same bits in bf16. With F32 or F64 it is the same as [`save`].
+///
+/// ```
+/// use tilewise::{Precision, io::model::{self, ModelInfo}, nn::{Network, Shape}};
+///
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("model.safetensors");
+/// let network = Network::<f32>::builder(Shape::Features(4)).linear(3).build()?;
+/// let info = ModelInfo::default().with_precision(Some(Precision::Bf16));
+/// model::save_in(&path, &network, &info, Precision::Bf16)?;
+/// # Ok::<(), tilewise::Error>(())
+/// ```
+///
+/// # Errors
+/// Same as [`save`]; [`Error::Setting`] if the network has parameters of another type than a network
+/// in `weights`; [`Error::File`] if a weight is too large for bf16.
+pub fn save_in<T: Element>(
+    path: &Path,
+    network: &Network<T>,
+    info: &ModelInfo,
+    weights: Precision,
+) -> Result<()> {
+    weights.expect_parameters::<T>("precision of saved weights")?;
+    let dtype = if weights == Precision::Bf16 { Dtype::BF16 } else { dtype::<T>() };
+    save_with(path, network, info, dtype)
+}
+
+/// Saves a network with weights of type `weights`.
+fn save_with<T: Element>(
+    path: &Path,
+    network: &Network<T>,
+    info: &ModelInfo,
+    weights: Dtype,
+) -> Result<()> {
     check_class_names(&info.class_names)
         .map_err(|detail| Error::file(path, format!("not saved: {detail}")))?;
     let mut tensors = Vec::new();
-    for (tensor, elements) in network.parameters().iter().chain(network.buffers().iter()) {
-        tensors.push((tensor.name().to_owned(), exchanged(path, tensor, elements)?));
+    for (tensor, elements) in network.parameters().iter() {
+        let is_weight = tensor.kind() == ParameterKind::Weight;
+        let dtype = if is_weight { weights } else { dtype::<T>() };
+        tensors.push((tensor.name().to_owned(), exchanged(path, tensor, elements, dtype)?));
+    }
+    for (tensor, elements) in network.buffers().iter() {
+        tensors.push((tensor.name().to_owned(), exchanged(path, tensor, elements, dtype::<T>())?));
     }
     let (input, layers) = describe(network);
     let metadata = Metadata {
@@ -168,6 +213,14 @@ pub fn load_with<T: Element>(
     path: &Path,
     make: &MakeLayer<'_, T>,
 ) -> Result<(Network<T>, ModelInfo)> {
+    load_with_precision(path, make).map(|(network, info, _)| (network, info))
+}
+
+/// Same as [`load_with`], also returns what [`precision`] does.
+pub(crate) fn load_with_precision<T: Element>(
+    path: &Path,
+    make: &MakeLayer<'_, T>,
+) -> Result<(Network<T>, ModelInfo, Precision)> {
     let bytes = read(path)?;
     let (tensors, metadata) = open(path, &bytes)?;
     let wrong = |error: Error| Error::file(path, error.to_string()).with_source(error);
@@ -180,8 +233,9 @@ pub fn load_with<T: Element>(
         }
     };
     fill(path, &tensors, &mut network, &names)?;
+    let precision = precision_of(path, &tensors, &metadata)?;
     let info = metadata.info(path, network.classes())?;
-    Ok((network, info))
+    Ok((network, info, precision))
 }
 
 /// Loads the tensors of a file into an existing network: its own model file, or a PyTorch state
@@ -201,7 +255,8 @@ pub fn load_into<T: Element>(path: &Path, network: &mut Network<T>) -> Result<Mo
 }
 
 /// The precision to use the network of a file in: the one that it was trained in, or, where the file
-/// does not say, that of its tensors. Tensors in BF16 are used in f32, which holds them exactly.
+/// does not say, that of its weights: F64 if one is of that type, BF16 if all weights, tensors of two
+/// or more axes, are of that type, else F32.
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be read, [`Error::File`] as for [`load`], except that the tensors
@@ -209,14 +264,23 @@ pub fn load_into<T: Element>(path: &Path, network: &mut Network<T>) -> Result<Mo
 pub fn precision(path: &Path) -> Result<Precision> {
     let bytes = read(path)?;
     let (tensors, metadata) = open(path, &bytes)?;
-    let wrong = |error: Error| Error::file(path, error.to_string()).with_source(error);
-    match metadata.precision {
-        Some(name) => name.parse().map_err(wrong),
-        None if tensors.iter().any(|(_, tensor)| tensor.dtype() == Dtype::F64) => {
-            Ok(Precision::F64)
-        }
-        None => Ok(Precision::F32),
+    precision_of(path, &tensors, &metadata)
+}
+
+/// Same as [`precision`], of an open file.
+fn precision_of(path: &Path, tensors: &SafeTensors<'_>, metadata: &Metadata) -> Result<Precision> {
+    if let Some(precision) = metadata.precision(path)? {
+        return Ok(precision);
     }
+    let is_weight = |tensor: &TensorView<'_>| tensor.shape().len() > 1;
+    let mut weights = tensors.iter().filter(|(_, tensor)| is_weight(tensor)).peekable();
+    Ok(if tensors.iter().any(|(_, tensor)| tensor.dtype() == Dtype::F64) {
+        Precision::F64
+    } else if weights.peek().is_some() && weights.all(|(_, tensor)| tensor.dtype() == Dtype::BF16) {
+        Precision::Bf16
+    } else {
+        Precision::F32
+    })
 }
 
 /// The tensors of a file, and tilewise's entry of its metadata or the default.
@@ -271,9 +335,16 @@ fn metadata(path: &Path, header: &Header) -> Result<Metadata> {
 }
 
 impl Metadata {
+    /// The precision that the network was trained in, if it is recorded.
+    fn precision(&self, path: &Path) -> Result<Option<Precision>> {
+        let parsed = self.precision.as_deref().map(str::parse).transpose();
+        parsed.map_err(|error: Error| Error::file(path, error.to_string()).with_source(error))
+    }
+
     fn info(self, path: &Path, classes: usize) -> Result<ModelInfo> {
         check_class_names(&self.class_names).map_err(|detail| Error::file(path, detail))?;
         let wrong = |error: Error| Error::file(path, error.to_string()).with_source(error);
+        let precision = self.precision(path)?;
         let normalization = match self.normalization {
             Some(Affine { scale, shift }) => Some(Normalization::new(scale, shift).map_err(wrong)?),
             None => None,
@@ -283,7 +354,6 @@ impl Metadata {
             let detail = format!("{names} class names in the metadata for {classes} outputs");
             return Err(Error::file(path, detail));
         }
-        let precision = self.precision.map(|name| name.parse()).transpose().map_err(wrong)?;
         Ok(ModelInfo { normalization, class_names: self.class_names, precision })
     }
 }

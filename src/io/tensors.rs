@@ -5,6 +5,7 @@ use std::{borrow::Cow, path::Path};
 use safetensors::{Dtype, View, tensor::TensorView};
 
 use crate::{
+    bf16::Bf16,
     error::{Error, Result},
     float::Float,
     kernels::Element,
@@ -71,30 +72,41 @@ pub(crate) fn exchanged_order(tensor: &Tensor) -> impl Iterator<Item = usize> {
     })
 }
 
-/// A parameter in the layout of a PyTorch state dict, little-endian.
+/// A parameter in the layout of a PyTorch state dict, little-endian, as numbers of type `dtype`:
+/// that of the elements, or BF16, for which elements of f32 are rounded.
 ///
 /// # Errors
-/// [`Error::File`] with `path` if an element is NaN or infinite.
+/// [`Error::File`] with `path` if an element is NaN or infinite, or too large for BF16.
 pub(crate) fn exchanged<T: Element>(
     path: &Path,
     tensor: &Tensor,
     elements: &[T],
+    dtype: Dtype,
 ) -> Result<FileTensor<'static>> {
     let shape = exchanged_shape(tensor);
-    let mut bytes = Vec::with_capacity(size_of_val(elements));
+    let mut bytes = Vec::with_capacity(elements.len() * dtype.bitsize() / 8);
     for (index, place) in exchanged_order(tensor).enumerate() {
         let value = elements[place];
-        if !value.is_finite() {
+        let rounded = Bf16::from_f32(value.to_f64() as f32);
+        let reason = if !value.is_finite() {
+            Some("not a finite number")
+        } else if dtype == Dtype::BF16 && rounded.to_f32().is_infinite() {
+            Some("too large for BF16")
+        } else {
+            None
+        };
+        if let Some(reason) = reason {
             let (name, at) = (tensor.name(), position(index, &shape));
-            let detail = format!("not saved: `{name}` holds {value} at {at}, not a finite number");
+            let detail = format!("not saved: `{name}` holds {value} at {at}, {reason}");
             return Err(Error::file(path, detail));
         }
-        match size_of::<T>() {
-            4 => bytes.extend((value.to_f64() as f32).to_le_bytes()),
+        match dtype {
+            Dtype::BF16 => bytes.extend(rounded.to_bits().to_le_bytes()),
+            Dtype::F32 => bytes.extend((value.to_f64() as f32).to_le_bytes()),
             _ => bytes.extend(value.to_f64().to_le_bytes()),
         }
     }
-    Ok(FileTensor { dtype: dtype::<T>(), shape, bytes: Cow::Owned(bytes) })
+    Ok(FileTensor { dtype, shape, bytes: Cow::Owned(bytes) })
 }
 
 /// Elements as they are in memory, little-endian.

@@ -243,6 +243,9 @@ static void model_files(void) {
     n.shift = shift;
     scale[2] = NAN;
     EXPECT(SETTING, "finite", tilewise_predictor_load(path, &n, &p));
+    EXPECT(SETTING, "precision = 2", tilewise_predictor_load_in(path, NULL, 2, &p));
+    EXPECT(POINTER, "path is null", tilewise_predictor_load_in(NULL, NULL, 1, &p));
+    EXPECT(POINTER, "predictor is null", tilewise_predictor_load_in(path, NULL, 1, NULL));
     CHECK(p == (tilewise_predictor *)8);
 }
 
@@ -264,6 +267,8 @@ static void predictors(void) {
     EXPECT(POINTER, "classes is null", tilewise_predictor_classes(p, NULL));
     EXPECT(POINTER, "predictor is null", tilewise_predictor_takes_images(NULL, &takes));
     EXPECT(POINTER, "takes is null", tilewise_predictor_takes_images(p, NULL));
+    EXPECT(POINTER, "predictor is null", tilewise_predictor_precision(NULL, &takes));
+    EXPECT(POINTER, "precision is null", tilewise_predictor_precision(p, NULL));
     CHECK(shape.features == 77 && shape.channels == 77 && classes == 77 && takes == 77);
     OK(tilewise_predictor_input(p, &shape));
     OK(tilewise_predictor_classes(p, &classes));
@@ -479,6 +484,9 @@ static void trainers(void) {
     EXPECT(POINTER, "trainer is null", tilewise_trainer_save(NULL, "x", NULL));
     EXPECT(POINTER, "path is null", tilewise_trainer_save(t, NULL, NULL));
     EXPECT(IO, "cannot write", tilewise_trainer_save(t, in_dir("missing/model"), NULL));
+    EXPECT(POINTER, "trainer is null", tilewise_trainer_save_in(NULL, "x", NULL, 1));
+    EXPECT(POINTER, "path is null", tilewise_trainer_save_in(t, NULL, NULL, 1));
+    EXPECT(SETTING, "precision = 2", tilewise_trainer_save_in(t, in_dir("model"), NULL, 2));
     EXPECT(POINTER, "trainer is null", tilewise_trainer_save_checkpoint(NULL, "x"));
     EXPECT(POINTER, "path is null", tilewise_trainer_save_checkpoint(t, NULL));
     EXPECT(IO, "cannot write", tilewise_trainer_save_checkpoint(t, in_dir("missing/checkpoint")));

@@ -147,7 +147,6 @@ static void bf16(const char *path, const tilewise_pool *pool,
     float *out = malloc(sizeof bf16_logits);
     const tilewise_matrix_mut_f32 to = matrix_mut(out, BATCH, CLASSES, CLASSES, 1);
     tilewise_trainer *trainer;
-    tilewise_predictor *predictor;
     tilewise_scratch *scratch;
     OK(tilewise_trainer_create_from_file(path, 9, rule, &settings, pool, &trainer));
     for (int step = 0; step < STEPS; step++) {
@@ -155,13 +154,30 @@ static void bf16(const char *path, const tilewise_pool *pool,
         OK(tilewise_trainer_step(trainer, &rows, labels, BATCH, &loss));
         CHECK(loss == bf16_losses[step]);
     }
-    OK(tilewise_trainer_predictor(trainer, NULL, &predictor));
+    /* Its predictor, and two of files; weights in bf16 lose no bits. */
+    tilewise_predictor *predictors[3], *whole;
+    OK(tilewise_trainer_predictor(trainer, NULL, &predictors[0]));
+    OK(tilewise_trainer_save(trainer, in_dir("bf16.safetensors"), NULL));
+    OK(tilewise_predictor_load(in_dir("bf16.safetensors"), NULL, &predictors[1]));
+    OK(tilewise_predictor_load_in(in_dir("bf16.safetensors"), NULL, TILEWISE_PRECISION_F32, &whole));
+    OK(tilewise_trainer_save_in(trainer, in_dir("bf16.safetensors"), NULL, TILEWISE_PRECISION_BF16));
+    OK(tilewise_predictor_load_in(in_dir("bf16.safetensors"), NULL, TILEWISE_PRECISION_BF16,
+                                  &predictors[2]));
     tilewise_trainer_destroy(trainer);
-    OK(tilewise_scratch_create(predictor, pool, 100, &scratch));
-    OK(tilewise_predict(predictor, scratch, &rows, &to));
-    CHECK(memcmp(out, bf16_logits, sizeof bf16_logits) == 0);
+    int32_t precision;
+    OK(tilewise_predictor_precision(whole, &precision));
+    CHECK(precision == TILEWISE_PRECISION_F32);
+    tilewise_predictor_destroy(whole);
+    OK(tilewise_scratch_create(predictors[0], pool, 100, &scratch));
+    for (int i = 0; i < 3; i++) {
+        OK(tilewise_predictor_precision(predictors[i], &precision));
+        CHECK(precision == TILEWISE_PRECISION_BF16);
+        memset(out, 0, sizeof bf16_logits);
+        OK(tilewise_predict(predictors[i], scratch, &rows, &to));
+        CHECK(memcmp(out, bf16_logits, sizeof bf16_logits) == 0);
+        tilewise_predictor_destroy(predictors[i]);
+    }
     tilewise_scratch_destroy(scratch);
-    tilewise_predictor_destroy(predictor);
     free(out);
 }
 
