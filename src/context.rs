@@ -43,7 +43,7 @@ impl<T: Element> Context<T> {
     /// thread alone.
     ///
     /// # Errors
-    /// [`Error::IsaUnavailable`](crate::Error::IsaUnavailable) if `TILEWISE_ISA` names an
+    /// [`Error::IsaUnavailable`] if `TILEWISE_ISA` names an
     /// instruction set that is not available.
     pub fn new() -> Result<Self> {
         Self::of(Gemm::new()?)
@@ -52,7 +52,7 @@ impl<T: Element> Context<T> {
     /// Products as `gemm` computes them, on its threads.
     ///
     /// # Errors
-    /// [`Error::OutsidePool`](crate::Error::OutsidePool) if the threads are more than the calling
+    /// [`Error::OutsidePool`] if the threads are more than the calling
     /// one and it is in no rayon pool.
     pub fn of(gemm: Gemm<T>) -> Result<Self> {
         let threads = gemm.tasks()?.get();
