@@ -322,6 +322,25 @@ fn fused_and_stored_gradients_parts_threads_and_denormals_give_the_same_bits() {
     }
 }
 
+/// Updates that are denormal numbers are flushed in bf16, whatever the configuration says.
+#[test]
+fn denormal_updates_are_flushed() {
+    let biases = |precision| {
+        let network = Network::builder(Shape::Features(8)).linear(4).build().unwrap();
+        let config = TrainerConfig::default()
+            .with_batch_size(3)
+            .with_learning_rate(2e-38)
+            .with_denormals(Denormals::Keep)
+            .with_precision(Some(precision));
+        let mut trainer = Trainer::new(network, config).unwrap();
+        let (x, labels) = batch(0, (3, 8), 4);
+        trainer.step(x.view(), &labels).unwrap();
+        trainer.network().parameters().get("0.bias").unwrap().to_vec()
+    };
+    assert!(biases(Precision::F32).iter().any(|bias| bias.is_subnormal()));
+    assert_eq!(biases(Precision::Bf16), [0.0; 4]);
+}
+
 /// The bits of an example's logits do not depend on its batch, nor the instruction set.
 #[test]
 fn logits_do_not_depend_on_the_batch() {
