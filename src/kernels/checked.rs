@@ -317,14 +317,15 @@ impl<E: PanelElement> Packer<E> {
     ) -> Option<(PanelBeside<'a, E>, usize)> {
         let (lines, depth) = (source.lines().min(self.width), source.depth());
         let room = self.stride(depth).is_some_and(|stride| panel.len() >= stride);
-        assert!(room, "room for the panel");
+        let together = self.depth_step * size_of::<E>();
+        assert!(room && panel.as_ptr().addr().is_multiple_of(together), "room for the panel");
         let summed = sums.as_ref().map(|sums| sums.len());
         assert!(
             summed.is_none_or(|len| len == lines && source.can_be_summed()),
             "sums of contiguous lines"
         );
         let (units, covered) = if in_units {
-            source.units(self.width, self.lanes_beside, summed.is_some())
+            source.units(self.width, (self.lanes_beside, self.depth_step), summed.is_some())
         } else {
             (0, 0)
         };

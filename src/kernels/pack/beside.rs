@@ -2,12 +2,11 @@
 //! between steps of its own, in instruction slots that its multiply-adds leave free.
 //!
 //! A unit is one step of the depth where lines are contiguous, a few vectors; else one vector along
-//! one line, whose elements are stored one by one.
+//! one line, whose elements are stored one by one. Of bf16 it is a pair of steps, or a vector of pairs.
 
 use std::{mem::MaybeUninit, ops::Range};
 
 use crate::{
-    bf16::Bf16,
     float::Float,
     kernels::{
         pack::{
@@ -36,22 +35,30 @@ pub(crate) struct PanelBeside<'a, E: PanelElement> {
 
 impl<E: PanelElement> Source<'_, E> {
     /// How many units pack the first panel of `width` lines, `summed` or not, with vectors of
-    /// `lanes`, and how many steps of the depth they cover: the rest is to be packed otherwise. No
-    /// units where they cannot do it.
-    pub(crate) fn units(&self, width: usize, lanes: usize, summed: bool) -> (usize, usize) {
+    /// `lanes` that hold `step` steps each, and how many steps of the depth they cover: the rest is
+    /// to be packed otherwise. No units where they cannot do it.
+    pub(crate) fn units(
+        &self,
+        width: usize,
+        (lanes, step): (usize, usize),
+        summed: bool,
+    ) -> (usize, usize) {
         let (lines, depth) = (self.lines(), self.depth());
         if lanes == 0 {
             return (0, 0);
         }
         match self.along() {
-            // Whole vectors are loaded, and a line is summed once.
+            // Whole vectors are loaded, and a line is summed once, from its first step to its last.
             Some(Along::Lines)
                 if lines >= width.next_multiple_of(lanes)
-                    && (!summed || width.is_multiple_of(lanes)) =>
+                    && (!summed || width.is_multiple_of(lanes) && depth.is_multiple_of(step)) =>
             {
-                (depth, depth)
+                (depth / step, depth / step * step)
             }
-            Some(Along::Depth) if lines >= width => (depth / lanes * width, depth / lanes * lanes),
+            Some(Along::Depth) if lines >= width => {
+                let vectors = depth / (lanes * step);
+                (vectors * width, vectors * lanes * step)
+            }
             _ => (0, 0),
         }
     }
@@ -83,18 +90,12 @@ unsafe impl<S: Isa<T>, T: Float> PackUnits<S> for T {
     }
 }
 
-// SAFETY: there are no units.
-unsafe impl<S> PackUnits<S> for Bf16 {
-    const LANES: usize = 0;
-
-    unsafe fn pack_units(_: S, _: &PanelBeside<'_, Self>, _: usize, _: Range<usize>) {}
-}
-
 /// Packs some units of a panel of `width` lines.
 ///
 /// # Safety
 /// - All elements of the source are readable; `dst` is writable for `width` elements of each step
-///   that its units cover; `sums` is null, or writable for `width` values.
+///   that its units cover, and aligned to those that are stored together; `sums` is null, or writable
+///   for `width` values.
 /// - `units` end at most at the number of [units](Source::units) for `width`, the lanes of the
 ///   vectors and such sums; where lines are contiguous, units come in order.
 #[inline(always)]
@@ -184,8 +185,6 @@ unsafe fn pack_vector<S: Isa<T>, T: Float + PanelElement<Value = T>, R: Runs<T>>
     runs.prefetch(isa, line, p + 2 * S::LANES);
     let mut vector = MaybeUninit::<[T; MAX_LANES]>::uninit();
     let to = panel.dst.wrapping_add(p * width + line);
-    // They go through integer registers, one by one, because the vector registers hold the sums of
-    // the tile: the volatile accesses keep the compiler from shuffling them out of a vector.
     // SAFETY: LANES values of a line from p on exist, and so do their places.
     unsafe {
         let from = if let Some(place) = runs.in_place(line, p) {
@@ -196,8 +195,22 @@ unsafe fn pack_vector<S: Isa<T>, T: Float + PanelElement<Value = T>, R: Runs<T>>
             isa.store(vector.as_mut_ptr().cast(), loaded);
             vector.as_ptr().cast()
         };
-        for step in 0..S::LANES {
-            let (from, to) = (from.add(step), to.add(step * width));
+        move_apart::<T>(from, to, S::LANES, width);
+    }
+}
+
+/// Moves `count` elements to places `stride` elements apart, through integer registers, one by one,
+/// because the vector registers hold the sums of the tile: the volatile accesses keep the compiler from
+/// shuffling them out of a vector.
+///
+/// # Safety
+/// `from` is readable for `count` elements, and `to` is writable for each of them.
+#[inline(always)]
+pub(super) unsafe fn move_apart<T: Float>(from: *const T, to: *mut T, count: usize, stride: usize) {
+    for step in 0..count {
+        let (from, to) = (from.wrapping_add(step), to.wrapping_add(step * stride));
+        // SAFETY: elements and places for which the caller vouches.
+        unsafe {
             if size_of::<T>() == size_of::<u32>() {
                 to.cast::<u32>().write_volatile(from.cast::<u32>().read_volatile());
             } else {

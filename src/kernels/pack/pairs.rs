@@ -9,18 +9,26 @@
 //! are copied. A vector here has the pairs of as many lines, or as many pairs of one line, as a
 //! vector of f32 has lanes, and is moved as if it were one.
 
+use std::{mem::MaybeUninit, ops::Range};
+
+#[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
+use crate::simd::{
+    avx2::Avx2,
+    avx512::{Avx512, Avx512Bf16},
+};
 use crate::{
     bf16::Bf16,
     kernels::{
         pack::{
             Packing, Source,
+            beside::{PackUnits, PanelBeside, move_apart},
             gathered::GatheredRows,
             runs::{Along, CACHE_LINE, PANELS_AT_A_TIME, RUNS_AHEAD, Runs},
             strided::Strided,
         },
         product::Types,
     },
-    simd::{Isa, MAX_LANES, bf16::Bf16Isa},
+    simd::{Isa, MAX_LANES, bf16::Bf16Isa, flushed::Flushed},
 };
 
 /// Elements of a pair.
@@ -402,5 +410,150 @@ unsafe fn pack_along<S: Bf16Isa, R: PairRuns>(isa: S, rectangle: &Rectangle<R>) 
                 }
             }
         }
+    }
+}
+
+// SAFETY: the promise of `pack_units`.
+#[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
+unsafe impl PackUnits<Avx512Bf16> for Bf16 {
+    const LANES: usize = <Avx512Bf16 as Isa<f32>>::LANES;
+
+    #[inline(always)]
+    unsafe fn pack_units(
+        isa: Avx512Bf16,
+        panel: &PanelBeside<'_, Self>,
+        width: usize,
+        units: Range<usize>,
+    ) {
+        // SAFETY: the caller's promises are passed on.
+        unsafe { pack_units(isa, panel, width, units) }
+    }
+}
+
+/// Instruction sets that do not pack bf16 beside: rounding takes more registers than their tiles leave.
+macro_rules! nothing_beside {
+    ($($set:ident),*) => {$(
+        // SAFETY: there are no units.
+        unsafe impl PackUnits<$set> for Bf16 {
+            const LANES: usize = 0;
+
+            #[inline(always)]
+            unsafe fn pack_units(_: $set, _: &PanelBeside<'_, Self>, _: usize, _: Range<usize>) {}
+        }
+    )*};
+}
+
+#[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
+nothing_beside!(Avx512, Avx2);
+nothing_beside!(Flushed);
+
+/// Packs some units of a panel of `width` lines: pairs of steps where lines are contiguous, else
+/// vectors of pairs along lines.
+///
+/// # Safety
+/// As for `pack_units` in `kernels::pack::beside`.
+#[inline(always)]
+unsafe fn pack_units<S: Bf16Isa>(
+    isa: S,
+    panel: &PanelBeside<'_, Bf16>,
+    width: usize,
+    units: Range<usize>,
+) {
+    /// Units of runs that are contiguous one way or the other.
+    macro_rules! pack {
+        ($along:expr, $runs:expr) => {{
+            let runs = $runs;
+            match $along {
+                Along::Lines => {
+                    for unit in units {
+                        pack_pair(isa, panel, runs, width, unit);
+                    }
+                }
+                Along::Depth => {
+                    for unit in units {
+                        pack_vector(isa, panel, runs, width, unit);
+                    }
+                }
+            }
+        }};
+    }
+    /// The same of a matrix of which one stride is 1.
+    macro_rules! pack_matrix {
+        ($matrix:expr, $scale:expr, $runs:expr) => {{
+            let (along, stride) = match $matrix.row_stride() {
+                1 => (Along::Lines, $matrix.col_stride()),
+                stride => (Along::Depth, stride),
+            };
+            pack!(along, $runs(Strided { ptr: $matrix.as_ptr(), stride, scale: $scale }));
+        }};
+    }
+    // SAFETY: the caller's promises; runs are contiguous the way that is said.
+    unsafe {
+        match panel.source {
+            Source::Matrix(matrix, 1.0) => pack_matrix!(matrix, 1.0, Copied),
+            Source::Matrix(matrix, scale) => pack_matrix!(matrix, scale, Scaled),
+            Source::Rounded(matrix, scale) => pack_matrix!(matrix, scale, Rounded),
+            Source::Gathered(rows, along) => pack!(along, Rounded::<GatheredRows<'_, f32>>(rows)),
+        }
+    }
+}
+
+/// Two steps of the depth, of contiguous lines.
+///
+/// # Safety
+/// As for [`pack_units`]; runs are steps.
+#[inline(always)]
+unsafe fn pack_pair<S: Bf16Isa, R: PairRuns>(
+    isa: S,
+    panel: &PanelBeside<'_, Bf16>,
+    runs: R,
+    width: usize,
+    unit: usize,
+) {
+    let p = unit * PAIR;
+    let to = panel.dst.wrapping_add(p * width);
+    let is_last = p + 2 * PAIR > panel.source.depth();
+    for first in (0..width).step_by(S::LANES) {
+        runs.prefetch(isa, p + RUNS_AHEAD, first);
+        runs.prefetch(isa, p + RUNS_AHEAD + 1, first);
+        // SAFETY: so many lines exist, as whole vectors. What is stored after the last line falls
+        // on the next pair, which is packed later; the last one is stored without it.
+        unsafe {
+            let to = to.add(first * PAIR).cast();
+            let pairs = runs.across(isa, (p, PAIR), first, S::LANES);
+            if first + S::LANES <= width || !is_last {
+                isa.store(to, pairs);
+            } else {
+                isa.store_first(to, pairs, width - first);
+            }
+            if !panel.sums.is_null() {
+                let sums = panel.sums.add(first);
+                let (even, odd) = isa.unpair(pairs);
+                isa.store(sums, isa.add(isa.add(isa.load(sums), even), odd));
+            }
+        }
+    }
+}
+
+/// One vector of pairs along a line.
+///
+/// # Safety
+/// As for [`pack_units`]; runs are lines.
+#[inline(always)]
+unsafe fn pack_vector<S: Bf16Isa, R: PairRuns>(
+    isa: S,
+    panel: &PanelBeside<'_, Bf16>,
+    runs: R,
+    width: usize,
+    unit: usize,
+) {
+    let (p, line) = (unit / width * PAIR * S::LANES, unit % width);
+    runs.prefetch(isa, line, p + 2 * PAIR * S::LANES);
+    let mut pairs = MaybeUninit::<[f32; MAX_LANES]>::uninit();
+    let to = panel.dst.wrapping_add(p * width + line * PAIR);
+    // SAFETY: the pairs of a vector along a line from p on exist, and so do their places.
+    unsafe {
+        isa.store(pairs.as_mut_ptr().cast(), runs.along(isa, line, p, PAIR * S::LANES));
+        move_apart::<f32>(pairs.as_ptr().cast(), to.cast(), S::LANES, width);
     }
 }
