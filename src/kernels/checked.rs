@@ -82,7 +82,7 @@ impl<P: Types> KernelSet<P> {
         self.left.depth_step
     }
 
-    /// Rows up to which operands in place are computed by short and wide tiles.
+    /// Rows up to which products are computed by short and wide tiles.
     pub(crate) fn wide_rows(&self) -> usize {
         self.wide.rows()
     }
@@ -92,7 +92,8 @@ impl<P: Types> KernelSet<P> {
         depth > SHALLOW && self.left.lanes_beside > 0
     }
 
-    /// Computes `c` from packed blocks: `a` of `c.rows() x depth`, `b` of `depth x c.cols()`.
+    /// Computes `c` from packed blocks: `a` of `c.rows() x depth`, `b` of `depth x c.cols()`. Fewer rows
+    /// than those of a tile may come in panels of one row each.
     /// A bias, and a finish other than `Store` and `Relu`, need contiguous rows of C. A panel beside
     /// is packed before it returns, on the way if `c` is one row of full tiles.
     pub(crate) fn block(
@@ -127,13 +128,16 @@ impl<P: Types> KernelSet<P> {
         let step = self.depth_step();
         // A panel is filled up to whole steps.
         let padded = depth.next_multiple_of(step);
-        assert!(a.hold(mr, c.rows(), padded), "panels of A");
+        // Panels of one row each are so many rows of an A in pairs.
+        let (width, a_row_stride) =
+            if a.hold(1, c.rows(), padded) && c.rows() < mr { (1, a.stride()) } else { (mr, step) };
+        assert!(a.hold(width, c.rows(), padded), "panels of A");
         assert!(b.hold(nr, c.cols(), padded), "panels of B");
         let first = Tile {
             depth,
             a: a.as_ptr(),
-            a_row_stride: step as isize,
-            a_depth_stride: (mr * step) as isize,
+            a_row_stride: a_row_stride as isize,
+            a_depth_stride: (width * step) as isize,
             b: b.as_ptr(),
             b_depth_stride: (nr * step) as isize,
             b_panel_stride: b.stride() as isize,
@@ -283,6 +287,12 @@ impl<E: PanelElement> Packer<E> {
         source.along() == Some(Along::Lines)
     }
 
+    /// The same for panels of one line each, of sources whose lines are contiguous along the depth: a
+    /// few rows of A need no panel of a whole tile.
+    pub(crate) fn of_single_lines(self) -> Self {
+        Self { width: 1, lanes_beside: 0, ..self }
+    }
+
     /// Packs a source into panels; see `kernels::pack`. The values of each line are added to `sums`,
     /// one for each line, if they are given; then the source can be summed.
     pub(crate) fn pack(
@@ -294,6 +304,7 @@ impl<E: PanelElement> Packer<E> {
         let (lines, stride) = (source.lines(), self.stride(source.depth()));
         let room = stride.and_then(|stride| lines.div_ceil(self.width).checked_mul(stride));
         assert!(room.is_some_and(|room| panels.len() >= room), "room for the panels");
+        assert!(self.width > 1 || source.along() == Some(Along::Depth), "single lines of depth");
         let summed = sums.as_ref().map(|sums| sums.len());
         assert!(
             summed.is_none_or(|len| len == source.lines() && source.can_be_summed()),

@@ -372,6 +372,17 @@ unsafe fn pack_along<S: Bf16Isa, R: PairRuns>(isa: S, rectangle: &Rectangle<R>) 
     for panel in (0..lines).step_by(width) {
         let used = width.min(lines - panel);
         let to = dst.wrapping_add(panel * padded);
+        if width == 1 {
+            for p in (0..depth).step_by(PAIR * S::LANES) {
+                let steps = (PAIR * S::LANES).min(depth - p);
+                // SAFETY: `steps` elements of the line from p on, and their places.
+                unsafe {
+                    let pairs = runs.along(isa, panel, p, steps);
+                    isa.store_up_to(to.add(p).cast(), pairs, steps.div_ceil(PAIR));
+                }
+            }
+            continue;
+        }
         // Whole vectors are stored. What is too much falls on the first lines of the next pair of
         // steps, which are written later: the last lines come first. After the last pair nothing
         // may be touched.

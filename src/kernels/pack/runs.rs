@@ -198,6 +198,19 @@ unsafe fn pack_transposed<S: Isa<T>, T: Float, R: Runs<T>>(isa: S, rectangle: &R
     while panel < lines {
         let used = width.min(lines - panel);
         let to = dst.wrapping_add(panel * depth);
+        if width == 1 {
+            for p in (0..depth).step_by(S::LANES) {
+                let steps = S::LANES.min(depth - p);
+                // SAFETY: `steps` elements of the line from p on, and their places.
+                unsafe {
+                    let columns = runs.columns(isa, p, steps);
+                    let values = runs.load(isa, columns, panel, p, steps);
+                    isa.store_up_to(to.add(p), values, steps);
+                }
+            }
+            panel += 1;
+            continue;
+        }
         // Whole vectors are stored, because masked stores are slow on some CPUs. What is too much
         // falls on the first lines of the next p, which are written later: the last lines come
         // first. After the last p nothing may be touched.
