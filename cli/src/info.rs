@@ -16,10 +16,14 @@ use tilewise::{
     error::Result,
     gemm::{Blocking, Gemm, Product},
     io::model,
-    simd::{Caches, InstructionSet},
+    simd::{Amx, Caches, InstructionSet},
     threads::Threads,
     train::{Optimizer, Trainer, TrainerConfig},
 };
+
+/// Why AMX is reported and not used.
+const AMX_NOTE: &str = "no kernel uses AMX: it adds the products of even and of odd k apart, which \
+                        gives other bits than one chain over k";
 
 /// Inputs and classes of networks for CIFAR-10.
 const CIFAR10: (usize, usize) = (3072, 10);
@@ -131,14 +135,15 @@ pub fn run(args: &InfoArgs) -> Result<()> {
         kernels.push(Kernel::new::<f64>(set, "f64")?);
         kernels.push(Kernel::new::<Bf16>(set, "bf16")?);
     }
-    print(&if args.json { as_json(in_use, &kernels) } else { as_text(in_use, &kernels) })
+    let text = if args.json { as_json } else { as_text };
+    print(&text(in_use, Amx::detect(), &kernels))
 }
 
 fn available() -> Vec<String> {
     InstructionSet::available().map(|set| set.to_string()).collect()
 }
 
-fn as_json(in_use: InstructionSet, kernels: &[Kernel]) -> String {
+fn as_json(in_use: InstructionSet, amx: Amx, kernels: &[Kernel]) -> String {
     let kernel = |kernel: &Kernel| -> Value {
         let Blocking { mc, kc, nc, .. } = kernel.blocking;
         json!({
@@ -156,25 +161,44 @@ fn as_json(in_use: InstructionSet, kernels: &[Kernel]) -> String {
         "caches": { "l1": Caches::detect().l1, "l2": Caches::detect().l2 },
         "instruction_set": in_use.to_string(),
         "available": available(),
+        "amx": {
+            "tile": amx.tile,
+            "bf16": amx.bf16,
+            "int8": amx.int8,
+            "used": false,
+            "note": AMX_NOTE,
+        },
         "fused_multiply_add": in_use.is_fused(),
         "kernels": kernels.iter().map(kernel).collect::<Vec<_>>(),
     });
     format!("{object}\n")
 }
 
-fn as_text(in_use: InstructionSet, kernels: &[Kernel]) -> String {
+/// The parts of AMX and what becomes of them.
+fn amx_text(amx: Amx) -> String {
+    let features: Vec<_> = amx.features().collect();
+    if features.is_empty() {
+        "none".into()
+    } else {
+        format!("{} ({AMX_NOTE})", features.join(", "))
+    }
+}
+
+fn as_text(in_use: InstructionSet, amx: Amx, kernels: &[Kernel]) -> String {
     let fused = if in_use.is_fused() { "fused" } else { "not fused" };
     let mut text = format!(
         "tilewise         {}\n\
          cores            {}\n\
          caches of a core {} KiB L1 data, {} KiB L2\n\
-         instruction set  {in_use}, multiply-add {fused} (available: {})\n\n\
+         instruction set  {in_use}, multiply-add {fused} (available: {})\n\
+         AMX              {}\n\n\
          kernel                     tile  {:>6} {:>6} {:>6}\n",
         env!("CARGO_PKG_VERSION"),
         cores(),
         Caches::detect().l1 / 1024,
         Caches::detect().l2 / 1024,
         available().join(", "),
+        amx_text(amx),
         "mc",
         "kc",
         "nc",
@@ -192,4 +216,24 @@ fn as_text(in_use: InstructionSet, kernels: &[Kernel]) -> String {
         );
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amx_is_reported_with_the_reason_why_it_is_not_used() {
+        let mut amx = Amx::default();
+        assert_eq!(amx_text(amx), "none");
+        (amx.tile, amx.bf16) = (true, true);
+        assert_eq!(amx_text(amx), format!("amx-tile, amx-bf16 ({AMX_NOTE})"));
+        let json: Value =
+            serde_json::from_str(&as_json(InstructionSet::Portable, amx, &[])).unwrap();
+        let expected =
+            json!({ "tile": true, "bf16": true, "int8": false, "used": false, "note": AMX_NOTE });
+        assert_eq!(json["amx"], expected);
+        let text = as_text(InstructionSet::Portable, amx, &[]);
+        assert!(text.contains(&amx_text(amx)), "{text}");
+    }
 }

@@ -13,6 +13,7 @@
 //! the build's target has for certain; `chacha20`, below `rand`, detects more at run time unless
 //! `--cfg chacha20_backend="soft"` is given too, to the same numbers.
 
+mod amx;
 #[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
 pub(crate) mod avx2;
 #[cfg(all(target_arch = "x86_64", not(tilewise_portable)))]
@@ -27,6 +28,7 @@ pub(crate) mod portable;
 #[cfg(test)]
 pub(crate) mod scalar;
 
+pub use amx::Amx;
 pub use caches::Caches;
 pub use denormals::Denormals;
 pub use detect::InstructionSet;
