@@ -1,12 +1,13 @@
-//! What bf16 brings, on one thread: products of f32; of bf16 with C in bf16; of f32 operands that are
-//! rounded while they are packed, with C in f32; and with weights that were packed before.
+//! What bf16 brings. Products on one thread: of f32; of bf16 with C in bf16; of f32 operands that are
+//! rounded while they are packed, with C in f32; and with weights that were packed before. Training
+//! steps at batch 512, in f32 and in bf16, on one thread and on two.
 
 mod support;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use support::{random, set_flops};
+use support::{Steps, perceptron, random, set_flops, sizes};
 use tilewise::{
-    Bf16,
+    Bf16, Context, Precision,
     gemm::{Bf16ToF32, Epilogue, Gemm, Operand, Product},
     matrix::{MatMut, MatRef, Matrix},
 };
@@ -81,5 +82,21 @@ fn products(criterion: &mut Criterion) {
     }
 }
 
-criterion_group! { name = benches; config = support::criterion(); targets = products }
+fn steps(criterion: &mut Criterion) {
+    let hidden = [512, 1024];
+    let network = perceptron(&hidden);
+    let sizes = sizes(&network, &hidden);
+    let mut group = criterion.benchmark_group(format!("bf16/train step {sizes:?}"));
+    set_flops(&mut group, Steps::flops(&network, &sizes));
+    for threads in [1, 2] {
+        for precision in [Precision::F32, Precision::Bf16] {
+            let context = Context::new().and_then(|context| context.with_precision(precision));
+            let mut steps = Steps::new(&network, context.expect("parameters in f32"), threads);
+            let name = format!("{precision}, {threads} threads");
+            group.bench_function(name, |bencher| bencher.iter_custom(|count| steps.run(count)));
+        }
+    }
+}
+
+criterion_group! { name = benches; config = support::criterion(); targets = products, steps }
 criterion_main!(benches);

@@ -2,13 +2,17 @@
 
 #![allow(dead_code, reason = "each benchmark uses its part")]
 
+use std::time::{Duration, Instant};
+
 use criterion::{BenchmarkGroup, Throughput, measurement::WallTime};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use tilewise::{
     Context, Result,
     gemm::{Backend, Gemm},
     matrix::{MatMut, MatRef, Matrix},
-    nn::{Arena, Backward, Forward, Layer, RandomPlace},
+    nn::{Arena, Backward, Forward, Init, Layer, MlpConfig, Network, RandomPlace, mlp},
+    threads::Threads,
+    train::{Trainer, TrainerConfig},
 };
 
 /// Who is compared. `matrixmultiply` and `naive` are what the crate offers as backends.
@@ -49,8 +53,69 @@ pub fn set_flops(group: &mut BenchmarkGroup<'_, WallTime>, flops: usize) {
 pub fn criterion() -> criterion::Criterion {
     criterion::Criterion::default()
         .sample_size(10)
-        .warm_up_time(std::time::Duration::from_millis(500))
-        .measurement_time(std::time::Duration::from_secs(2))
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(2))
+}
+
+/// A perceptron for CIFAR-10 with these hidden layers.
+pub fn perceptron(hidden: &[usize]) -> Network<f32> {
+    let config = MlpConfig::default().with_hidden(hidden.to_vec()).with_init(Init::He);
+    mlp(&config).expect("a sensible network")
+}
+
+/// Sizes of a perceptron's layers, from the input to the classes.
+pub fn sizes(network: &Network<f32>, hidden: &[usize]) -> Vec<usize> {
+    [&[network.in_features()], hidden, &[network.classes()]].concat()
+}
+
+/// Training steps of a perceptron (forward, backward, SGD), all on the same batch.
+pub struct Steps {
+    pool: rayon::ThreadPool,
+    trainer: Trainer<f32>,
+    /// (batch, in)
+    x: Matrix<f32>,
+    labels: Vec<u32>,
+}
+
+impl Steps {
+    /// Rows of the batch.
+    pub const BATCH: usize = 512;
+
+    /// Floating-point operations of a step: three products for each layer, two for the first, whose
+    /// input has no gradient.
+    pub fn flops(network: &Network<f32>, sizes: &[usize]) -> usize {
+        Self::BATCH * (6 * network.parameter_count() - 2 * sizes[0] * sizes[1])
+    }
+
+    /// Steps of a copy of the network, the first of which is done.
+    pub fn new(network: &Network<f32>, context: Context<f32>, threads: usize) -> Self {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        let pool = pool.expect("a pool of threads");
+        let config = TrainerConfig::default()
+            .with_batch_size(Self::BATCH)
+            .with_learning_rate(0.01)
+            .with_threads(Threads::Count(threads));
+        let network = network.try_clone().expect("a small network");
+        let x = random(Self::BATCH, network.in_features(), 3);
+        let trainer = pool.install(|| Trainer::with_context(network, config, context));
+        let trainer = trainer.expect("sensible settings");
+        let labels = (0..Self::BATCH as u32).map(|i| i % 10).collect();
+        let mut steps = Self { pool, trainer, x, labels };
+        steps.run(1);
+        steps
+    }
+
+    /// The time of so many steps.
+    pub fn run(&mut self, count: u64) -> Duration {
+        let Self { pool, trainer, x, labels } = self;
+        pool.install(|| {
+            let begin = Instant::now();
+            for _ in 0..count {
+                trainer.step(x.view(), labels).expect("ten classes");
+            }
+            begin.elapsed()
+        })
+    }
 }
 
 /// Where the random numbers of a layer alone come from.
