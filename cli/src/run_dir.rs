@@ -322,6 +322,11 @@ impl<'l> RunDir<'l> {
         model::save_in(&self.lock.path().join(MODEL), network, info, weights)
     }
 
+    /// Reads the best network back, with its weights as they are saved.
+    pub(super) fn saved_model<T: Element>(&self) -> Result<Network<T>> {
+        model::load(&self.lock.path().join(MODEL)).map(|(network, _)| network)
+    }
+
     /// Writes a checkpoint with `save`, which is given its path.
     ///
     /// # Errors

@@ -137,7 +137,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub(super) out: Option<PathBuf>,
     /// Precision of the weights in the model file: bf16 rounds those of an f32 or bf16 run, to half
-    /// the size [default: that of the parameters]
+    /// the size; the test accuracy is that of the rounded weights [default: that of the parameters]
     #[arg(long, value_name = "NAME", value_parser = options::precision(),
           help_heading = "Output")]
     save_precision: Option<Precision>,
@@ -211,8 +211,10 @@ pub(super) struct Job<'a> {
 pub(super) struct Outcome {
     /// Epoch and validation accuracy of the best network.
     best: Option<(usize, f64)>,
-    /// The test results of that network.
+    /// The test results of that network, with its weights as they are saved.
     test: Option<Evaluation>,
+    /// Whether saving rounds weights that the run computes with as they are.
+    is_rounded: bool,
     /// Wall time of the training, accuracy checks included.
     time: Duration,
     /// Images that were seen in it.
@@ -423,10 +425,15 @@ fn train_with<T: Element>(job: Job<'_>, console: &mut Console) -> Result<Outcome
         dir.remove_checkpoint()?;
     }
 
+    // Products in bf16 round weights the same way.
+    let is_rounded = dir.is_some() && saved != args.precision && args.precision != Precision::Bf16;
     let test = match (solver.best(), &data.test) {
         (Some(best), Some(test)) => {
+            let rounded =
+                dir.as_ref().filter(|_| is_rounded).map(RunDir::saved_model).transpose()?;
+            let network = rounded.as_ref().unwrap_or(best.network);
             let context = Context::on(Threads::Pool)?.with_precision(args.precision)?;
-            Some(evaluate(best.network, context, test, &normalization, args.batch)?)
+            Some(evaluate(network, context, test, &normalization, args.batch)?)
         }
         _ => None,
     };
@@ -434,6 +441,7 @@ fn train_with<T: Element>(job: Job<'_>, console: &mut Console) -> Result<Outcome
     Ok(Outcome {
         best,
         test,
+        is_rounded,
         time,
         images: seen,
         end,
@@ -473,7 +481,8 @@ impl Outcome {
         }
         if let Some(test) = &self.test {
             let (accuracy, images) = (test.accuracy(), test.images);
-            text += &format!("test accuracy {accuracy:.4} ({images} images)\n");
+            let rounded = if self.is_rounded { "; weights rounded to bf16, as saved" } else { "" };
+            text += &format!("test accuracy {accuracy:.4} ({images} images{rounded})\n");
         }
         text += &timing(self.time, self.images);
         if let Some(dir) = dir {

@@ -161,6 +161,40 @@ fn double_precision_trains_as_well() {
 }
 
 #[test]
+fn the_test_accuracy_is_that_of_the_weights_in_the_file() {
+    let dir = with_data();
+    let mut last = None;
+    // An accuracy of few images often survives the rounding: of many seeds it does not.
+    for seed in 0..40 {
+        let seed = seed.to_string();
+        let flags = ["--seed", &seed];
+        let tested = |out: &str, more: &[&str]| {
+            let flags = [&flags, more, &["--overwrite", "--out", out]].concat();
+            let text = train(&dir, &flags).expect_success().stdout.clone();
+            let model = format!("{out}/model.safetensors");
+            let eval = ["eval", "--model", &model, "--data", "set", "--json"];
+            let json = run(&dir, &eval).expect_success().stdout.clone();
+            let json: Value = serde_json::from_str(&json).unwrap();
+            let (printed, found) =
+                (number(&text, "test accuracy"), json["accuracy"].as_f64().unwrap());
+            assert!((printed - found).abs() < 1e-4, "seed {seed}: {found} in the file; {text}");
+            (printed, text.contains("; weights rounded to bf16, as saved)"))
+        };
+        let (whole, rounded) =
+            (tested("whole", &[]), tested("half", &["--save-precision", "bf16"]));
+        assert!(!whole.1 && rounded.1, "seed {seed}");
+        last = Some((whole.0, rounded.0));
+        if whole.0 != rounded.0 {
+            break;
+        }
+    }
+    let (whole, rounded) = last.unwrap();
+    assert_ne!(whole, rounded, "no seed shows a difference");
+    let bf16 = train(&dir, &["--precision", "bf16", "--save-precision", "bf16", "--out", "c"]);
+    assert!(!bf16.expect_success().stdout.contains("rounded"));
+}
+
+#[test]
 fn bf16_trains_and_models_are_used_in_the_precision_they_were_trained_in() {
     let dir = with_data();
     let base = ["train", "--data", "set", "--epochs", "2", "--batch", "50", "--hidden", "24"];
@@ -652,9 +686,12 @@ fn info_knows_the_machine() {
     assert_eq!(kernels.len(), 3 * available.len());
     assert_eq!(kernels.iter().filter(|kernel| kernel["in_use"] == true).count(), 3);
 
+    assert!(json["amx"]["bf16"].is_boolean(), "{json}");
+
     let text = finish(program(&dir, &["info"]).env("TILEWISE_ISA", "portable"));
     let text = &text.expect_success().stdout;
     assert!(text.contains("portable, multiply-add"), "{text}");
+    assert!(text.contains("\nAMX  "), "{text}");
     for kernel in kernels {
         assert!(text.contains(kernel["name"].as_str().unwrap()), "{text}");
     }
