@@ -119,6 +119,97 @@ fn the_table_shows_facts_of_the_machine_and_a_line_for_each_backend() {
     assert_eq!(lines.len(), 4, "{table}");
 }
 
+const SEARCH: [&str; 5] = ["--search", "--shapes", "40x70x300,200x150x100", "--isa", "portable"];
+
+#[test]
+fn a_search_compares_the_best_blocking_with_the_default() {
+    for (more, dtype) in [
+        (&["--threads", "2"][..], "f32"),
+        (&["--dtype", "f64"], "f64"),
+        (&["--dtype", "bf16"], "bf16"),
+    ] {
+        let objects = objects(&[&SEARCH[..], more].concat());
+        assert_eq!(objects.len(), 2);
+        for (object, [m, n, k]) in objects.iter().zip([[40, 70, 300], [200, 150, 100]]) {
+            let expected = [
+                "best",
+                "best_fraction",
+                "best_gflops",
+                "cpu",
+                "default",
+                "default_fraction",
+                "default_gflops",
+                "isa",
+                "k",
+                "l1_bytes",
+                "l2_bytes",
+                "m",
+                "n",
+                "pairs",
+                "peak_gflops",
+                "precision",
+                "ratio",
+                "threads",
+                "tile",
+                "transpose",
+                "tried",
+            ];
+            assert_eq!(keys(object), expected);
+            let number = |key: &str| object[key].as_f64().unwrap();
+            assert_eq!([&object["m"], &object["n"], &object["k"]], [m, n, k]);
+            assert_eq!((&object["precision"], &object["isa"]), (&dtype.into(), &"portable".into()));
+            assert_eq!(object["threads"], if dtype == "f32" { 2 } else { 1 });
+            assert!(number("tried") >= 2.0 && number("pairs") >= 3.0, "{object}");
+            for which in ["best", "default"] {
+                let fields = ["in_place_lines", "in_place_work", "kc", "mc", "nc"];
+                assert_eq!(keys(&object[which]), fields);
+                // In whole tiles, cut to the product.
+                let size = |key: &str| object[which][key].as_u64().unwrap();
+                let tile = |at: usize| object["tile"][at].as_u64().unwrap();
+                assert!(size("kc") <= k + 1, "{object}");
+                assert!(size("mc").is_multiple_of(tile(0)) && size("mc") < m + tile(0), "{object}");
+                assert!(size("nc").is_multiple_of(tile(1)) && size("nc") < n + tile(1), "{object}");
+                let fraction = number(&format!("{which}_gflops")) / number("peak_gflops");
+                assert_eq!(number(&format!("{which}_fraction")), fraction);
+            }
+            // The default is the best unless another one wins.
+            let is_default = object["best"] == object["default"];
+            assert_eq!(number("ratio") > 1.0, !is_default, "{object}");
+        }
+    }
+}
+
+#[test]
+fn the_table_of_a_search_has_the_default_and_the_best_and_asks_for_reports() {
+    let text = print_gemm(&SEARCH);
+    for fact in [
+        "f32, portable, tile ",
+        "threads 1",
+        "L1d ",
+        "To report this CPU, run the same with --json",
+    ] {
+        assert!(text.contains(fact), "{fact:?} is not in\n{text}");
+    }
+    let table = text.split("\n\n").nth(1).unwrap();
+    let lines: Vec<&str> = table.lines().collect();
+    assert!(lines.iter().all(|line| line.chars().count() == lines[0].len()), "{table}");
+    assert_eq!(lines.len(), 5, "{table}");
+    for (line, shape) in
+        lines[1..].iter().zip(["40x70x300", "40x70x300", "200x150x100", "200x150x100"])
+    {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        assert_eq!(columns[..2], [shape, "nn"]);
+        assert!(
+            columns[columns.len() - 7..].iter().all(|number| number.parse::<f64>().is_ok()),
+            "{line}"
+        );
+    }
+    for (pair, name) in [(&lines[1..3], ["default", "best"]), (&lines[3..], ["default", "best"])] {
+        assert!(pair[0].contains(name[0]), "{table}");
+        assert!(pair[1].contains(name[1]) || pair[1].contains("the same"), "{table}");
+    }
+}
+
 #[test]
 fn naive_is_left_out_where_it_would_take_seconds() {
     let backends = ["--backends", "naive"];
@@ -132,7 +223,7 @@ fn naive_is_left_out_where_it_would_take_seconds() {
 
 #[test]
 fn bad_input_gets_one_line_and_exit_code_2() {
-    let cases: [(&[&str], &str); 12] = [
+    let cases: [(&[&str], &str); 14] = [
         (&["--shapes", "512x512"], "'512x512' for '--shapes"),
         (&["--shapes", "8x8x8,axbxc"], "'axbxc' for '--shapes"),
         (&["--shapes", ""], "three whole numbers"),
@@ -145,6 +236,11 @@ fn bad_input_gets_one_line_and_exit_code_2() {
         (&["--threads", "0"], "--threads"),
         (&["--seconds", "0"], "--seconds"),
         (&["--dtype", "f16"], "f32, f64"),
+        (&["--search", "--backends", "naive"], "'--backends"),
+        (
+            &["--search", "--shapes", "3000000000x1x3000000000"],
+            "--shapes 3000000000x1x3000000000: ",
+        ),
     ];
     for (arguments, text) in cases {
         let output = bench_gemm(arguments);

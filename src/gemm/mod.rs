@@ -217,7 +217,13 @@ impl<P: Product> Gemm<P> {
     /// if the threads are more than the calling one and it is in no rayon pool.
     pub fn blocking_of(&self, m: usize, n: usize, k: usize) -> Result<Blocking> {
         let tasks = self.tasks_of((m, n, k))?.get();
-        Ok(Plan::new::<P>(self.kernels, self.blocking, tasks, (m, n, k), false)?.blocking)
+        let whole_depth = !Self::sums_wait_in_c();
+        Ok(Plan::new::<P>(self.kernels, self.blocking, tasks, (m, n, k), whole_depth)?.blocking)
+    }
+
+    /// Whether sums can wait in C between two blocks of the depth: of another type they would be rounded.
+    fn sums_wait_in_c() -> bool {
+        TypeId::of::<P::Output>() == TypeId::of::<P::Sum>()
     }
 
     /// Tasks for a product.
@@ -421,7 +427,8 @@ impl<P: Product> Gemm<P> {
         let transposed = match (a.row_stride(), b.row_stride()) {
             (Some(stride), Some(_)) => {
                 let by_columns = c.col_stride() != 1 && c.row_stride() == 1;
-                let thin = c.cols() <= in_place_lines && c.rows() > 4 * in_place_lines;
+                let thin =
+                    c.cols() <= in_place_lines && c.rows() > in_place_lines.saturating_mul(4);
                 let alone = self.tasks()?.get() == 1;
                 epilogue.is_symmetric() && (by_columns || alone && thin && stride == 1)
             }
@@ -447,9 +454,7 @@ impl<P: Product> Gemm<P> {
         scratch: &mut [u8],
     ) -> Result<()> {
         let sizes = (c.rows(), c.cols(), depth);
-        // Sums of another type than C have nowhere to wait between two blocks either.
-        let sums_fit = TypeId::of::<P::Output>() == TypeId::of::<P::Sum>();
-        let whole_depth = epilogue.is_update() || !sums_fit;
+        let whole_depth = epilogue.is_update() || !Self::sums_wait_in_c();
         let tasks = self.tasks_of(sizes)?;
         let plan = Plan::new::<P>(self.kernels, self.blocking, tasks.get(), sizes, whole_depth)?;
         if epilogue.column_sums.is_some() {

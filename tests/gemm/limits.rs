@@ -2,10 +2,10 @@
 
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use tilewise::{
-    Error,
+    Bf16, Error,
     gemm::{
-        Backend, Companions, Epilogue, Finish, GatheredRows, Gemm, Operand, Packed, Rule, Start,
-        Update,
+        Backend, Bf16ToF32, Companions, Epilogue, Finish, GatheredRows, Gemm, Operand, Packed,
+        Rule, Start, Update,
         epilogue::{Descent, Momentum},
         gemm,
     },
@@ -288,6 +288,34 @@ fn a_given_blocking_is_the_one_in_use() {
     assert_eq!(plan().with_blocking(odd).blocking(), whole);
     let small = gemm.blocking_of(1, 1, 5).unwrap();
     assert_eq!((small.mc, small.nc, small.kc), (mr, nr, 5));
+}
+
+#[test]
+fn products_of_bf16_say_that_they_take_the_whole_depth() {
+    // Sums that wait in a C of bf16 would be rounded.
+    let bf16 = Gemm::<Bf16>::new().unwrap();
+    for gemm in [bf16, bf16.with_blocking(bf16.blocking().with_kc(24))] {
+        assert_eq!(gemm.blocking_of(100, 100, 50_000).unwrap().kc, 50_000);
+    }
+    let sums = Gemm::<Bf16ToF32>::new().unwrap();
+    assert!(sums.blocking_of(100, 100, 50_000).unwrap().kc < 50_000);
+}
+
+#[test]
+fn any_limit_of_reading_in_place_is_taken() {
+    // A column-major A and a thin C: also where the product may be computed transposed.
+    let (m, n, k) = (120, 3, 5);
+    let (a, b) = (vec![1.0; m * k], vec![1.0; k * n]);
+    for limit in [0, 1, usize::MAX / 2, usize::MAX] {
+        let blocking = plan().blocking().with_in_place_lines(limit).with_in_place_work(limit);
+        let gemm = plan().with_blocking(blocking);
+        let mut c = vec![f32::NAN; m * n];
+        let (a, b) = (MatRef::new(&a, k, m).unwrap().t(), MatRef::new(&b, k, n).unwrap());
+        let (out, mut scratch) =
+            (MatMut::new(&mut c, m, n).unwrap(), gemm.scratch(m, n, k).unwrap());
+        gemm.run(1.0, a, b, out, Epilogue::default(), &mut scratch).unwrap();
+        assert_eq!(c, vec![5.0; m * n], "{limit}");
+    }
 }
 
 #[test]

@@ -1,19 +1,16 @@
 //! `tilewise bench gemm`: rates of products by tilewise, matrixmultiply and three plain loops,
 //! compared with the peak: multiply-adds on registers only.
 
-use std::{
-    fmt::{self, Write as _},
-    time::Instant,
-};
+use std::{fmt::Write as _, time::Instant};
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use indicatif::{ProgressBar, ProgressStyle};
-use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use serde_json::json;
 
 use crate::{
     bench::{
         contest::{BACKENDS, Common, NAIVE_LIMIT, Peak, backend},
+        product::{Measured, Operands, Shape, Transpose, shape, transpose},
+        search::{self, search},
         turns::{Rates, take_turns},
     },
     console::print,
@@ -21,11 +18,9 @@ use crate::{
 };
 use tilewise::{
     Bf16,
-    aligned::AlignedBuf,
-    error::{Error, Result},
-    float::Float,
-    gemm::{Backend, Blocking, Epilogue, Gemm, PanelElement, Product},
-    matrix::{MatRef, Matrix},
+    error::Result,
+    gemm::{Backend, Blocking, Gemm},
+    matrix::Matrix,
     threads::Threads,
 };
 
@@ -50,6 +45,18 @@ const DEFAULTS: [(usize, usize, usize, Transpose); 16] = [
     (1, 512, 3072, NN),
 ];
 
+/// Neither operand stored transposed.
+const NN: Transpose = Transpose { a: false, b: false };
+/// A, as for the gradient of weights.
+const TN: Transpose = Transpose { a: true, b: false };
+/// B, as for the gradient of a layer's input.
+const NT: Transpose = Transpose { a: false, b: true };
+
+/// Seconds for each shape without `--seconds`.
+const SECONDS: f64 = 1.0;
+/// The same with `--search`.
+const SECONDS_OF_SEARCH: f64 = 10.0;
+
 /// Arguments of `tilewise bench gemm`.
 #[derive(Debug, clap::Args)]
 pub struct GemmArgs {
@@ -65,71 +72,14 @@ pub struct GemmArgs {
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = backend(),
           default_value = "tilewise,matrixmultiply,naive")]
     backends: Vec<Backend>,
-    /// Measuring time for each shape in seconds, divided equally among the backends.
-    #[arg(long, value_name = "S", default_value = "1", value_parser = options::positive)]
-    seconds: f64,
-}
-
-/// Sizes of a product: A is (m, k), B is (k, n).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Shape {
-    m: usize,
-    n: usize,
-    k: usize,
-}
-
-/// Which operands are stored transposed: A as (k, m), B as (n, k).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Transpose {
-    a: bool,
-    b: bool,
-}
-
-/// Neither.
-const NN: Transpose = Transpose { a: false, b: false };
-/// A, as for the gradient of weights.
-const TN: Transpose = Transpose { a: true, b: false };
-/// B, as for the gradient of a layer's input.
-const NT: Transpose = Transpose { a: false, b: true };
-
-impl fmt::Display for Transpose {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let letter = |transposed| if transposed { 't' } else { 'n' };
-        f.pad(&format!("{}{}", letter(self.a), letter(self.b)))
-    }
-}
-
-impl Shape {
-    fn multiply_adds(self) -> u128 {
-        [self.m, self.n, self.k].iter().map(|&size| size as u128).product()
-    }
-}
-
-impl fmt::Display for Shape {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Padded as a whole, if the caller wants that.
-        f.pad(&format!("{}x{}x{}", self.m, self.n, self.k))
-    }
-}
-
-/// Reads a shape, as "512x200x3072".
-fn shape(text: &str) -> Result<Shape, String> {
-    let sizes: Option<Vec<usize>> = text.split('x').map(|size| size.parse().ok()).collect();
-    let Some(&[m, n, k]) = sizes.as_deref() else {
-        return Err("expected m x n x k as three whole numbers, like 512x200x3072".into());
-    };
-    if m.min(n).min(k) == 0 {
-        return Err("expected sizes above 0".into());
-    }
-    let product = m.checked_mul(n).and_then(|mn| mn.checked_mul(k)?.checked_mul(2));
-    product.ok_or("expected sizes whose product fits 63 bits")?;
-    Ok(Shape { m, n, k })
-}
-
-/// Reads one letter for A and one for B.
-fn transpose() -> impl TypedValueParser<Value = Transpose> {
-    PossibleValuesParser::new(["nn", "tn", "nt", "tt"])
-        .map(|letters| Transpose { a: letters.starts_with('t'), b: letters.ends_with('t') })
+    /// Search the fastest blocking (mc, kc, nc, operands in place or packed) instead, and compare it
+    /// with the default.
+    #[arg(long, conflicts_with = "backends")]
+    search: bool,
+    /// Measuring time for each shape in seconds, divided equally among the backends, or with --search
+    /// among its stages [default: 1, with --search 10]
+    #[arg(long, value_name = "S", value_parser = options::positive)]
+    seconds: Option<f64>,
 }
 
 impl GemmArgs {
@@ -162,53 +112,30 @@ fn bench<P: Measured>(args: &GemmArgs) -> Result<()> {
     if let Ok(style) = ProgressStyle::with_template("{pos}/{len}  {msg}") {
         bar.set_style(style);
     }
+    let Common { threads, json, .. } = args.common;
+    if args.search {
+        let seconds = args.seconds.unwrap_or(SECONDS_OF_SEARCH);
+        let mut found = Vec::new();
+        for product in products {
+            found.push(search(gemm, product, threads, seconds, &bar)?);
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        return print(&if json {
+            search::as_json(&gemm, threads, &found)
+        } else {
+            search::as_text(&gemm, threads, &found)
+        });
+    }
     let mut lines = Vec::new();
     for (shape, transpose) in products {
         bar.set_message(format!("{shape} {transpose}"));
-        let operands = Operands::new(&gemm, shape, transpose).map_err(|error| match error {
-            Error::SizeOverflow { .. } => Error::Settings {
-                detail: format!("--shapes {shape}: the matrices exceed the memory"),
-            },
-            other => other,
-        })?;
-        lines.extend(operands.measure(args)?);
+        let operands = Operands::new(&[gemm], shape, transpose)?;
+        lines.extend(measure(gemm, operands, args)?);
         bar.inc(1);
     }
     bar.finish_and_clear();
-    let Common { threads, json, .. } = args.common;
     print(&if json { as_json(&gemm, &lines) } else { as_text(&gemm, threads, &lines) })
-}
-
-/// A product of matrices whose elements have one type.
-trait Measured: Product<Left = Self::Of, Right = Self::Of, Output = Self::Of> {
-    /// The type of the elements.
-    type Of: PanelElement<Value = Self::Sum>;
-    const NAME: &'static str;
-    /// The distance from 1 to the next larger element, or to the next sum if that is larger.
-    const EPSILON: f64;
-    /// Whether other backends have it too.
-    const HAS_RIVALS: bool;
-}
-
-impl Measured for f32 {
-    type Of = f32;
-    const NAME: &'static str = "f32";
-    const EPSILON: f64 = f32::EPSILON as f64;
-    const HAS_RIVALS: bool = true;
-}
-
-impl Measured for f64 {
-    type Of = f64;
-    const NAME: &'static str = "f64";
-    const EPSILON: f64 = f64::EPSILON;
-    const HAS_RIVALS: bool = true;
-}
-
-impl Measured for Bf16 {
-    type Of = Bf16;
-    const NAME: &'static str = "bf16";
-    const EPSILON: f64 = 1.0 / 128.0;
-    const HAS_RIVALS: bool = false;
 }
 
 /// The result of one backend for one product.
@@ -222,104 +149,49 @@ struct Line {
     rates: Option<Rates>,
 }
 
-/// One product's operands, result and scratch memory, which the backends share.
-struct Operands<'g, P: Measured> {
-    gemm: &'g Gemm<P>,
-    shape: Shape,
-    transpose: Transpose,
-    /// As stored: (m, k), or (k, m) if transposed.
-    a: Matrix<P::Of>,
-    /// As stored: (k, n), or (n, k) if transposed.
-    b: Matrix<P::Of>,
-    /// (m, n)
-    c: Matrix<P::Of>,
-    scratch: AlignedBuf<u8>,
-}
+/// Lets the backends compute the product in turns, between two looks at the peak.
+fn measure<P: Measured>(
+    gemm: Gemm<P>,
+    mut operands: Operands<P>,
+    args: &GemmArgs,
+) -> Result<Vec<Line>> {
+    let Operands { shape, transpose, .. } = operands;
+    let multiply_adds = shape.multiply_adds();
+    let left_out = |backend| {
+        backend != Backend::Tilewise && !P::HAS_RIVALS
+            || backend == Backend::Naive && multiply_adds > NAIVE_LIMIT
+    };
+    let chosen = BACKENDS.into_iter().filter(|(_, backend)| args.backends.contains(backend));
+    let (left_out, chosen): (Vec<_>, Vec<_>) = chosen.partition(|&(_, backend)| left_out(backend));
 
-impl<'g, P: Measured> Operands<'g, P> {
-    fn new(gemm: &'g Gemm<P>, shape: Shape, transpose: Transpose) -> Result<Self> {
-        let Shape { m, n, k } = shape;
-        let stored = |transposed, rows, cols| {
-            if transposed { (cols, rows) } else { (rows, cols) }
-        };
-        // First, so that they are refused before random numbers take their time.
-        let (c, scratch) = (Matrix::zeros(m, n)?, gemm.scratch(m, n, k)?);
-        let a = random(stored(transpose.a, m, k), 1)?;
-        let b = random(stored(transpose.b, k, n), 2)?;
-        Ok(Self { gemm, shape, transpose, a, b, c, scratch })
-    }
-
-    fn multiply(&mut self, backend: Backend) -> Result<()> {
-        let (a, b) = (self.a.view(), self.b.view());
-        let a = if self.transpose.a { a.t() } else { a };
-        let b = if self.transpose.b { b.t() } else { b };
-        let gemm = self.gemm.with_backend(backend);
-        gemm.run(P::Sum::ONE, a, b, self.c.view_mut(), Epilogue::default(), &mut self.scratch)
-    }
-
-    /// Lets the backends compute the product in turns, between two looks at the peak.
-    fn measure(mut self, args: &GemmArgs) -> Result<Vec<Line>> {
-        let multiply_adds = self.shape.multiply_adds();
-        let left_out = |backend| {
-            backend != Backend::Tilewise && !P::HAS_RIVALS
-                || backend == Backend::Naive && multiply_adds > NAIVE_LIMIT
-        };
-        let chosen = BACKENDS.into_iter().filter(|(_, backend)| args.backends.contains(backend));
-        let (left_out, chosen): (Vec<_>, Vec<_>) =
-            chosen.partition(|&(_, backend)| left_out(backend));
-
-        let before = Peak::measure(self.gemm);
-        let mut expected: Option<Matrix<P::Of>> = None;
-        let mut contestants = Vec::new();
-        for (name, backend) in chosen {
-            let begin = Instant::now();
-            self.multiply(backend)?;
-            contestants.push(((name, backend), begin.elapsed().as_secs_f64()));
-            match &expected {
-                Some(expected) => self.expect_close(expected.view(), name),
-                None => expected = Some(self.c.try_clone()?),
-            }
-        }
-        let rates = take_turns(&contestants, args.seconds, |&(_, backend)| self.multiply(backend))?;
-        let after = Peak::measure(self.gemm);
-
-        let gflop = 2e-9 * multiply_adds as f64;
-        let gflops = |Rates { median, best }| Rates { median: gflop * median, best: gflop * best };
-        let names = contestants.into_iter().map(|(contestant, _)| contestant);
-        let measured = names.zip(rates.into_iter().map(gflops).map(Some));
-        let missing = left_out.into_iter().map(|contestant| (contestant, None));
-        let line = |((name, backend), rates)| {
-            let threads = if backend == Backend::Tilewise { args.common.threads } else { 1 };
-            let peaks = [before.of(threads), after.of(threads)];
-            let (shape, transpose) = (self.shape, self.transpose);
-            Line { shape, transpose, backend: name, threads, peaks, rates }
-        };
-        Ok(measured.chain(missing).map(line).collect())
-    }
-
-    /// Fails unless C is correct up to the order of summation.
-    fn expect_close(&self, expected: MatRef<'_, P::Of>, backend: &str) {
-        let tolerance = 8.0 * P::EPSILON * self.shape.k as f64;
-        let c = self.c.view();
-        for i in 0..c.rows() {
-            for j in 0..c.cols() {
-                let (found, expected) = (c.get(i, j).value(), expected.get(i, j).value());
-                assert!(
-                    (found - expected).abs().to_f64() <= tolerance,
-                    "{backend}, {} {}, ({i}, {j}): {found} instead of {expected}",
-                    self.shape,
-                    self.transpose,
-                );
-            }
+    let before = Peak::measure(&gemm);
+    let mut expected: Option<Matrix<P::Of>> = None;
+    let mut contestants = Vec::new();
+    for (name, backend) in chosen {
+        let begin = Instant::now();
+        operands.multiply(gemm.with_backend(backend))?;
+        contestants.push(((name, backend), begin.elapsed().as_secs_f64()));
+        match &expected {
+            Some(expected) => operands.expect_close(expected.view(), name),
+            None => expected = Some(operands.c.try_clone()?),
         }
     }
-}
+    let rates = take_turns(&contestants, args.seconds.unwrap_or(SECONDS), |&(_, backend)| {
+        operands.multiply(gemm.with_backend(backend))
+    })?;
+    let after = Peak::measure(&gemm);
 
-/// Random elements between -1 and 1.
-fn random<E: PanelElement>((rows, cols): (usize, usize), seed: u64) -> Result<Matrix<E>> {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let mut number = || E::Value::from_f64(rng.random_range(-1.0..1.0));
-    Matrix::from_fn(rows, cols, |_, _| E::nearest(number()))
+    let gflop = 2e-9 * multiply_adds as f64;
+    let gflops = |Rates { median, best }| Rates { median: gflop * median, best: gflop * best };
+    let names = contestants.into_iter().map(|(contestant, _)| contestant);
+    let measured = names.zip(rates.into_iter().map(gflops).map(Some));
+    let missing = left_out.into_iter().map(|contestant| (contestant, None));
+    let line = |((name, backend), rates)| {
+        let threads = if backend == Backend::Tilewise { args.common.threads } else { 1 };
+        let peaks = [before.of(threads), after.of(threads)];
+        Line { shape, transpose, backend: name, threads, peaks, rates }
+    };
+    Ok(measured.chain(missing).map(line).collect())
 }
 
 /// The best peak of the run, for a number of threads.
@@ -400,34 +272,4 @@ fn as_text<P: Measured>(gemm: &Gemm<P>, threads: usize, lines: &[Line]) -> Strin
         );
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shapes_are_three_sizes_above_zero() {
-        assert_eq!(shape("512x200x3072"), Ok(Shape { m: 512, n: 200, k: 3072 }));
-        for text in ["", "5", "5x5", "5x5x5x5", "5x5x", "5x-5x5", "5 x5x5", "0x5x5", "5x5x0"] {
-            assert!(shape(text).is_err(), "{text:?}");
-        }
-        let half = 1usize << 21;
-        assert!(shape(&format!("{half}x{half}x{half}")).is_err());
-        assert!(shape("99999999999999999999x1x1").is_err());
-    }
-
-    #[test]
-    #[should_panic(expected = "naive, 2x2x3 tn, (1, 0)")]
-    fn wrong_results_are_not_timed() {
-        let gemm = Gemm::<f64>::new().unwrap();
-        let shape = Shape { m: 2, n: 2, k: 3 };
-        let mut operands = Operands::new(&gemm, shape, TN).unwrap();
-        operands.multiply(Backend::Tilewise).unwrap();
-        let expected = operands.c.try_clone().unwrap();
-        operands.multiply(Backend::Naive).unwrap();
-        operands.expect_close(expected.view(), "naive");
-        operands.c.view_mut().set(1, 0, 9.0);
-        operands.expect_close(expected.view(), "naive");
-    }
 }

@@ -3,6 +3,8 @@
 mod contest;
 mod gemm;
 mod infer;
+mod product;
+mod search;
 mod train;
 mod turns;
 

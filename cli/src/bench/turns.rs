@@ -15,7 +15,7 @@ const LONG: f64 = 30e-3;
 /// Repetitions a second over all batches of one contestant.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Rates {
-    /// The median batch's; of an even number, the mean of the two in the middle.
+    /// The median batch's, see [`median`].
     pub(super) median: f64,
     /// The best batch's.
     pub(super) best: f64,
@@ -23,13 +23,37 @@ pub(super) struct Rates {
 
 impl Rates {
     /// Of at least one rate.
-    fn of(mut rates: Vec<f64>) -> Self {
-        rates.sort_by(f64::total_cmp);
-        let half = rates.len() / 2;
-        let median =
-            if rates.len() % 2 == 1 { rates[half] } else { (rates[half - 1] + rates[half]) / 2.0 };
-        Self { median, best: rates[rates.len() - 1] }
+    fn of(rates: Vec<f64>) -> Self {
+        let best = rates.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        Self { median: median(rates), best }
     }
+}
+
+/// The median of at least one number; of an even count, the mean of the two in the middle.
+pub(super) fn median(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    let half = numbers.len() / 2;
+    if numbers.len() % 2 == 1 { numbers[half] } else { (numbers[half - 1] + numbers[half]) / 2.0 }
+}
+
+/// Repetitions a second of one timed batch.
+///
+/// # Errors
+/// What `repeat` returns.
+pub(super) fn batch(mut repeat: impl FnMut() -> Result<()>) -> Result<f64> {
+    let begin = Instant::now();
+    repeat()?;
+    // A clock may not advance during a short repetition.
+    let first = begin.elapsed().as_secs_f64().max(1e-9);
+    if first > LONG {
+        return Ok(1.0 / first);
+    }
+    let repetitions = (BATCH / first).ceil();
+    let timed = Instant::now();
+    for _ in 0..repetitions as u64 {
+        repeat()?;
+    }
+    Ok(repetitions / timed.elapsed().as_secs_f64().max(1e-9))
 }
 
 /// One contestant's time and batches so far.
@@ -48,21 +72,9 @@ impl Record {
         if first < share { Self::default() } else { Self { used: first, rates: vec![1.0 / first] } }
     }
 
-    fn add_batch(&mut self, mut repeat: impl FnMut() -> Result<()>) -> Result<()> {
+    fn add_batch(&mut self, repeat: impl FnMut() -> Result<()>) -> Result<()> {
         let begin = Instant::now();
-        repeat()?;
-        // A clock may not advance during a short repetition.
-        let first = begin.elapsed().as_secs_f64().max(1e-9);
-        if first > LONG {
-            self.rates.push(1.0 / first);
-        } else {
-            let repetitions = (BATCH / first).ceil();
-            let timed = Instant::now();
-            for _ in 0..repetitions as u64 {
-                repeat()?;
-            }
-            self.rates.push(repetitions / timed.elapsed().as_secs_f64().max(1e-9));
-        }
+        self.rates.push(batch(repeat)?);
         self.used += begin.elapsed().as_secs_f64();
         Ok(())
     }
