@@ -6,6 +6,7 @@ use std::{
 };
 
 use libloading::{Library, Symbol};
+use tilewise::Bf16;
 
 use crate::Result;
 
@@ -16,21 +17,22 @@ const NO_TRANS: c_int = 111;
 /// `CblasTrans`.
 const TRANS: c_int = 112;
 
-/// `cblas_sgemm` or `cblas_dgemm` with 32-bit integers.
-pub type CblasGemm<T> = unsafe extern "C" fn(
+/// `cblas_sgemm`, `cblas_dgemm` or, of MKL, `cblas_gemm_bf16bf16f32`, with 32-bit integers. `S` is the
+/// type of the factors and of C.
+pub type CblasGemm<T, S = T> = unsafe extern "C" fn(
     order: c_int,
     trans_a: c_int,
     trans_b: c_int,
     m: c_int,
     n: c_int,
     k: c_int,
-    alpha: T,
+    alpha: S,
     a: *const T,
     lda: c_int,
     b: *const T,
     ldb: c_int,
-    beta: T,
-    c: *mut T,
+    beta: S,
+    c: *mut S,
     ldc: c_int,
 );
 
@@ -38,6 +40,8 @@ pub type CblasGemm<T> = unsafe extern "C" fn(
 pub struct Blas {
     pub sgemm: CblasGemm<f32>,
     pub dgemm: CblasGemm<f64>,
+    /// If it has one.
+    pub gemm_bf16: Option<CblasGemm<Bf16, f32>>,
     set_threads: unsafe extern "C" fn(c_int),
     threads: unsafe extern "C" fn() -> c_int,
     /// What it says about itself.
@@ -74,6 +78,7 @@ impl Blas {
             Ok(Self {
                 sgemm: symbol(&library, &name("cblas_sgemm"))?,
                 dgemm: symbol(&library, &name("cblas_dgemm"))?,
+                gemm_bf16: None,
                 set_threads: symbol(&library, &name("openblas_set_num_threads"))?,
                 threads: symbol(&library, &name("openblas_get_num_threads"))?,
                 version,
@@ -108,6 +113,7 @@ impl Blas {
             Ok(Self {
                 sgemm: symbol(&library, "cblas_sgemm")?,
                 dgemm: symbol(&library, "cblas_dgemm")?,
+                gemm_bf16: symbol(&library, "cblas_gemm_bf16bf16f32").ok(),
                 set_threads: symbol(&library, "MKL_Set_Num_Threads")?,
                 threads: symbol(&library, "MKL_Get_Max_Threads")?,
                 version,
@@ -136,17 +142,17 @@ impl Blas {
 /// `C = A B`, row-major.
 ///
 /// # Safety
-/// `gemm` is the CBLAS function of `T`; the operands and C hold (m, k), (k, n) and (m, n).
+/// `gemm` is the CBLAS function of `T` and `S`; the operands and C hold (m, k), (k, n) and (m, n).
 ///
 /// # Errors
 /// If a size exceeds 32 bits.
-pub unsafe fn multiply<T>(
-    gemm: CblasGemm<T>,
+pub unsafe fn multiply<T, S>(
+    gemm: CblasGemm<T, S>,
     (m, n, k): (usize, usize, usize),
-    (one, zero): (T, T),
+    (one, zero): (S, S),
     (trans_a, a, lda): Operand<'_, T>,
     (trans_b, b, ldb): Operand<'_, T>,
-    (c, ldc): (&mut [T], usize),
+    (c, ldc): (&mut [S], usize),
 ) -> Result<()> {
     let int = |size: usize| c_int::try_from(size);
     let trans = |transposed| if transposed { TRANS } else { NO_TRANS };

@@ -12,7 +12,7 @@ mod rows;
 use std::{error::Error, ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::Parser;
-use tilewise::simd::InstructionSet;
+use tilewise::{Bf16, simd::InstructionSet};
 
 use crate::{
     measure::{Pool, Settings},
@@ -28,7 +28,7 @@ const REFUSED: [&str; 3] = ["OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "OPENBLAS_B
 
 /// Measure matrix products of tilewise and its peers, in turns in one process.
 ///
-/// Without selecting flags all rows are measured: f32 on one thread and on two, f64 on one.
+/// Without selecting flags all rows are measured: f32 on one thread and on two, f64 and bf16 on one.
 #[derive(Debug, Parser)]
 #[command(name = "peers")]
 struct Args {
@@ -104,6 +104,7 @@ fn run(args: &Args) -> Result<()> {
         let result = match row.dtype {
             Dtype::F32 => measure_row::<f32>(row, &settings)?,
             Dtype::F64 => measure_row::<f64>(row, &settings)?,
+            Dtype::Bf16 => measure_row::<Bf16>(row, &settings)?,
         };
         say(&report::line(&result));
         results.push(result);
@@ -170,8 +171,8 @@ mod tests {
 
     #[test]
     fn flags_select_rows() {
-        assert_eq!(selected("peers --threads 1 --only x10x").len(), 2);
-        assert_eq!(selected("peers --only tn --only 64x64x64").len(), 4);
+        assert_eq!(selected("peers --dtype f32 --threads 1 --only x10x").len(), 2);
+        assert_eq!(selected("peers --dtype f32 --only tn --only 64x64x64").len(), 4);
         assert_eq!(selected("peers --dtype f64 --only 512x512x3072"), ["f64 t1 nn 512x512x3072"]);
         assert!(select(&Args::parse_from(["peers", "--only", "7x7"])).is_err());
     }

@@ -69,7 +69,8 @@ pub fn peak_isa() -> InstructionSet {
 /// If contestants disagree, or one refuses the product.
 pub fn row<T: Scalar>(row: Row, settings: &Settings) -> Result<Outcome> {
     let mut contest = Contest::<T>::new(row, settings)?;
-    let absence = |contestant: Contestant| contestant.absence(row.threads, &settings.libraries);
+    let absence =
+        |contestant: Contestant| contestant.absence::<T>(row.threads, &settings.libraries);
     let present = |contestant: &Contestant| absence(*contestant).is_none();
     let present: Vec<Contestant> = Contestant::ALL.into_iter().filter(present).collect();
     contest.check(&present)?;
@@ -118,14 +119,14 @@ impl<'s, T: Scalar> Contest<'s, T> {
 
     /// Compares the results of all with that of the first, tilewise.
     fn check(&mut self, contestants: &[Contestant]) -> Result<()> {
-        let mut expected: Option<Vec<T>> = None;
+        let mut expected: Option<Vec<f64>> = None;
         for &contestant in contestants {
             self.product.spoil();
             let run = self.run(contestant, |multiply| multiply());
             run.and_then(|()| match &expected {
-                Some(expected) => self.product.compare(expected),
+                Some(expected) => self.product.compare(expected, T::stores_sums(contestant)),
                 None => {
-                    expected = Some(self.product.result());
+                    expected = Some(self.product.result(false));
                     Ok(())
                 }
             })
@@ -241,8 +242,10 @@ pub struct Fractions {
 mod tests {
     use std::thread;
 
+    use tilewise::Bf16;
+
     use super::*;
-    use crate::rows;
+    use crate::rows::{self, Dtype};
 
     fn settings() -> Settings {
         Settings {
@@ -261,7 +264,7 @@ mod tests {
         for threads in [1, 2] {
             let row256 = |row: &Row| row.m == 256 && row.threads == threads;
             let found = row::<f32>(rows::all(2).find(row256).unwrap(), &settings()).unwrap();
-            assert_eq!(found.rates.len(), 6);
+            assert_eq!(found.rates.len(), Contestant::ALL.len());
             for (contestant, rates) in &found.rates {
                 match contestant {
                     Contestant::OpenBlas | Contestant::Mkl => {
@@ -272,6 +275,21 @@ mod tests {
                     }
                     _ => assert_eq!(rates.as_ref().unwrap().len(), 2),
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn only_some_have_bf16() {
+        let row64 = |row: &Row| row.dtype == Dtype::Bf16 && row.m == 128;
+        let found = row::<Bf16>(rows::all(2).find(row64).unwrap(), &settings()).unwrap();
+        for (contestant, rates) in &found.rates {
+            match contestant {
+                Contestant::Tilewise | Contestant::GemmKit => {
+                    assert_eq!(rates.as_ref().unwrap().len(), 2);
+                }
+                Contestant::Mkl => assert_eq!(*rates, Err(Absence::Missing)),
+                _ => assert_eq!(*rates, Err(Absence::OtherType)),
             }
         }
     }

@@ -11,8 +11,9 @@ use faer::{
 };
 use gemm::Parallelism;
 use tilewise::{
-    Element,
-    gemm::{Epilogue, Gemm},
+    Bf16, Element,
+    float::Float,
+    gemm::{self as products, Epilogue, Gemm, PanelElement},
 };
 
 use crate::{
@@ -27,6 +28,7 @@ pub enum Contestant {
     Tilewise,
     Faer,
     Gemm,
+    GemmKit,
     MatrixMultiply,
     OpenBlas,
     Mkl,
@@ -39,17 +41,27 @@ pub enum Absence {
     Missing,
     /// It cannot be told to use this number of threads.
     OneThread,
+    /// It has no products of this type.
+    OtherType,
 }
 
 impl Contestant {
-    pub const ALL: [Self; 6] =
-        [Self::Tilewise, Self::Faer, Self::Gemm, Self::MatrixMultiply, Self::OpenBlas, Self::Mkl];
+    pub const ALL: [Self; 7] = [
+        Self::Tilewise,
+        Self::Faer,
+        Self::Gemm,
+        Self::GemmKit,
+        Self::MatrixMultiply,
+        Self::OpenBlas,
+        Self::Mkl,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Tilewise => "tilewise",
             Self::Faer => "faer",
             Self::Gemm => "gemm",
+            Self::GemmKit => "gemmkit",
             Self::MatrixMultiply => "matrixmultiply",
             Self::OpenBlas => "OpenBLAS",
             Self::Mkl => "MKL",
@@ -58,12 +70,13 @@ impl Contestant {
 
     /// Whether its threads are those of the rayon pool that it is called in.
     pub fn uses_rayon(self) -> bool {
-        matches!(self, Self::Tilewise | Self::Faer | Self::Gemm)
+        matches!(self, Self::Tilewise | Self::Faer | Self::Gemm | Self::GemmKit)
     }
 
-    /// Why it takes no part in products on this number of threads, if so.
-    pub fn absence(self, threads: usize, libraries: &Libraries) -> Option<Absence> {
+    /// Why it takes no part in products of this type on this number of threads, if so.
+    pub fn absence<T: Scalar>(self, threads: usize, libraries: &Libraries) -> Option<Absence> {
         match self {
+            _ if !T::has(self, libraries) => Some(Absence::OtherType),
             // Its number of threads is read once, from the environment.
             Self::MatrixMultiply if threads > 1 => Some(Absence::OneThread),
             Self::OpenBlas if libraries.openblas.is_none() => Some(Absence::Missing),
@@ -78,6 +91,7 @@ impl fmt::Display for Absence {
         f.pad(match self {
             Self::Missing => "missing",
             Self::OneThread => "one thread",
+            Self::OtherType => "other types",
         })
     }
 }
@@ -111,8 +125,39 @@ impl Libraries {
     }
 }
 
-/// An element type, with the functions of each peer that are not generic.
-pub trait Scalar: Element + ComplexField {
+/// The type of a row's products, which all have operands and a C of one type.
+pub trait Scalar: products::Product<Left = Self::Of, Right = Self::Of, Output = Self::Of> {
+    /// The type of the elements.
+    type Of: PanelElement<Value = Self::Sum>;
+    /// The distance from 1 to the next larger sum.
+    const EPSILON: f64;
+    /// That from 1 to the next larger element of C, if sums are rounded to it; else 0.
+    const ROUNDING: f64 = 0.0;
+
+    /// Whether a contestant, if it is there at all, has such products.
+    fn has(_contestant: Contestant, _libraries: &Libraries) -> bool {
+        true
+    }
+
+    /// Whether a contestant stores sums that are not rounded, where others store C.
+    fn stores_sums(_contestant: Contestant) -> bool {
+        false
+    }
+
+    /// Computes C by a contestant other than tilewise.
+    ///
+    /// # Errors
+    /// If it refuses the product.
+    fn peer(
+        contestant: Contestant,
+        threads: usize,
+        libraries: &Libraries,
+        product: &mut Product<Self>,
+    ) -> Result<()>;
+}
+
+/// f32 or f64, with the functions of each peer that are not generic.
+trait Real: Scalar<Of = Self> + Element + ComplexField + gemmkit::GemmScalar {
     const MATRIXMULTIPLY: MatrixMultiply<Self>;
 
     fn cblas(blas: &Blas) -> CblasGemm<Self>;
@@ -137,6 +182,20 @@ pub type MatrixMultiply<T> = unsafe fn(
 );
 
 impl Scalar for f32 {
+    type Of = Self;
+    const EPSILON: f64 = Self::EPSILON as f64;
+
+    fn peer(
+        contestant: Contestant,
+        threads: usize,
+        libraries: &Libraries,
+        product: &mut Product<Self>,
+    ) -> Result<()> {
+        peer_of_reals(contestant, threads, libraries, product)
+    }
+}
+
+impl Real for f32 {
     const MATRIXMULTIPLY: MatrixMultiply<Self> = matrixmultiply::sgemm;
 
     fn cblas(blas: &Blas) -> CblasGemm<Self> {
@@ -145,10 +204,77 @@ impl Scalar for f32 {
 }
 
 impl Scalar for f64 {
+    type Of = Self;
+    const EPSILON: f64 = Self::EPSILON;
+
+    fn peer(
+        contestant: Contestant,
+        threads: usize,
+        libraries: &Libraries,
+        product: &mut Product<Self>,
+    ) -> Result<()> {
+        peer_of_reals(contestant, threads, libraries, product)
+    }
+}
+
+impl Real for f64 {
     const MATRIXMULTIPLY: MatrixMultiply<Self> = matrixmultiply::dgemm;
 
     fn cblas(blas: &Blas) -> CblasGemm<Self> {
         blas.dgemm
+    }
+}
+
+impl Scalar for Bf16 {
+    type Of = Self;
+    const EPSILON: f64 = f32::EPSILON as f64;
+    const ROUNDING: f64 = 1.0 / 128.0;
+
+    fn has(contestant: Contestant, libraries: &Libraries) -> bool {
+        match contestant {
+            Contestant::Tilewise | Contestant::GemmKit => true,
+            // Of one that is missing the version is not known.
+            Contestant::Mkl => libraries.mkl.as_ref().is_none_or(|blas| blas.gemm_bf16.is_some()),
+            _ => false,
+        }
+    }
+
+    fn stores_sums(contestant: Contestant) -> bool {
+        contestant == Contestant::Mkl
+    }
+
+    fn peer(
+        contestant: Contestant,
+        threads: usize,
+        libraries: &Libraries,
+        product: &mut Product<Self>,
+    ) -> Result<()> {
+        let Product { m, n, k, a, b, c, sums, .. } = product;
+        let sizes = (*m, *n, *k);
+        match contestant {
+            Contestant::GemmKit => {
+                let one = gemmkit::bf16::ONE;
+                let zero = gemmkit::bf16::ZERO;
+                let (strides, par) =
+                    ([a.strides(), b.strides(), c.strides()], gemmkit_threads(threads));
+                let (a, b) = (a.data.as_ptr().cast(), b.data.as_ptr().cast());
+                let c = c.data.as_mut_ptr().cast();
+                // SAFETY: `Product` holds matrices of these sizes and strides, C is borrowed alone,
+                // and both types have the layout of a u16.
+                unsafe { gemmkit_multiply(sizes, (one, zero), (a, b, c), strides, par) };
+                Ok(())
+            }
+            Contestant::Mkl => {
+                let gemm = libraries.mkl.as_ref().and_then(|blas| blas.gemm_bf16);
+                let gemm = gemm.ok_or("it is not loaded")?;
+                let stride = c.stride;
+                let (a, b) = (blas_operand(a), blas_operand(b));
+                // SAFETY: the function is the one of these types; `Product` holds matrices of these
+                // sizes, and as many sums as elements of C.
+                unsafe { blas::multiply(gemm, sizes, (1.0, 0.0), a, b, (sums, stride)) }
+            }
+            _ => Err("it has no bf16".into()),
+        }
     }
 }
 
@@ -164,21 +290,34 @@ pub fn multiply<T: Scalar>(
     libraries: &Libraries,
     product: &mut Product<T>,
 ) -> Result<()> {
-    let Product { m, n, k, a, b, c, scratch } = product;
+    if contestant != Contestant::Tilewise {
+        return T::peer(contestant, threads, libraries, product);
+    }
+    let Product { a, b, c, scratch, .. } = product;
+    let (a, b, c) = (a.view()?, b.view()?, c.view_mut()?);
+    tilewise.run(T::Sum::ONE, a, b, c, Epilogue::default(), scratch)?;
+    Ok(())
+}
+
+/// [`Scalar::peer`] of f32 and f64.
+fn peer_of_reals<T: Real>(
+    contestant: Contestant,
+    threads: usize,
+    libraries: &Libraries,
+    product: &mut Product<T>,
+) -> Result<()> {
+    let Product { m, n, k, a, b, c, .. } = product;
     let (m, n, k) = (*m, *n, *k);
-    let (one, zero) = (T::ONE, T::ZERO);
+    let (one, zero) = (<T as Float>::ONE, <T as Float>::ZERO);
     let ((a_rs, a_cs), (b_rs, b_cs), (c_rs, c_cs)) = (a.strides(), b.strides(), c.strides());
     let with = |blas: Option<&Blas>, c: &mut [T]| {
         let gemm = T::cblas(blas.ok_or("it is not loaded")?);
-        let (a, b) = ((a.transposed, &*a.data, a.stride), (b.transposed, &*b.data, b.stride));
+        let (a, b) = (blas_operand(a), blas_operand(b));
         // SAFETY: the function is the one of this type; `Product` holds matrices of these sizes.
         unsafe { blas::multiply(gemm, (m, n, k), (one, zero), a, b, (c, c_rs as usize)) }
     };
     match contestant {
-        Contestant::Tilewise => {
-            let (a, b, c) = (a.view()?, b.view()?, c.view_mut()?);
-            tilewise.run(one, a, b, c, Epilogue::default(), scratch)?;
-        }
+        Contestant::Tilewise => return Err("it is no peer".into()),
         Contestant::Faer => {
             let (a, b) = (faer_view(a), faer_view(b));
             // Not `from_row_major_slice_with_stride_mut`: in faer 0.24.4 that is column-major.
@@ -217,6 +356,13 @@ pub fn multiply<T: Scalar>(
                 );
             }
         }
+        Contestant::GemmKit => {
+            let (strides, par) =
+                ([a.strides(), b.strides(), c.strides()], gemmkit_threads(threads));
+            let (a, b, c) = (a.data.as_ptr(), b.data.as_ptr(), c.data.as_mut_ptr());
+            // SAFETY: `Product` holds matrices of these sizes and strides; C is borrowed alone.
+            unsafe { gemmkit_multiply((m, n, k), (one, zero), (a, b, c), strides, par) };
+        }
         Contestant::MatrixMultiply => {
             let (a, b, c) = (a.data.as_ptr(), b.data.as_ptr(), c.data.as_mut_ptr());
             // SAFETY: `Product` holds matrices of these sizes and strides; C is borrowed alone.
@@ -231,8 +377,37 @@ pub fn multiply<T: Scalar>(
 }
 
 /// As the product takes it.
-fn faer_view<T: Scalar>(stored: &Stored<T>) -> MatRef<'_, T> {
+fn faer_view<T: Real>(stored: &Stored<T>) -> MatRef<'_, T> {
     let Stored { data, rows, cols, stride, transposed } = stored;
     let view = MatRef::from_row_major_slice_with_stride(data, *rows, *cols, *stride);
     if *transposed { view.transpose() } else { view }
+}
+
+/// As CBLAS takes it.
+fn blas_operand<T: PanelElement>(stored: &Stored<T>) -> blas::Operand<'_, T> {
+    (stored.transposed, &stored.data, stored.stride)
+}
+
+fn gemmkit_threads(threads: usize) -> gemmkit::Parallelism {
+    if threads == 1 { gemmkit::Parallelism::Serial } else { gemmkit::Parallelism::Rayon(threads) }
+}
+
+/// `C = A B` by gemmkit.
+///
+/// # Safety
+/// The pointers are to (m, k), (k, n) and (m, n) elements with these row and column strides; nobody
+/// else touches C meanwhile.
+unsafe fn gemmkit_multiply<T: gemmkit::GemmScalar>(
+    (m, n, k): (usize, usize, usize),
+    (one, zero): (T, T),
+    (a, b, c): (*const T, *const T, *mut T),
+    [(a_rs, a_cs), (b_rs, b_cs), (c_rs, c_cs)]: [(isize, isize); 3],
+    par: gemmkit::Parallelism,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        gemmkit::gemm_unchecked(
+            m, k, n, one, a, a_rs, a_cs, b, b_rs, b_cs, zero, c, c_rs, c_cs, par,
+        );
+    }
 }

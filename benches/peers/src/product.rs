@@ -3,18 +3,20 @@
 
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use tilewise::{
-    Element,
     aligned::{ALIGNMENT, AlignedBuf},
+    float::Float,
+    gemm::PanelElement,
     matrix::{MatMut, MatRef},
 };
 
 use crate::{
     Result,
+    peers::Scalar,
     rows::{Row, Storage},
 };
 
 /// A stored matrix, row-major.
-pub struct Stored<T: Element> {
+pub struct Stored<T: PanelElement> {
     pub data: AlignedBuf<T>,
     /// As stored.
     pub rows: usize,
@@ -26,7 +28,7 @@ pub struct Stored<T: Element> {
     pub transposed: bool,
 }
 
-impl<T: Element> Stored<T> {
+impl<T: PanelElement> Stored<T> {
     /// Zeros: `rows` x `cols` as the product takes it.
     fn zeros((rows, cols): (usize, usize), transposed: bool, padded: bool) -> Result<Self> {
         let (rows, cols) = if transposed { (cols, rows) } else { (rows, cols) };
@@ -38,7 +40,7 @@ impl<T: Element> Stored<T> {
     /// Random elements between -1 and 1.
     fn random(mut self, seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        self.data.fill_with(|| T::from_f64(rng.random_range(-1.0..1.0)));
+        self.data.fill_with(|| element(rng.random_range(-1.0..1.0)));
         self
     }
 
@@ -70,60 +72,69 @@ fn padded_stride<T>(cols: usize) -> usize {
 }
 
 /// C (m, n) = A (m, k) B (k, n), and memory for tilewise, which allocates nothing in a product.
-pub struct Product<T: Element> {
+pub struct Product<T: Scalar> {
     pub m: usize,
     pub n: usize,
     pub k: usize,
-    pub a: Stored<T>,
-    pub b: Stored<T>,
-    pub c: Stored<T>,
+    pub a: Stored<T::Of>,
+    pub b: Stored<T::Of>,
+    pub c: Stored<T::Of>,
+    /// C for a contestant that stores the sums of bf16 products as they are; else empty.
+    pub sums: AlignedBuf<f32>,
     pub scratch: AlignedBuf<u8>,
 }
 
-impl<T: Element> Product<T> {
+impl<T: Scalar> Product<T> {
     /// With random A and B and this much scratch memory.
     pub fn new(row: Row, padded: bool, scratch: AlignedBuf<u8>) -> Result<Self> {
         let Row { storage, m, n, k, .. } = row;
         let a = Stored::zeros((m, k), storage == Storage::Tn, padded)?.random(1);
         let b = Stored::zeros((k, n), storage == Storage::Nt, padded)?.random(2);
         let c = Stored::zeros((m, n), false, padded)?;
-        Ok(Self { m, n, k, a, b, c, scratch })
+        let sums = AlignedBuf::zeroed(if T::ROUNDING > 0.0 { c.data.len() } else { 0 })?;
+        Ok(Self { m, n, k, a, b, c, sums, scratch })
     }
 
     /// Makes C something that no product may keep or read.
     pub fn spoil(&mut self) {
-        self.c.data.fill(T::from_f64(f64::NAN));
+        self.c.data.fill(element(f64::NAN));
+        self.sums.fill(f32::NAN);
     }
 
-    /// Compares C with the result of tilewise, `(m, n)` by contiguous rows. Elements are between -1
-    /// and 1, so that a sum in another order differs by at most about an epsilon for each of its
-    /// terms.
+    /// Compares C, or the sums, with the result of tilewise, `(m, n)` by contiguous rows. Elements of A
+    /// and B are between -1 and 1, so that a sum in another order differs by at most about an epsilon for
+    /// each of its terms; then either is rounded to the type of C.
     ///
     /// # Errors
     /// If an element differs by more.
-    pub fn compare(&self, expected: &[T]) -> Result<()> {
-        let epsilon = if size_of::<T>() == 4 { f32::EPSILON.into() } else { f64::EPSILON };
-        let tolerance = 8.0 * epsilon * self.k as f64;
-        for (i, (row, expected)) in self.rows().zip(expected.chunks_exact(self.n)).enumerate() {
-            for (j, (found, expected)) in row.iter().zip(expected).enumerate() {
-                let (found, expected) = (found.to_f64(), expected.to_f64());
-                let difference = (found - expected).abs();
-                // Not a number is no correct result either.
-                if difference.is_nan() || difference > tolerance {
-                    let detail = format!("element ({i}, {j}) is {found} instead of {expected}");
-                    return Err(detail.into());
-                }
+    pub fn compare(&self, expected: &[f64], in_sums: bool) -> Result<()> {
+        let of_sums = 8.0 * T::EPSILON * self.k as f64;
+        for (at, (found, expected)) in self.result(in_sums).iter().zip(expected).enumerate() {
+            let difference = (found - expected).abs();
+            // Not a number is no correct result either.
+            if difference.is_nan() || difference > of_sums + T::ROUNDING * expected.abs() {
+                let (i, j) = (at / self.n, at % self.n);
+                let detail = format!("element ({i}, {j}) is {found} instead of {expected}");
+                return Err(detail.into());
             }
         }
         Ok(())
     }
 
-    /// A copy of C, `(m, n)` by contiguous rows.
-    pub fn result(&self) -> Vec<T> {
-        self.rows().flatten().copied().collect()
+    /// A copy of C, or of the sums, `(m, n)` by contiguous rows.
+    pub fn result(&self, in_sums: bool) -> Vec<f64> {
+        let (stride, n) = (self.c.stride, self.n);
+        if in_sums {
+            let rows = self.sums.chunks_exact(stride);
+            rows.flat_map(|row| &row[..n]).map(|&sum| sum.into()).collect()
+        } else {
+            let rows = self.c.data.chunks_exact(stride);
+            rows.flat_map(|row| &row[..n]).map(|element| element.value().to_f64()).collect()
+        }
     }
+}
 
-    fn rows(&self) -> impl Iterator<Item = &[T]> {
-        self.c.data.chunks_exact(self.c.stride).map(|row| &row[..self.n])
-    }
+/// The element nearest to a number.
+fn element<E: PanelElement>(number: f64) -> E {
+    E::nearest(E::Value::from_f64(number))
 }

@@ -10,6 +10,8 @@ pub enum Dtype {
     F32,
     /// Double precision.
     F64,
+    /// bfloat16, with sums in f32.
+    Bf16,
 }
 
 /// How A and B are stored.
@@ -69,10 +71,30 @@ const F64: [(Storage, usize, usize, usize); 4] = [
     (Storage::Nn, 512, 1024, 512),
 ];
 
+const BF16: [(Storage, usize, usize, usize); 13] = [
+    (Storage::Nn, 1024, 1024, 1024),
+    (Storage::Nn, 2048, 2048, 2048),
+    (Storage::Nn, 512, 512, 512),
+    (Storage::Nn, 256, 256, 256),
+    (Storage::Nn, 128, 128, 128),
+    (Storage::Nn, 512, 512, 3072),
+    (Storage::Nn, 512, 1024, 512),
+    (Storage::Nn, 512, 200, 3072),
+    (Storage::Tn, 3072, 512, 512),
+    (Storage::Tn, 512, 1024, 512),
+    (Storage::Nt, 512, 512, 1024),
+    (Storage::Nn, 512, 10, 1024),
+    (Storage::Nn, 8, 512, 3072),
+];
+
 /// All rows, those of several threads with this number of them.
 pub fn all(several: usize) -> impl Iterator<Item = Row> {
-    let groups: [(Dtype, usize, &[_]); 3] =
-        [(Dtype::F32, 1, &F32), (Dtype::F32, several, &F32_THREADS), (Dtype::F64, 1, &F64)];
+    let groups: [(Dtype, usize, &[_]); 4] = [
+        (Dtype::F32, 1, &F32),
+        (Dtype::F32, several, &F32_THREADS),
+        (Dtype::F64, 1, &F64),
+        (Dtype::Bf16, 1, &BF16),
+    ];
     groups.into_iter().flat_map(|(dtype, threads, products)| {
         let row = move |&(storage, m, n, k)| Row { dtype, threads, storage, m, n, k };
         products.iter().map(row)
@@ -91,6 +113,7 @@ impl fmt::Display for Dtype {
         f.write_str(match self {
             Self::F32 => "f32",
             Self::F64 => "f64",
+            Self::Bf16 => "bf16",
         })
     }
 }
