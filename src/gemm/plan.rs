@@ -1,5 +1,43 @@
 //! Blocking: how a product is cut so that its pieces stay in the caches, and the scratch memory
 //! that takes.
+//!
+//! # The model
+//!
+//! A tile has MR rows and NR columns; an element has s bytes. Within a block the tiles go along the
+//! rows of C: a panel of A (MR x kc) serves a whole row of tiles, while the panels of B (kc x NR) pass
+//! by. For each multiply-add a tile reads and writes, in bytes:
+//!
+//! | what | bytes | from | f32, 14 x 32, kc 1024 | f32, 6 x 16, kc 1024 |
+//! |---|---|---|---|---|
+//! | B | s / MR | L2; L3 where a block of B exceeds L2 | 0.286 | 0.667 |
+//! | A | s / NR | L1; L2 where a panel of A exceeds L1 | 0.125 | 0.250 |
+//! | C, loaded and stored | 2 s / kc | L3 or memory | 0.008 | 0.008 |
+//!
+//! - The tile decides about A and B, the registers decide about the tile. What blocking decides is how
+//!   often C passes by: once for each kc. Its bytes are few, but a tile waits for each of its MR rows, which
+//!   are far apart in memory. So kc is as large as L2 allows, up to a depth beyond which C no longer
+//!   counts.
+//! - L2 holds a panel of B in use, those that are fetched after it, two panels of A (one is packed while
+//!   the other is multiplied) and a row of tiles of C. kc is such that a panel of B takes an eighth of
+//!   it. MR < NR, so that the panels of A take less than a quarter.
+//! - L1 does not limit kc: a panel of A is read in order, by each tile again, and arrives from L2 in time
+//!   where it exceeds L1, as with 14 rows and a kc of 1024 (56 KiB of f32).
+//! - nc bounds scratch memory and what a block of B takes of L3, where it is read once for each MR rows,
+//!   in order: 8 MiB of f32, 16 MiB of f64.
+//! - Where rows of C are a multiple of 4 KiB apart, a tile's rows share the sets of L1, 14 rows of 8 or 12
+//!   ways. No blocking helps; `kernels::tile` fetches the tile of C that comes next, and
+//!   `kernels::checked` takes 8 rows in place.
+//!
+//! What follows for the caches of three CPU families, as a test below states:
+//!
+//! | L1d, L2 | CPU | AVX-512, f32 or f64 | AVX2, f32 or f64 | bf16, `avx512bf16` |
+//! |---|---|---|---|---|
+//! | 32 KiB, 512 KiB | Zen 3 (no AVX-512) | kc 512 | kc 1024 | kc 1024 |
+//! | 32 KiB, 1 MiB | Zen 4 | kc 1024 | kc 1024 | kc 1024 |
+//! | 48 KiB, 2 MiB | Sapphire Rapids | kc 1024 | kc 1024 | kc 1024 |
+//!
+//! It was measured on Zen 4 alone, see `docs/gemm.md`; for the others it is extrapolated.
+//! `tilewise bench gemm --search` compares it with other blockings on any CPU.
 
 use crate::{
     aligned::ALIGNMENT,
@@ -261,5 +299,70 @@ impl Scratch {
         let all = a.checked_add(b)?.checked_mul(tasks)?;
         let slack = if all == 0 { 0 } else { ALIGNMENT - 1 };
         Some(Self { a, b, all: all.checked_add(slack)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// L1 and L2 in KiB.
+    const ZEN_3: (usize, usize) = (32, 512);
+    const ZEN_4: (usize, usize) = (32, 1024);
+    const SAPPHIRE_RAPIDS: (usize, usize) = (48, 2048);
+
+    fn choice((l1, l2): (usize, usize), tile: TileShape, size: usize) -> Choice {
+        Choice::for_tile(Caches { l1: l1 << 10, l2: l2 << 10 }, tile, size)
+    }
+
+    fn tile(rows: usize, cols: usize) -> TileShape {
+        TileShape { rows, cols, depth_step: 1 }
+    }
+
+    #[test]
+    fn a_panel_of_b_takes_an_eighth_of_l2_up_to_a_depth() {
+        let pairs = TileShape { depth_step: 2, ..tile(14, 32) };
+        let tiles = [
+            ("AVX-512 f32", tile(14, 32), 4, [512, 1024, 1024]),
+            ("AVX-512 f64", tile(14, 16), 8, [512, 1024, 1024]),
+            ("AVX2 f32", tile(6, 16), 4, [1024, 1024, 1024]),
+            ("AVX2 f64", tile(6, 8), 8, [1024, 1024, 1024]),
+            ("AVX512-BF16", pairs, 2, [1024, 1024, 1024]),
+        ];
+        for (name, tile, size, expected) in tiles {
+            for (caches, kc) in [ZEN_3, ZEN_4, SAPPHIRE_RAPIDS].into_iter().zip(expected) {
+                let blocking = choice(caches, tile, size).blocking();
+                let Blocking { mc, nc, in_place_lines, in_place_work, .. } = blocking;
+                assert_eq!(blocking.kc, kc, "{name}, {caches:?}");
+                assert_eq!(mc, 2 * tile.rows, "{name}, {caches:?}");
+                assert_eq!(nc, 2048, "{name}, {caches:?}");
+                assert_eq!((in_place_lines, in_place_work), (mc, 1 << 21), "{name}, {caches:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_depth_is_cut_into_equal_blocks() {
+        let tile = tile(14, 32);
+        let of = |k: usize| choice(ZEN_4, tile, 4).of_product(tile, (5000, 5000, k), false);
+        for (k, kc) in
+            [(512, 512), (1024, 1024), (1025, 520), (1536, 768), (3072, 1024), (3073, 776)]
+        {
+            let Blocking { kc: found, mc, nc, .. } = of(k);
+            assert_eq!((found, mc, nc), (kc, 28, 2048), "{k}");
+        }
+        // A shallow block is packed many rows at a time.
+        assert_eq!((of(32).kc, of(32).mc), (32, 32 * 14));
+        assert_eq!((of(33).kc, of(33).mc), (33, 28));
+    }
+
+    #[test]
+    fn an_update_takes_the_whole_depth_and_fewer_columns() {
+        let tile = tile(14, 32);
+        let choice = choice(ZEN_4, tile, 4);
+        let Blocking { kc, nc, .. } = choice.of_product(tile, (5000, 5000, 4096), true);
+        assert_eq!((kc, nc), (4096, 512));
+        let Blocking { kc, nc, .. } = choice.of_product(tile, (5000, 5000, 1 << 30), true);
+        assert_eq!((kc, nc), (1 << 30, 32));
     }
 }
