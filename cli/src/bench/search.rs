@@ -96,7 +96,7 @@ impl Grounds {
         let mut depths: Vec<usize> =
             depths.map(|depth| equal_parts(k, depth, DEPTH_UNIT)).collect();
         depths.push(k);
-        let cols = (0..).map(|i| caches.l2 / 2 / (default.kc * size).max(1) << (2 * i));
+        let cols = (0..).map(|i| (caches.l2 / 2 / (default.kc * size).max(1)) << (2 * i));
         let cols = cols.map(|cols| cols.max(nr)).take_while(|&cols| cols < n);
         let mut cols: Vec<usize> = cols.map(|cols| equal_parts(n, cols, nr)).collect();
         cols.push(n);
