@@ -91,13 +91,14 @@ impl Grounds {
     fn candidates(self, Shape { m, n, k }: Shape) -> Vec<Blocking> {
         let Self { tile: (mr, nr), caches, size, default } = self;
         let panel = |bytes: usize| bytes / (nr * size);
-        let depths = (0..).flat_map(|i| [2 << i, 3 << i]).map(|half| panel(caches.l1 / 4) * half);
+        let depths =
+            (0..).flat_map(|i| [2 << i, 3 << i]).map(|half| panel(caches.l1 / 4).max(1) * half);
         let depths = depths.take_while(|&depth| depth <= panel(caches.l2 / 2) && depth < k);
         let mut depths: Vec<usize> =
             depths.map(|depth| equal_parts(k, depth, DEPTH_UNIT)).collect();
         depths.push(k);
-        let cols = (0..).map(|i| (caches.l2 / 2 / (default.kc * size).max(1)) << (2 * i));
-        let cols = cols.map(|cols| cols.max(nr)).take_while(|&cols| cols < n);
+        let least = (caches.l2 / 2 / (default.kc * size).max(1)).max(nr);
+        let cols = (0..).map(|i| least << (2 * i)).take_while(|&cols| cols < n);
         let mut cols: Vec<usize> = cols.map(|cols| equal_parts(n, cols, nr)).collect();
         cols.push(n);
 
@@ -411,6 +412,14 @@ mod tests {
         let candidates = grounds(shape).candidates(shape);
         assert!(candidates.iter().any(|blocking| blocking.in_place_work == 0));
         assert!(candidates.iter().any(|blocking| blocking.in_place_work == 1_000_000));
+    }
+
+    #[test]
+    fn a_depth_beyond_the_caches_is_no_obstacle() {
+        let shape = Shape { m: 1, n: 1000, k: 10_000_000 };
+        let mut grounds = grounds(shape);
+        grounds.default = grounds.default.with_kc(shape.k);
+        assert!(grounds.candidates(shape).iter().any(|blocking| blocking.nc == 1000));
     }
 
     #[test]
