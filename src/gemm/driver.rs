@@ -190,7 +190,7 @@ impl<P: Product> Multiplication<'_, P> {
     /// All rows with one block of B. Panels are packed while tiles are computed: those of B by the
     /// first row of tiles, those of A each by the row before its own. Up to three rows of A have panels
     /// of one row each: in a panel as wide as a tile every step would take a cache line (one row of
-    /// 3072-512-1024-10 in bf16 on one thread of Zen 4: 0.0575 ms in wide panels, 0.0517 in these).
+    /// 3072-512-1024-10 in bf16 on one thread of Zen 4: 0.057 ms in wide panels, 0.047 in these).
     fn multiply_block(
         &self,
         block: Band<'_, P>,
@@ -204,7 +204,11 @@ impl<P: Product> Multiplication<'_, P> {
             && matches!(self.a, Lines::Source(source) if source.along() == Some(Along::Depth));
         let left = if single { left.of_single_lines() } else { left };
         let (mr, cols) = (left.width(), block.cols.clone());
-        let beside = self.kernels.packs_beside(depth.len()) && mc >= 2 * mr && !single;
+        // One tile alone has no slots for a panel of pairs (512x10x1024 in bf16 on Zen 4: 0.22 of the
+        // peak beside, 0.28 in advance), but for one of single elements (512x30x1024 in f32: 0.75
+        // beside, 0.71 in advance).
+        let crowded = cols.len() <= right.width() && self.kernels.depth_step() > 1;
+        let beside = self.kernels.packs_beside(depth.len()) && mc >= 2 * mr && !single && !crowded;
         let (count, stride) = panels(right, cols.len(), depth.len());
         let for_b = elements(for_b, count * stride);
         let mut rest = block;
